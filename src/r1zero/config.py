@@ -1,0 +1,305 @@
+"""Typed schemas of the project's own config groups. Imports nothing heavy: ``train.py --help`` reads it.
+
+Each group file in ``conf/`` starts with ``defaults: [_schema_]``, so an unknown key or a wrong type
+fails at composition, naming the key. Sizes are given once; what follows from them is derived here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+class LengthNorm(str, Enum):
+    """What a response's summed token loss is divided by (semantics 4)."""
+
+    response = "response"
+    constant = "constant"
+    token = "token"
+
+
+class KLEstimator(str, Enum):
+    """Estimator of KL(policy || reference) from one sample per token (semantics 8)."""
+
+    k1 = "k1"
+    k2 = "k2"
+    k3 = "k3"
+
+
+class Truncated(str, Enum):
+    """What happens to responses cut by the token limit: trained on with reward 0, or left out of the loss."""
+
+    zero_reward = "zero_reward"
+    exclude = "exclude"
+
+
+class Correction(str, Enum):
+    """Correction for the difference between sampler and learner probabilities (semantics 7)."""
+
+    off = "off"
+    token = "token"
+
+
+class BadGold(str, Enum):
+    """What to do with a question whose gold answer can't be graded against itself."""
+
+    error = "error"
+    drop = "drop"
+
+
+@dataclass
+class AlgoConfig:
+    """The objective. GRPO and Dr. GRPO differ in ``length_norm`` and ``std_norm`` alone."""
+
+    name: str = MISSING
+    length_norm: LengthNorm = LengthNorm.constant
+    """response: GRPO's 1/T_i; constant: Dr. GRPO's 1/C; token: one mean over all tokens (DAPO)."""
+    std_norm: bool = False
+    """Divide the centred reward by the standard deviation of its group."""
+    norm_constant: int | None = None
+    """C of Dr. GRPO; null: the response-length limit, rollout.max_tokens."""
+    clip_low: float = 0.2
+    """Ratios below 1 - clip_low are clipped."""
+    clip_high: float = 0.2
+    """Ratios above 1 + clip_high are clipped (DAPO's clip-higher: 0.28)."""
+    kl_coef: float = 0.0
+    """Weight of KL(policy || reference) in the loss; at 0 no reference model is loaded."""
+    kl_estimator: KLEstimator = KLEstimator.k3
+    """Estimator of that KL."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus, aggregated like the policy loss."""
+    minibatch_size: int = 128
+    """B: responses per optimizer step, over all ranks."""
+    inner_epochs: int = 1
+    """Passes over the responses of a rollout step."""
+    truncated: Truncated = Truncated.zero_reward
+    """exclude leaves responses cut by the token limit out of the loss; B still counts them."""
+    sampler_correction: Correction = Correction.off
+    """token: weight each token's loss by min(exp(logp_old - logp_sampler), correction_cap)."""
+    correction_cap: float = 2.0
+    """Largest weight that the sampler correction gives."""
+
+
+@dataclass
+class LoRAConfig:
+    """Reserved for adapter training: rank 0 trains the whole model."""
+
+    rank: int = 0
+
+
+@dataclass
+class ModelConfig:
+    """The policy: a Hugging Face hub id or a folder in the hub's layout."""
+
+    name: str = MISSING
+    path: str = MISSING
+    """Hub id, or a folder with config.json, weights and tokenizer."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub repository."""
+    context: int = MISSING
+    """Longest prompt + response that the model was made for, in tokens."""
+    params: float = 0.0
+    """Parameters in billions; used to say early that a machine is too small."""
+    dtype: str = "bfloat16"
+    """Number format of compute and sampler: float32 or bfloat16. Trained parameters are float32 always."""
+    attention: str = "sdpa"
+    """Attention of the learner: sdpa, eager or flash_attention_2."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass: less memory, about a quarter more time."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model folder. Leave it off unless you have read that code."""
+
+
+@dataclass
+class TemplateConfig:
+    """How a question becomes a prompt, when a response ends, where its answer stands."""
+
+    name: str = MISSING
+    text: str = MISSING
+    """Prompt text with {question} exactly once; the user message when chat is true."""
+    stop: list[str] = field(default_factory=list)
+    """Strings that end a response."""
+    keep_stop: bool = True
+    """Leave the stop string in the response; the answer_tag extractor needs it."""
+    stop_tokens: list[str] = field(default_factory=list)
+    """Special tokens that end a response besides the model's own EOS ids."""
+    extractor: str = "boxed"
+    """boxed: the last balanced \\boxed{}; answer_tag: the last <answer>...</answer>."""
+    chat: bool = False
+    """Put the text through the tokenizer's own chat template."""
+    system: str | None = None
+    """System message of the chat template."""
+
+
+@dataclass
+class DataConfig:
+    """One question set: a hub id, a local file or folder, or a generator."""
+
+    name: str = MISSING
+    path: str | None = None
+    """Hub id; or .jsonl, .json, .csv, .parquet file; or a load_from_disk folder."""
+    subset: str | None = None
+    """Configuration name of the hub data set."""
+    split: str = "train"
+    """Split of a hub data set or of a saved DatasetDict."""
+    revision: str | None = None
+    question_key: str | None = None
+    """Field of the question, dots reach into nested fields; null: found by name."""
+    answer_key: str | None = None
+    """Field of the gold answer; null: found by name."""
+    where: dict[str, Any] = field(default_factory=dict)
+    """Keep only rows whose field has one of these values, e.g. {level: [3, 4, 5]}."""
+    limit: int | None = None
+    """Use only the first rows."""
+    rows: int | None = None
+    """Rows that the set is known to have; another count is an error."""
+    generator: str | None = None
+    """arithmetic: make the questions instead of reading them."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """Settings of the generator."""
+    max_prompt_tokens: int = 1024
+    """Longer prompts are dropped and counted."""
+    bad_gold: BadGold = BadGold.error
+    """A gold answer that can't be graded: stop and name the row, or drop it and count it."""
+
+
+@dataclass
+class RewardConfig:
+    """The verifier and its isolation."""
+
+    name: str = MISSING
+    timeout: float = 3.0
+    """Seconds an answer may take before its worker is killed and the answer counts as wrong."""
+    workers: int | None = None
+    """Worker processes; null: cores - 1, from 1 to 8."""
+    strict_tags: bool = False
+    """answer_tag demands exactly "</think> <answer>", as the paper's code does."""
+
+
+@dataclass
+class RolloutConfig:
+    """Sampling, and the engine that does it."""
+
+    name: str = MISSING
+    questions: int = 128
+    """P: questions per rollout step, over all ranks."""
+    group_size: int = 8
+    """G: responses per question."""
+    max_tokens: int = 3000
+    """Response-length limit in tokens."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    sync_tolerance: float | None = None
+    """Largest mean |sampler - learner| log-probability difference in nats before training stops; null: by dtype."""
+    dtype: str | None = None
+    """Number format of the engine; null: model.dtype."""
+    gpu_memory: float = 0.45
+    """Share of the GPU's memory that the engine may take (vLLM)."""
+    kv_cache_gib: float = 1.0
+    """GiB of key-value cache on a CPU (vLLM)."""
+    enforce_eager: bool | None = None
+    """Skip torch.compile and CUDA graphs (vLLM); null: true on a CPU, false on a GPU."""
+    sleep: bool = True
+    """Give the engine's GPU memory to the learner between rollouts (vLLM)."""
+    max_num_seqs: int = 256
+    """Most responses sampled at the same time."""
+
+
+@dataclass
+class OptimConfig:
+    """AdamW and what surrounds it."""
+
+    name: str = MISSING
+    lr: float = 1e-6
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    """Gradient-norm clip over all parameters; 0 turns it off."""
+    schedule: str = "constant"
+    """constant, linear or cosine decay to zero."""
+    warmup_steps: int = 0
+    """Optimizer steps of linear warm-up."""
+    micro_batch_tokens: int = 16384
+    """Most prompt + response tokens (padding counted) in one forward pass."""
+
+
+@dataclass
+class EvalConfig:
+    """Evaluation during training; the same engine, templates and grader as the rollouts."""
+
+    every: int = 16
+    """Rollout steps between evaluations; 0: only before and after training."""
+    at_start: bool = True
+    """Evaluate before the first update."""
+    n: int = 1
+    """Responses per question."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    max_tokens: int | None = None
+    """Response limit; null: rollout.max_tokens."""
+    limit: int | None = None
+    """Use only the first questions of each benchmark."""
+
+
+@dataclass
+class CheckpointConfig:
+    """What is kept to go on from."""
+
+    every: int = 16
+    """Rollout steps between checkpoints; 0: only at the end and on an interruption."""
+    keep: int = 2
+    """Newest checkpoints that are kept."""
+
+
+@dataclass
+class TrainConfig:
+    """Root of ``conf/train.yaml``. Groups below it have schemas of their own."""
+
+    name: str = "run"
+    """Folder under outputs/ and name of the run in the loggers."""
+    seed: int = 0
+    """Governs question order, minibatch shuffles and the sampler."""
+    steps: int = 1000
+    """Rollout steps."""
+    resume: str | None = None
+    """Run folder to go on with."""
+    algo: AlgoConfig = MISSING
+    model: ModelConfig = MISSING
+    template: TemplateConfig = MISSING
+    data: DataConfig = MISSING
+    benchmarks: dict[str, DataConfig] = field(default_factory=dict)
+    reward: RewardConfig = MISSING
+    rollout: RolloutConfig = MISSING
+    optim: OptimConfig = MISSING
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    paths: dict[str, Any] = field(default_factory=dict)
+
+
+GROUPS: dict[str, type] = {
+    "algo": AlgoConfig,
+    "model": ModelConfig,
+    "template": TemplateConfig,
+    "data": DataConfig,
+    "reward": RewardConfig,
+    "rollout": RolloutConfig,
+    "optim": OptimConfig,
+}
+
+
+def register() -> None:
+    """Put the schemas into Hydra's store: one per group as ``_schema_``, and the root as ``train_schema``."""
+    store = ConfigStore.instance()
+    for group, node in GROUPS.items():
+        store.store(group=group, name="_schema_", node=node)
+    store.store(name="train_schema", node=TrainConfig)

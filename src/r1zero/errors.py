@@ -1,0 +1,12 @@
+"""Errors that are the user's to fix; the command line prints them as one line, without a traceback."""
+
+
+class UserError(Exception):
+    """Something the user gave is wrong. The message says what, where and what to do, in one line."""
+
+
+class SyncError(Exception):
+    """Sampler and learner disagree by more than the number format explains; training must stop.
+
+    The message names the version served, the measured difference and the limit (traps 37-43).
+    """

@@ -1,0 +1,1 @@
+"""Rollout engines: from prompt token ids to sampled responses."""
