@@ -1,0 +1,26 @@
+"""Shared fixtures: where the question sets and tools lie, when they lie beside the checkout."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("R1ZERO_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with ``data/`` and ``tools/``; a test that needs it is skipped, loudly, where it is missing."""
+    if not (SHARED / "data").is_dir():
+        warnings.warn(f"question sets not found at {SHARED}; tests on real data are skipped", stacklevel=1)
+        pytest.skip(f"no shared data at {SHARED}")
+    return SHARED
