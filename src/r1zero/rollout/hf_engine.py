@@ -1,0 +1,232 @@
+"""Rollouts by transformers' own generate, for machines without vLLM and as an independent reference."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from r1zero.batch import Completion
+from r1zero.errors import SyncError, UserError
+from r1zero.rollout.engine import Sampling
+from r1zero.rollout.rng import preserved_rng
+from r1zero.rollout.sync import CheckedWeights, expected_parameters, first_line, torch_dtype
+from r1zero.rollout.text import check_request, response_texts
+
+log = logging.getLogger("r1zero")
+
+
+class HFEngine:
+    """The rollout engine on transformers; keeps the contract of :class:`r1zero.rollout.engine.Engine`.
+
+    It owns a copy of the model. Rows are sampled ``max_num_seqs`` at a time, padded on the left.
+
+    Args:
+        model_path: Hub id or folder with config, weights and tokenizer; its weights are served until the first sync.
+        dtype: Number format of weights and compute: float32, bfloat16 or float16.
+        context: Longest prompt + response in tokens.
+        revision: Branch, tag or commit of a hub repository.
+        trust_remote_code: Run code that comes with the model.
+        device: Where the model is kept.
+        max_num_seqs: Most responses sampled at the same time.
+
+    Raises:
+        UserError: The model can't be read.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        dtype: str,
+        context: int,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        device: str = "cpu",
+        max_num_seqs: int = 256,
+    ) -> None:
+        self.version: int | None = None
+        self._context = context
+        self._dtype = torch_dtype(dtype)
+        self._device = torch.device(device)
+        self._rows = max_num_seqs
+        self._fault: str | None = None
+        source: dict[str, Any] = dict(revision=revision, trust_remote_code=trust_remote_code)
+        self._expected = expected_parameters(str(model_path), **source)
+        with preserved_rng():
+            try:
+                model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=self._dtype, **source)
+                self._tokenizer = AutoTokenizer.from_pretrained(model_path, **source)
+            except (OSError, ValueError) as error:
+                raise UserError(f"model.path={model_path} can't be loaded ({first_line(error)})") from error
+        # generate() fills unset fields from the model's own generation config; an empty one adds nothing (trap 21).
+        model.generation_config = GenerationConfig()
+        self._model = model.to(self._device).eval().requires_grad_(False)
+
+    def generate(self, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[list[Completion]]:
+        """Sample ``sampling.n`` responses a prompt; see :meth:`r1zero.rollout.engine.Engine.generate`."""
+        if self._model is None:
+            raise RuntimeError("the engine is closed")
+        if self._fault:
+            raise SyncError(f"the sampler's weights are not to be trusted after a failed sync: {self._fault}")
+        check_request(prompts, sampling, self._context)
+        self.wake()
+        rows = [ids for ids in prompts for _ in range(sampling.n)]
+        flat: list[Completion] = []
+        with preserved_rng(seed), torch.no_grad():
+            for start in range(0, len(rows), self._rows):
+                flat += self._sample(rows[start : start + self._rows], sampling)
+        n = sampling.n
+        return [flat[start : start + n] for start in range(0, len(flat), n)]
+
+    def _sample(self, rows: list[list[int]], sampling: Sampling) -> list[Completion]:
+        width = max(map(len, rows))
+        ids = torch.zeros(len(rows), width, dtype=torch.long)  # id 0 pads; the mask hides it
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(rows):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        shaper = _Shaper(sampling, width)
+        ends = _RowEnds(sampling, self._tokenizer, len(rows), width)
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_tokens,
+            do_sample=sampling.temperature > 0,
+            temperature=1.0,  # temperature, top-k and top-p are applied by the shaper
+            top_k=0,
+            top_p=1.0,
+            pad_token_id=0,
+            use_cache=True,
+        )
+        sequences = self._model.generate(
+            ids.to(self._device),
+            attention_mask=mask.to(self._device),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([shaper]),
+            stopping_criteria=StoppingCriteriaList([ends]),
+        )
+        tokens = sequences[:, width:].cpu()
+        logprobs = shaper.sampled(sequences[:, width:])
+        lengths = ends.lengths(tokens.shape[1])
+        reasons = ["stop" if end else "length" for end in ends.stopped()]
+        responses = [tokens[row, :length].tolist() for row, length in enumerate(lengths)]
+        texts = response_texts(self._tokenizer, responses, reasons, sampling)
+        return [
+            Completion(i, text, reason, logprobs[row, : len(i)].tolist() if logprobs is not None else None)
+            for row, (i, text, reason) in enumerate(zip(responses, texts, reasons, strict=True))
+        ]
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Copy the learner's weights in place; see :meth:`r1zero.rollout.engine.Engine.load_weights`."""
+        if self._model is None:
+            raise RuntimeError("the engine is closed")
+        self.version = None
+        self._fault = f"version {version} did not arrive whole"
+        checked = CheckedWeights(weights, self._expected, self._dtype)
+        own = dict(self._model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in checked:
+                own[name].copy_(tensor)
+        checked.verify(version)
+        self._fault = None
+        self.version = version
+
+    def sleep(self) -> None:
+        """Move the model to the host's memory (no effect on a CPU)."""
+        if self._model is not None and self._device.type != "cpu":
+            self._model.to("cpu")
+
+    def wake(self) -> None:
+        """Move the model back to its device."""
+        if self._model is not None and self._device.type != "cpu":
+            self._model.to(self._device)
+
+    def close(self) -> None:
+        """Free the model; safe to call twice."""
+        self._model = None
+        gc.collect()
+
+
+class _Shaper(LogitsProcessor):
+    """Applies temperature, top-k and top-p, in vLLM's order, and keeps the log-probabilities of what was drawn.
+
+    Only the last step's log-softmax is held, [rows, V] in fp32: the token drawn from it is known one call later.
+    """
+
+    def __init__(self, sampling: Sampling, width: int) -> None:
+        self._width = width
+        self._wanted = sampling.logprobs
+        self._last: torch.Tensor | None = None
+        self._columns: list[torch.Tensor] = []
+        self._warpers: list[Any] = []
+        if sampling.temperature > 0:
+            if sampling.temperature != 1:
+                self._warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
+            if sampling.top_k > 0:
+                self._warpers.append(TopKLogitsWarper(sampling.top_k))
+            if sampling.top_p < 1:
+                self._warpers.append(TopPLogitsWarper(sampling.top_p))
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if self._wanted and self._last is not None:
+            self._gather(input_ids[:, -1])
+        for warper in self._warpers:
+            scores = warper(input_ids, scores)
+        if self._wanted:
+            self._last = scores.float().log_softmax(dim=-1)
+        return scores
+
+    def _gather(self, drawn: torch.Tensor) -> None:
+        assert self._last is not None
+        self._columns.append(self._last.gather(1, drawn[:, None])[:, 0])
+        self._last = None
+
+    def sampled(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        """Log-probabilities [rows, T] of the tokens [rows, T], or None where they were not asked for."""
+        if not self._wanted:
+            return None
+        if len(self._columns) < tokens.shape[1]:
+            self._gather(tokens[:, len(self._columns)])
+        return torch.stack(self._columns, dim=1)[:, : tokens.shape[1]].cpu()
+
+
+class _RowEnds(StoppingCriteria):
+    """Ends each row at its first stop id or stop string, and remembers where (trap 16)."""
+
+    def __init__(self, sampling: Sampling, tokenizer: Any, rows: int, width: int) -> None:
+        self._width = width
+        self._ids = torch.tensor(sampling.stop_ids, dtype=torch.long)
+        self._strings = StopStringCriteria(tokenizer, list(sampling.stop)) if sampling.stop else None
+        self._end = torch.zeros(rows, dtype=torch.long)  # tokens up to and with the stop; 0: still going
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        new = input_ids[:, self._width :]
+        hit = torch.isin(new[:, -1], self._ids.to(new.device))
+        if self._strings is not None:
+            hit = hit | self._strings(new, scores)  # the response alone: a stop string in the prompt ends nothing
+        fresh = hit.cpu() & (self._end == 0)
+        self._end[fresh] = new.shape[1]
+        return (self._end > 0).to(input_ids.device)
+
+    def stopped(self) -> list[bool]:
+        """Whether each row ended by itself."""
+        return (self._end > 0).tolist()
+
+    def lengths(self, steps: int) -> list[int]:
+        """Tokens of each row, the stop included; ``steps`` for those that were cut."""
+        return [end if end else steps for end in self._end.tolist()]

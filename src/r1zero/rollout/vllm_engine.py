@@ -1,0 +1,359 @@
+"""vLLM inside this process: weights are handed over without copies between processes.
+
+The only file that imports vllm, and only when an engine is built.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from r1zero.batch import Completion
+from r1zero.errors import SyncError, UserError
+from r1zero.rollout.engine import Sampling
+from r1zero.rollout.rng import preserved_rng
+from r1zero.rollout.sync import CheckedWeights, expected_parameters, first_line, torch_dtype
+from r1zero.rollout.text import check_request, response_texts
+
+log = logging.getLogger("r1zero")
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in-process: no pickling of weights, and our seed reaches the sampler
+    "VLLM_NO_USAGE_STATS": "1",
+}
+QUIET = {"VLLM_LOGGING_LEVEL": "ERROR"}
+CPU_BLOCK = 32
+"""Tokens per block of the CPU's key-value cache. Only whole blocks are shared between the responses to one
+prompt, and the backend's default of 128 is longer than most prompts of small tasks."""
+
+
+class VLLMEngine:
+    """The rollout engine on vLLM; keeps the contract of :class:`r1zero.rollout.engine.Engine`.
+
+    Several ranks build one engine each, at the same time (vLLM makes its process groups collectively),
+    and after ``torch.distributed`` was initialised: otherwise vLLM would initialise it for one rank
+    and Lightning could not any more (trap 44).
+
+    Args:
+        model_path: Hub id or folder with config, weights and tokenizer; its weights are served until the first sync.
+        dtype: Number format of weights and compute: float32, bfloat16 or float16.
+        context: Longest prompt + response in tokens.
+        seed: Seed of the engine itself; draws are governed by the seed given to :meth:`generate`.
+        revision: Branch, tag or commit of a hub repository.
+        trust_remote_code: Run code that comes with the model.
+        gpu_memory: Share of the GPU's memory for weights and key-value cache.
+        kv_cache_gib: GiB of key-value cache on a CPU.
+        enforce_eager: Skip torch.compile and CUDA graphs; None: on a CPU yes (compiling takes minutes), on a GPU no.
+        sleep: Allow :meth:`sleep` on a GPU.
+        max_num_seqs: Most responses sampled at the same time.
+
+    Raises:
+        UserError: vLLM is not installed, the model can't be read, or memory does not suffice.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        dtype: str,
+        context: int,
+        seed: int = 0,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        gpu_memory: float = 0.45,
+        kv_cache_gib: float = 1.0,
+        enforce_eager: bool | None = None,
+        sleep: bool = True,
+        max_num_seqs: int = 256,
+    ) -> None:
+        self.version: int | None = None
+        self._context = context
+        self._dtype = torch_dtype(dtype)
+        self._llm: Any = None
+        self._awake = {"weights", "kv_cache"}
+        self._fault: str | None = None
+        self._expected = expected_parameters(model_path, revision=revision, trust_remote_code=trust_remote_code)
+        self._owns_process_group = not torch.distributed.is_initialized()
+        if self._owns_process_group and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise RuntimeError(
+                "build the engine after torch.distributed is initialised: WORLD_SIZE is above 1 (trap 44)"
+            )
+        import_vllm()
+        from vllm.platforms import current_platform
+
+        self._cpu = current_platform.is_cpu()
+        settings: dict[str, Any] = dict(
+            model=str(model_path),
+            revision=revision,
+            tokenizer_revision=revision,
+            trust_remote_code=trust_remote_code,
+            dtype=dtype,
+            max_model_len=context,
+            max_num_seqs=max_num_seqs,
+            seed=seed % 2**31,
+            enforce_eager=self._cpu if enforce_eager is None else enforce_eager,
+            enable_prefix_caching=True,
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+        )
+        if self._cpu:
+            settings.update(kv_cache_memory_bytes=int(kv_cache_gib * 2**30), block_size=CPU_BLOCK)
+        else:
+            settings.update(gpu_memory_utilization=gpu_memory, enable_sleep_mode=sleep)
+        self._can_sleep = sleep and not self._cpu
+        memory = f"rollout.kv_cache_gib={kv_cache_gib}" if self._cpu else f"rollout.gpu_memory={gpu_memory}"
+        self._start(settings, memory)
+
+    def _start(self, settings: dict[str, Any], memory: str) -> None:
+        from vllm import LLM
+
+        set_num_threads = torch.set_num_threads
+        try:
+            with preserved_rng(), launcher_environment() as launcher:
+                self._llm = LLM(**settings, **launcher)
+        except (ValueError, RuntimeError, torch.OutOfMemoryError) as error:
+            self._release_process_groups()
+            raise start_error(error, settings, memory) from error
+        else:
+            self._tokenizer = self._llm.get_tokenizer()
+        finally:
+            torch.set_num_threads = set_num_threads  # the CPU worker puts a function in its place that does nothing
+
+    def generate(self, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[list[Completion]]:
+        """Sample ``sampling.n`` responses a prompt; see :meth:`r1zero.rollout.engine.Engine.generate`.
+
+        All responses to a prompt are one request, so it is prefilled once. The prefix cache is empty at the
+        start of every call: what an earlier call left there would change how requests are batched, and with
+        it the draws, so that a resumed run would sample other responses than the uninterrupted one.
+        """
+        if self._llm is None:
+            raise RuntimeError("the engine is closed")
+        if self._fault:
+            raise SyncError(f"the sampler's weights are not to be trusted after a failed sync: {self._fault}")
+        check_request(prompts, sampling, self._context)
+        if not prompts:
+            return []
+        self._wake("weights", "kv_cache")
+        self._drop_prefix_cache()
+        params = sampling_params(sampling)
+        with preserved_rng(seed):
+            outputs = self._llm.generate([{"prompt_token_ids": list(ids)} for ids in prompts], params, use_tqdm=False)
+        samples = [sample for output in outputs for sample in output.outputs]
+        ids = [list(sample.token_ids) for sample in samples]
+        reasons = [finish_reason(sample) for sample in samples]
+        texts = response_texts(self._tokenizer, ids, reasons, sampling)
+        flat = [
+            Completion(i, text, reason, sampled_logprobs(sample) if sampling.logprobs else None)
+            for i, text, reason, sample in zip(ids, texts, reasons, samples, strict=True)
+        ]
+        n = sampling.n
+        return [flat[start : start + n] for start in range(0, len(flat), n)]
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Take the learner's weights; see :meth:`r1zero.rollout.engine.Engine.load_weights`."""
+        if self._llm is None:
+            raise RuntimeError("the engine is closed")
+        self._wake("weights")
+        self.version = None
+        self._fault = f"version {version} did not arrive whole"
+        checked = CheckedWeights(weights, self._expected, self._dtype)
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(checked)})
+        checked.verify(version)
+        self._llm.apply_model(refresh_tied_head)
+        # The cache of keys and values comes back only now: old weights, new weights and cache together may
+        # not fit (trap 39). Its entries belong to the old weights and go after the last tensor (trap 37).
+        self._wake("kv_cache")
+        self._drop_prefix_cache()
+        self._fault = None
+        self.version = version
+
+    def sleep(self) -> None:
+        """Move the weights to the host's memory and drop the key-value cache (GPU only; level 1, trap 38)."""
+        if self._llm is not None and self._can_sleep and self._awake:
+            self._llm.sleep(level=1)
+            self._awake = set()
+
+    def wake(self) -> None:
+        """Bring the weights back. The key-value cache follows with the next weights or the next generate."""
+        if self._llm is not None:
+            self._wake("weights")
+
+    def _wake(self, *parts: str) -> None:
+        for part in parts:
+            if part not in self._awake:
+                self._llm.wake_up(tags=[part])
+                self._awake.add(part)
+
+    def _drop_prefix_cache(self) -> None:
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM kept its prefix cache: requests are still running")
+
+    def close(self) -> None:
+        """Free the model, the cache and the process groups that vLLM made; safe to call twice."""
+        if self._llm is None:
+            return
+        llm, self._llm = self._llm, None
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        self._release_process_groups()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _release_process_groups(self) -> None:
+        """Destroy vLLM's groups, and the default group only when vLLM made it: the trainer's stays."""
+        from vllm.distributed import parallel_state
+
+        parallel_state.destroy_model_parallel()
+        if self._owns_process_group:
+            parallel_state.destroy_distributed_environment()
+        elif (world := getattr(parallel_state, "_WORLD", None)) is not None:
+            # destroy_distributed_environment() would take the default group along.
+            world.destroy()
+            parallel_state._WORLD = None
+
+
+def import_vllm() -> None:
+    """Set vLLM's environment and import it. Raises ``UserError`` where it is not installed."""
+    os.environ.update(ENVIRONMENT)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import vllm  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "vllm":
+            raise
+        raise UserError(
+            "rollout=vllm: vLLM is not installed; pip install '.[cpu]' (no NVIDIA GPU) or '.[gpu]', or set rollout=hf"
+        ) from error
+
+
+@contextmanager
+def launcher_environment() -> Iterator[dict[str, Any]]:
+    """Engine arguments, and for their use the environment, of one engine per rank of a running job.
+
+    With the external launcher a rank's engine takes the device LOCAL_RANK names; in-process it would be
+    device 0 on every rank. Lightning's own launcher sets no RANK, so it is taken from torch.distributed.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        yield {}
+        return
+    rank = str(distributed.get_rank())
+    wanted = {"RANK": rank, "LOCAL_RANK": os.environ.get("LOCAL_RANK", rank)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield {"distributed_executor_backend": "external_launcher"}
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+def start_error(error: Exception, settings: dict[str, Any], memory: str) -> Exception:
+    """The user's one-line error for a failed start, or the error itself where its cause is unknown."""
+    text = str(error).lower()
+    if "max seq len" in text or ("max_model_len" in text and "kv cache" in text):
+        return UserError(
+            f"{memory} leaves too little key-value cache for a context of {settings['max_model_len']} tokens; "
+            f"raise it, or lower rollout.max_tokens or model.context"
+        )
+    if isinstance(error, torch.OutOfMemoryError) or "memory" in text:
+        return UserError(f"{memory} is more than this machine has free for the engine ({first_line(error)})")
+    if "cannot find any model weights" in text:
+        return UserError(f"model.path={settings['model']}: no weights there (*.safetensors)")
+    return error
+
+
+def sampling_params(sampling: Sampling) -> Any:
+    """The ``SamplingParams`` of vLLM with every field that shapes the distribution or the end set by us (trap 21).
+
+    ``ignore_eos`` is on because vLLM adds the tokenizer's and the generation config's EOS ids on its own;
+    all ids that end a response stand in ``stop_token_ids``. The per-request ``seed`` stays unset: it makes
+    one generator a request, which is slow; the process-wide state is seeded instead.
+    """
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        n=sampling.n,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=max(sampling.top_k, 0),
+        min_p=0.0,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        repetition_penalty=1.0,
+        seed=None,
+        max_tokens=sampling.max_tokens,
+        min_tokens=0,
+        stop=list(sampling.stop),
+        stop_token_ids=list(sampling.stop_ids),
+        ignore_eos=True,
+        include_stop_str_in_output=sampling.keep_stop,
+        logprobs=0 if sampling.logprobs else None,
+        prompt_logprobs=None,
+        flat_logprobs=True,
+        detokenize=bool(sampling.stop),
+        skip_special_tokens=True,
+        spaces_between_special_tokens=False,
+        logit_bias=None,
+        allowed_token_ids=None,
+        bad_words=None,
+    )
+
+
+def finish_reason(sample: Any) -> str:
+    """Finish reason "stop" or "length" of one vLLM output; anything else (an abort, an error) raises (trap 16)."""
+    if sample.finish_reason not in ("stop", "length"):
+        raise RuntimeError(f"vLLM ended a response with finish_reason={sample.finish_reason!r}")
+    return sample.finish_reason
+
+
+def sampled_logprobs(sample: Any) -> list[float]:
+    """Log-probability of each sampled id [T], nats; vLLM puts the sampled token first at every position."""
+    flat = sample.logprobs
+    return [flat.logprobs[start] for start in flat.start_indices]
+
+
+def refresh_tied_head(model: torch.nn.Module) -> None:
+    """Make a tied output head follow its embedding after a reload (trap 40); runs in the worker.
+
+    A reload loads each module by the tensors that carry its name. A tied head has none, so it is put back
+    as it was: on the CPU backend that is a packed copy of the *first* weights. The head is tied again and
+    packed again. On GPUs the head shares the embedding's storage; where it does not, it is copied.
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+
+    config = getattr(model, "config", None)
+    text_config = config.get_text_config() if config is not None else None
+    if not getattr(text_config, "tie_word_embeddings", False):
+        return
+    heads = [module for module in model.modules() if isinstance(module, ParallelLMHead)]
+    embeddings = [
+        module
+        for module in model.modules()
+        if isinstance(module, VocabParallelEmbedding) and not isinstance(module, ParallelLMHead)
+    ]
+    if not heads:
+        return  # the embedding module itself serves as the head
+    if len(heads) != 1 or len(embeddings) != 1:
+        counted = f"{len(heads)} heads and {len(embeddings)} embeddings"
+        raise SyncError(f"a tied model with {counted}: the sampler's head can't be refreshed")
+    head: Any = heads[0]
+    embedding: Any = embeddings[0]
+    if embedding.weight.device.type == "cpu":
+        head.weight = embedding.weight
+        head.quant_method.process_weights_after_loading(head)
+    elif head.weight.data_ptr() != embedding.weight.data_ptr():
+        head.weight.data.copy_(embedding.weight.data)
