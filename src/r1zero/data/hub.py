@@ -1,0 +1,103 @@
+"""Rows of data sets in the Hugging Face formats: ids on the hub, its local cache, saved folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from r1zero.config import DataConfig
+from r1zero.data import fields
+from r1zero.errors import UserError
+
+
+def read_hub(cfg: DataConfig) -> list[dict[str, Any]]:
+    """Load a hub data set; without a connection, from the local hub cache when it is there.
+
+    Raises:
+        UserError: The hub can't be reached, the id does not exist, or the subset or split doesn't.
+    """
+    import datasets
+
+    path = str(cfg.path)
+    try:
+        table = _load(path, cfg, revision=cfg.revision)
+    except ConnectionError:
+        folder = _cached(path, cfg.revision)
+        if folder is None:
+            raise UserError(
+                f"data.path={path} is neither a file or folder here nor in the local hub cache, and the hub can't be "
+                "reached; go online, download it beforehand, or give a local path"
+            ) from None
+        table = _load(folder, cfg)
+    except datasets.exceptions.DatasetNotFoundError:
+        raise UserError(
+            f"data.path={path} is neither a file or folder here nor a data set on the hub "
+            f"(or it is private or gated, and you are not logged in){_at(cfg)}"
+        ) from None
+    return _rows(table)
+
+
+def read_folder(cfg: DataConfig) -> list[dict[str, Any]]:
+    """Load a folder: one written by ``save_to_disk`` (Dataset or DatasetDict), or one of data files.
+
+    Raises:
+        UserError: The folder holds neither, or lacks the split.
+    """
+    import datasets
+
+    folder = Path(str(cfg.path)).expanduser()
+    saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    if not saved:
+        return _rows(_load(str(folder), cfg))
+    try:
+        content = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"data.path={cfg.path} can't be read as a saved data set: {_brief(error)}") from None
+    if isinstance(content, datasets.DatasetDict):
+        if cfg.split not in content:
+            raise UserError(f"data.path={cfg.path} has no split {cfg.split}; data.split is one of {', '.join(content)}")
+        content = content[cfg.split]
+    return _rows(content)
+
+
+def _load(path: str, cfg: DataConfig, revision: str | None = None) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(path, cfg.subset, split=cfg.split, revision=revision)
+    except datasets.exceptions.DatasetNotFoundError:
+        raise
+    except datasets.exceptions.DataFilesNotFoundError:
+        raise UserError(f"data.path={path} holds no data files that can be read") from None
+    except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
+        # unknown subset, unknown split, unreadable files: the library's own line names the choices
+        raise UserError(f"data.path={path} can't be loaded{_at(cfg)}: {_brief(error)}") from None
+
+
+def _cached(path: str, revision: str | None) -> str | None:
+    """Snapshot folder of a data set in the local hub cache, None when it is not there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(path, repo_type="dataset", revision=revision, local_files_only=True)
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _rows(table: Any) -> list[dict[str, Any]]:
+    rows = []
+    for item in table:
+        row = fields.as_row(item)
+        assert row is not None  # rows of a data set are always records
+        rows.append(row)
+    return rows
+
+
+def _at(cfg: DataConfig) -> str:
+    parts = [f"{name} {value}" for name in ("subset", "split", "revision") if (value := getattr(cfg, name))]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

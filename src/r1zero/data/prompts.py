@@ -1,0 +1,159 @@
+"""From a configured question set to questions, and from questions to prompts of a length the model takes."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from r1zero.batch import Prompt, Question
+from r1zero.config import BadGold, DataConfig
+from r1zero.data import fields
+from r1zero.data.sources import describe, read_rows, source_kind
+from r1zero.errors import UserError
+from r1zero.reward.gold import prepare_gold
+from r1zero.templates import Template
+
+log = logging.getLogger("r1zero")
+
+META = ("level", "subject", "type", "category", "subfield", "difficulty", "year", "unique_id", "id", "source")
+"""Fields kept with a question, for results per level or subject."""
+
+
+GoldCheck = Callable[[Sequence[Question]], Sequence[str | None]]
+"""Says of each question why its gold answer can't be graded, None where it can."""
+
+
+def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = None) -> list[Question]:
+    """Read a question set; its gold answers are normalised and checked here, once (trap 48).
+
+    ``data.where`` selects rows first, ``data.rows`` checks how many there are then, ``data.limit``
+    takes the first of them. A bad gold answer is an error, or drops its row with one log line that
+    gives the count.
+
+    Args:
+        cfg: Source and fields of the set.
+        seed: Seed of a generator that has none in ``data.params``.
+        check: Judges the normalised gold answers; a verifier that can't grade one against itself says so here.
+
+    Raises:
+        UserError: The source, a field, a row or a count is not as configured; the message says which.
+    """
+    if source_kind(cfg) == "generator":
+        return _generate(cfg, seed)
+    what = describe(cfg)
+    rows = read_rows(cfg)
+    found = fields.resolve(rows[0], cfg.question_key, cfg.answer_key, what)
+    chosen = _select(rows, cfg, what)
+    if cfg.rows is not None and len(chosen) != cfg.rows:
+        raise UserError(
+            f"{what} has {len(chosen)} rows where data.rows={cfg.rows} are expected: the source is not the known one; "
+            "fix data.revision, or set data.rows=null to take it as it is"
+        )
+    questions: list[Question] = []
+    bad: list[tuple[int, str]] = []
+    for index, row in chosen[: cfg.limit]:
+        try:
+            text = found.question_of(row)
+        except ValueError as error:
+            raise UserError(f"{what} row {index}: {error}") from None
+        value = found.gold_of(row)
+        gold = prepare_gold(value)
+        if gold:
+            meta = {name: row[name] for name in META if isinstance(row.get(name), (str, int, float))}
+            questions.append(Question(text, gold, cfg.name, index, meta))
+        else:
+            bad.append((index, f"no gold answer in field '{found.answer}' ({_shown(value)})"))
+    if check is not None and questions:
+        reasons = check(questions)
+        bad += [
+            (q.row, f"gold answer {_shown(q.gold[0])}: {why}") for q, why in zip(questions, reasons, strict=True) if why
+        ]
+        questions = [q for q, why in zip(questions, reasons, strict=True) if not why]
+    if bad:
+        bad.sort()
+        if cfg.bad_gold == BadGold.error:
+            index, why = bad[0]
+            more = f" (and {len(bad) - 1} more rows)" if len(bad) > 1 else ""
+            raise UserError(
+                f"{what} row {index}: {why}{more}; correct it, or leave such rows out with data.bad_gold=drop"
+            )
+        places = ", ".join(str(index) for index, _ in bad[:5]) + (", ..." if len(bad) > 5 else "")
+        log.info("%s: %d of %d rows left out for a bad gold answer (rows %s)", what, len(bad), len(chosen), places)
+    if not questions:
+        raise UserError(f"{what} has no row with a usable gold answer in field '{found.answer}'")
+    return questions
+
+
+def build_prompts(
+    questions: Sequence[Question], template: Template, tokenizer: Any, max_prompt_tokens: int
+) -> tuple[list[Prompt], int]:
+    """Put questions into a template and tokenise them, once (semantics 13).
+
+    Returns:
+        The prompts of at most ``max_prompt_tokens`` tokens in the order of the questions, and how many
+        longer ones were dropped (trap 27).
+
+    Raises:
+        UserError: No prompt is short enough.
+    """
+    prompts: list[Prompt] = []
+    shortest = None
+    for question in questions:
+        text, ids = template.encode(question.text, tokenizer)
+        if len(ids) <= max_prompt_tokens:
+            prompts.append(Prompt(question, text, ids))
+        elif shortest is None or len(ids) < shortest:
+            shortest = len(ids)
+    if not prompts:
+        source = questions[0].source if questions else "none"
+        raise UserError(
+            f"all {len(questions)} prompts of data '{source}' are longer than data.max_prompt_tokens="
+            f"{max_prompt_tokens} (the shortest has {shortest} tokens with template={template.name})"
+        )
+    return prompts, len(questions) - len(prompts)
+
+
+def _generate(cfg: DataConfig, seed: int) -> list[Question]:
+    """Questions of a generator; ``params.count`` is how many, ``data.limit`` cuts them."""
+    from r1zero.data.arithmetic import generate
+
+    plain: Any = OmegaConf.to_container(cfg.params) if OmegaConf.is_config(cfg.params) else cfg.params
+    params = {str(name): value for name, value in plain.items()}
+    split = str(params.pop("split", cfg.split))
+    count = params.pop("count", None)
+    if not isinstance(count, int) or count < 1:
+        raise UserError(f"{describe(cfg)}: data.params.count={count} must be the number of questions to make")
+    try:
+        questions = generate(split, count, int(params.pop("seed", seed)), **params)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{describe(cfg)}: data.params don't fit the generator: {error}") from None
+    return questions[: cfg.limit]
+
+
+def _select(rows: Sequence[Mapping[str, Any]], cfg: DataConfig, what: str) -> list[tuple[int, Mapping[str, Any]]]:
+    """Rows, with their index in the source, whose fields have the values of ``data.where``."""
+    numbered = list(enumerate(rows))
+    for name, wanted in cfg.where.items():
+        values = {str(value) for value in (wanted if _listed(wanted) else [wanted])}
+        present = Counter(str(fields.lookup(row, str(name))) for _, row in numbered)
+        if set(present) <= {"None"}:
+            raise UserError(f"{what} has no field data.where.{name}; its fields are: "
+                            f"{', '.join(fields.columns_of(rows[0]))}")  # fmt: skip
+        numbered = [(index, row) for index, row in numbered if str(fields.lookup(row, str(name))) in values]
+        if not numbered:
+            shown = ", ".join(value for value, _ in present.most_common(8))
+            raise UserError(f"{what} has no row with data.where.{name} in {sorted(values)}; it has: {shown}")
+    return numbered
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
