@@ -100,8 +100,8 @@ class ModelConfig:
     """Hub id, or a folder with config.json, weights and tokenizer."""
     revision: str | None = None
     """Branch, tag or commit of the hub repository."""
-    context: int = MISSING
-    """Longest prompt + response that the model was made for, in tokens."""
+    context: int | None = None
+    """Longest prompt + response that the model was made for, in tokens; null: read from a local folder's config.json."""
     params: float = 0.0
     """Parameters in billions; used to say early that a machine is too small."""
     dtype: str = "bfloat16"
@@ -168,6 +168,18 @@ class DataConfig:
 
 
 @dataclass
+class RewardFunctionConfig:
+    """A plug-in reward: a function (question, response, gold, ...) -> float named by its import path."""
+
+    path: str = MISSING
+    """Import path, package.module.function."""
+    weight: float = 1.0
+    """Weight in the summed reward."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments given at every call."""
+
+
+@dataclass
 class RewardConfig:
     """The verifier and its isolation."""
 
@@ -178,6 +190,16 @@ class RewardConfig:
     """Worker processes; null: cores - 1, from 1 to 8."""
     strict_tags: bool = False
     """answer_tag demands exactly "</think> <answer>", as the paper's code does."""
+    memory_gib: float | None = 4.0
+    """GiB of address space of a worker; null: no limit."""
+    warn_failures: float = 0.01
+    """Share of timeouts and crashes in a step above which a warning is given."""
+    stop_failures: float = 0.20
+    """Share of timeouts and crashes in a step above which training stops."""
+    weight: float = 1.0
+    """Weight of the verifier's 1.0 or 0.0 in the summed reward."""
+    functions: dict[str, RewardFunctionConfig] = field(default_factory=dict)
+    """Other rewards by name; each is run in a worker and added with its weight."""
 
 
 @dataclass

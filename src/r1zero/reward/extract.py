@@ -1,0 +1,161 @@
+r"""Where the final answer stands in a response; own linear scans, no LaTeX library.
+
+Only the response is searched, never the question or the prompt. ``boxed`` takes the last ``\boxed{}``
+or ``\fbox{}`` that has an argument; ``answer_tag`` the one ``<answer>`` block after the thinking.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from r1zero.reward.outcome import Status
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What was found: ``answer`` is None unless ``status`` is None.
+
+    ``prose`` says that the answer is free text of a tag, where a sentence may surround one number.
+    """
+
+    answer: str | None
+    status: Status | None = None
+    prose: bool = False
+
+
+EXTRACTORS = ("boxed", "answer_tag")
+MISSING = Extraction(None, Status.no_answer)
+UNFORMATTED = Extraction(None, Status.unformatted)
+
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_BLANK = " \t\r\n\f\v\u00a0"
+_TOKEN = re.compile(r"[-+\u2212]?\d[\d.,]*(?<![.,])|[A-Za-z](?=\s*(?:\$|\\[)\]]))|\\[A-Za-z]+(?=\s*(?:\$|\\[)\]]))")
+# What may stand between two boxes that form one list answer.
+_GLUE = re.compile(
+    r"(?:[\s,;.$&~*]|\\[()\[\],;:! \\]|\\q?quad\b|\band\b|\bor\b|\\text\s*\{\s*(?:(?:,|and|or)\s*)?\}|[\u3001\u3002\uff0c\uff1b\u548c\u6216])*"
+)
+_PAIR = re.compile(r"</?think>|</?answer>")
+_LEAD = re.compile(
+    r"(?:(?:so|thus|hence|therefore|then)[\s,]+)?(?:(?:the|my|our)\s+)?(?:(?:final|correct)\s+)?(?:answer|result)\s*(?:is|:|=)\s*:?",
+    re.IGNORECASE,
+)
+
+
+def _braces(text: str) -> dict[int, int]:
+    """Map the position of every opening brace that is closed to its closing one; escaped braces don't count."""
+    ends: dict[int, int] = {}
+    stack: list[int] = []
+    for match in _BRACE.finditer(text):
+        mark = match.group()
+        if mark == "{":
+            stack.append(match.start())
+        elif mark == "}" and stack:
+            ends[stack.pop()] = match.start()
+    return ends
+
+
+def _boxes(text: str) -> tuple[list[tuple[int, int, str]], bool]:
+    """Spans and arguments of the boxes in text, innermost only, and whether the last one is cut off."""
+    marks = list(_BOX.finditer(text))
+    if not marks:
+        return [], False
+    ends = _braces(text)
+    found: list[tuple[int, int, str]] = []
+    cut = False
+    for mark in marks:
+        start = mark.end()
+        while start < len(text) and text[start] in _BLANK:
+            start += 1
+        if text.startswith("{", start):
+            end = ends.get(start)
+            cut = end is None
+            if end is None:
+                continue
+            content = text[start + 1 : end].strip()
+            if content.strip(_BLANK + "$~"):
+                while found and found[-1][1] > mark.start() and found[-1][1] > end:
+                    found.pop()  # this box lies inside an earlier one: the inner one is the answer
+                found.append((mark.start(), end + 1, content))
+        else:
+            token = _TOKEN.match(text, start)
+            if token:
+                cut = False
+                found.append((mark.start(), token.end(), token.group()))
+    return found, cut
+
+
+def boxed(text: str) -> Extraction:
+    r"""Answer of a response that puts it into a box.
+
+    The last box that has an argument counts. Boxes separated by nothing but commas, stops, "and", "or"
+    and blanks are one list answer, repeats dropped. An empty box or the bare word is ignored; a last box
+    that is never closed is no answer, whatever stood before it.
+
+    Args:
+        text: The response alone, any length.
+
+    Returns:
+        The answer, or ``Status.no_answer``.
+    """
+    found, cut = _boxes(text)
+    if cut or not found:
+        return MISSING
+    group = [found[-1]]
+    for box in reversed(found[:-1]):
+        if not _GLUE.fullmatch(text, box[1], group[-1][0]):
+            break
+        group.append(box)
+    distinct = {"".join(content.split()): content for _, _, content in reversed(group)}
+    return Extraction(", ".join(distinct.values()))
+
+
+def answer_tag(text: str, strict: bool = False) -> Extraction:
+    """Answer of a response that thinks first and answers in tags; the prompt has opened the thinking.
+
+    After the last ``</think>`` there must be exactly one ``<answer>...</answer>``. A box inside it counts,
+    else its whole text less math delimiters, a leading "the answer is" and the last stop.
+
+    Args:
+        text: The response alone, its stop string included (trap 26).
+        strict: Demand exactly one space between ``</think>`` and ``<answer>``, as the paper's code does.
+
+    Returns:
+        The answer, ``Status.unformatted`` or ``Status.no_answer``.
+    """
+    thought = text.rfind("</think>")
+    if thought < 0:
+        return UNFORMATTED
+    start = thought + len("</think>")
+    tags = list(_PAIR.finditer(text, start))
+    if [tag.group() for tag in tags] != ["<answer>", "</answer>"]:
+        return UNFORMATTED
+    if strict and text[start : tags[0].start()] != " ":
+        return UNFORMATTED
+    inside = text[tags[0].end() : tags[1].start()].strip()
+    found, cut = _boxes(inside)
+    if cut:
+        return MISSING
+    if found:
+        return boxed(inside)
+    inside = re.sub(r"\\(?:boxed|fbox)\s*\{[\s$~]*\}", "", inside).strip()
+    lead = _LEAD.match(inside)
+    if lead:
+        inside = inside[lead.end() :].strip()
+    if not inside.strip(_BLANK + "$~.*"):
+        return MISSING
+    return Extraction(inside, prose=True)
+
+
+def extract(text: str | None, extractor: str, strict_tags: bool = False) -> Extraction:
+    """Answer of a response by the extractor that its template names.
+
+    Raises:
+        ValueError: The extractor is unknown.
+    """
+    if extractor not in EXTRACTORS:
+        raise ValueError(f"unknown extractor {extractor!r}")
+    if not text:
+        return MISSING
+    return boxed(text) if extractor == "boxed" else answer_tag(text, strict_tags)

@@ -1,0 +1,74 @@
+r"""Gold answers of every raw shape, as the tuple of texts of which any one is right.
+
+Pure and light: the data layer calls it once a row, before training.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+from r1zero.reward.extract import boxed
+
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_INVISIBLE = re.compile(r"\\(?:text|mbox|mathrm|textbf|quad|qquad)(?![a-zA-Z])|\\[,;:! ]|[\s{}$~.]")
+_LISTING = re.compile(r"\[\s*(?:'|\").*(?:'|\")\s*\]", re.DOTALL)
+
+
+def prepare_gold(value: Any) -> tuple[str, ...]:
+    r"""Acceptable answers of one raw gold value.
+
+    Args:
+        value: A string (plain, LaTeX, ``... #### 42`` of GSM8K, or a whole solution whose answer stands in its
+            last ``\boxed{}``), a number (142.0 becomes "142"), None or NaN, or a list of any of these of
+            which each is acceptable (Minerva, OlympiadBench).
+
+    Returns:
+        Texts without outer dollars, blanks and boxes, repeats dropped; () where there is no answer.
+    """
+    if value is None or isinstance(value, bool):
+        return ()
+    if isinstance(value, str):
+        return _from_text(value)
+    if isinstance(value, Integral):
+        return (str(int(value)),)
+    if isinstance(value, Real):
+        number = float(value)
+        if not math.isfinite(number):
+            return ()
+        return (str(int(number)) if number.is_integer() else repr(number),)
+    if isinstance(value, dict):
+        return ()
+    if isinstance(value, Iterable):
+        forms = [form for item in value for form in prepare_gold(item)]
+        return tuple(dict.fromkeys(forms))
+    return ()
+
+
+def _from_text(value: str) -> tuple[str, ...]:
+    text = value.strip()
+    if "####" in text:
+        text = text[text.rfind("####") + 4 :].strip()
+    if "\\boxed" in text or "\\fbox" in text:
+        answer = boxed(text).answer
+        if answer is None:
+            return ()
+        text = answer
+    if _LISTING.fullmatch(text):
+        try:
+            listed = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            listed = None
+        if isinstance(listed, list) and all(isinstance(item, str) for item in listed):
+            return prepare_gold(listed)
+    if _DOLLAR.search(text):
+        text = _DOLLAR.sub("", text).strip()
+        text = text.removesuffix(".")
+    text = text.strip()
+    if not text or not _INVISIBLE.sub("", text) or text.lower() == "nan":
+        return ()
+    return (text,)

@@ -1,0 +1,308 @@
+"""Worker processes that can be killed: a deadline per job, results for every job, nothing lost.
+
+One helper process (``server``) imports math-verify once and forks workers from it on request, so a worker
+that was killed is replaced in milliseconds and no thread, lock or CUDA context of the caller is inherited;
+the caller's main script is never imported again. Every worker has a socket of its own: no lock is shared
+that a killed worker could hold. Jobs and results are JSON lines, so nothing that a worker says is executed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+LOOK_AHEAD = 4
+SMALL = 8192  # bytes; only small jobs are sent ahead, so that a busy worker's socket never fills up
+START_SECONDS = 60.0
+
+
+@dataclass
+class Job:
+    """One unit of work, and the future that gets its result."""
+
+    line: bytes
+    future: Future[dict[str, Any]] = field(default_factory=Future)
+
+
+@dataclass(eq=False)
+class _Worker:
+    number: int
+    sock: socket.socket
+    ready: bool = False
+    buffer: bytearray = field(default_factory=bytearray)
+    jobs: deque[Job] = field(default_factory=deque)
+    deadline: float = float("inf")
+    started: float = 0.0
+
+
+class WorkerPool:
+    """Runs jobs in ``workers`` processes; every future gets a dict, whatever happens to the process.
+
+    The result is what the worker answered, or ``{"error": "timeout" | "crash", "detail": ...}``.
+    Usable from any thread. The processes start at the first job or at ``start``.
+
+    Args:
+        workers: Number of processes.
+        timeout: Seconds a job may run before its worker is killed.
+        memory_gib: Address space of a worker; None: no limit.
+    """
+
+    def __init__(self, workers: int, timeout: float, memory_gib: float | None = 4.0) -> None:
+        self.workers = workers
+        self.timeout = timeout
+        self.memory_gib = memory_gib
+        self.kills = 0
+        self._lock = threading.Lock()
+        self._queue: deque[Job] = deque()
+        self._pool: dict[int, _Worker] = {}
+        self._numbers = itertools.count()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._wake: tuple[socket.socket, socket.socket] | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._early_deaths = 0
+
+    def submit(self, payload: dict[str, Any]) -> Future[dict[str, Any]]:
+        """Queue one job (JSON types only) and return its future.
+
+        Raises:
+            RuntimeError: The pool is closed.
+        """
+        job = Job(json.dumps(payload).encode() + b"\n")
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the worker pool is closed")
+            self._start()
+            self._queue.append(job)
+        self._poke()
+        return job.future
+
+    def start(self) -> None:
+        """Start the processes now, in the background, instead of at the first job."""
+        with self._lock:
+            if not self._closed:
+                self._start()
+
+    def pids(self) -> list[int]:
+        """Process id of the helper process that owns the workers; empty before the start."""
+        return [self._server.pid] if self._server else []
+
+    def close(self) -> None:
+        """Kill every process; jobs that are still open end as a crash. Safe to call twice."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            self._poke()
+            thread.join(timeout=10)
+        self._stop_server()
+        for job in [*self._queue, *(job for worker in self._pool.values() for job in worker.jobs)]:
+            _finish(job, {"error": "crash", "detail": "the worker pool was closed"})
+        self._queue.clear()
+        self._pool.clear()
+        atexit.unregister(self.close)
+
+    # The rest runs in the dispatcher thread, except _start and _poke.
+
+    def _start(self) -> None:
+        if self._thread is not None:
+            return
+        self._wake = socket.socketpair()
+        self._wake[0].setblocking(False)
+        self._wake[1].setblocking(False)
+        self._start_server()
+        self._thread = threading.Thread(target=self._dispatch, name="reward-workers", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def _poke(self) -> None:
+        if self._wake is not None:
+            with contextlib.suppress(BlockingIOError, OSError):
+                self._wake[1].send(b"x")
+
+    def _start_server(self) -> None:
+        ours, theirs = socket.socketpair()
+        environment = {
+            **os.environ,
+            "SYMPY_GROUND_TYPES": "python",  # a C big-integer call can't be interrupted and forgets the memory limit
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            "OMP_NUM_THREADS": "1",
+        }
+        limit = "" if self.memory_gib is None else str(int(self.memory_gib * 2**30))
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "r1zero.reward.server", str(theirs.fileno()), limit],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+        )
+        theirs.close()
+        self._control = ours
+
+    def _stop_server(self) -> None:
+        for worker in self._pool.values():
+            worker.sock.close()
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._server is not None:
+            try:
+                self._server.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+                self._server.wait()
+            self._server = None
+
+    def _spawn(self, selector: selectors.BaseSelector) -> None:
+        assert self._control is not None
+        ours, theirs = socket.socketpair()
+        worker = _Worker(next(self._numbers), ours, deadline=time.monotonic() + START_SECONDS)
+        try:
+            socket.send_fds(self._control, [f"fork {worker.number}\n".encode()], [theirs.fileno()])
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._pool[worker.number] = worker
+        selector.register(ours, selectors.EVENT_READ, worker)
+
+    def _drop(self, worker: _Worker, selector: selectors.BaseSelector, result: dict[str, Any] | None) -> None:
+        """Kill a worker; its first job gets the result, if any, the others go back to the head of the queue."""
+        selector.unregister(worker.sock)
+        worker.sock.close()
+        del self._pool[worker.number]
+        with contextlib.suppress(OSError):
+            if self._control is not None:
+                self._control.send(f"kill {worker.number}\n".encode())
+        self.kills += 1
+        if worker.jobs and result is not None:
+            _finish(worker.jobs.popleft(), result)
+        with self._lock:
+            self._queue.extendleft(reversed(worker.jobs))
+
+    def _dispatch(self) -> None:
+        selector = selectors.DefaultSelector()
+        assert self._wake is not None
+        selector.register(self._wake[0], selectors.EVENT_READ, None)
+        while not self._closed:
+            try:
+                while len(self._pool) < self.workers:
+                    self._spawn(selector)
+            except OSError:
+                if not self._restart(selector):
+                    return
+                continue
+            self._hand_out()
+            now = time.monotonic()
+            wait = min((worker.deadline for worker in self._pool.values()), default=float("inf")) - now
+            events = selector.select(None if wait == float("inf") else max(wait, 0.0))
+            for event, _ in events:
+                if event.data is None:
+                    with contextlib.suppress(BlockingIOError):
+                        self._wake[0].recv(4096)
+                elif event.data.number in self._pool and not self._receive(event.data, selector):
+                    self._died(event.data, selector)
+            now = time.monotonic()
+            for worker in [worker for worker in self._pool.values() if worker.deadline <= now]:
+                late = {"error": "timeout", "detail": f"no verdict within {self.timeout:g} s", "seconds": self.timeout}
+                self._drop(worker, selector, late)
+        selector.close()
+
+    def _died(self, worker: _Worker, selector: selectors.BaseSelector) -> None:
+        if not worker.ready:
+            self._early_deaths += 1
+            if self._early_deaths > 3 * self.workers:
+                time.sleep(1.0)  # a worker that can't start: don't spin
+        self._drop(worker, selector, {"error": "crash", "detail": "the worker process died"})
+        if self._server is not None and self._server.poll() is not None:
+            self._restart(selector)
+
+    def _restart(self, selector: selectors.BaseSelector) -> bool:
+        """Start the helper process again after it died; give up, and fail every job, the fourth time."""
+        for worker in list(self._pool.values()):
+            self._drop(worker, selector, {"error": "crash", "detail": "the worker processes died"})
+        self._stop_server()
+        self._early_deaths += self.workers
+        if self._closed or self._early_deaths > 3 * self.workers:
+            with self._lock:
+                self._closed = True
+                jobs, self._queue = list(self._queue), deque()
+            for job in jobs:
+                _finish(job, {"error": "crash", "detail": "the worker processes can't be started"})
+            return False
+        self._start_server()
+        return True
+
+    def _hand_out(self) -> None:
+        for depth in range(1, LOOK_AHEAD + 1):
+            for worker in list(self._pool.values()):
+                if worker.ready and len(worker.jobs) < depth:
+                    with self._lock:
+                        if not self._queue:
+                            return
+                        if worker.jobs and len(self._queue[0].line) > SMALL:
+                            continue
+                        job = self._queue.popleft()
+                    worker.jobs.append(job)
+                    if len(worker.jobs) == 1:
+                        worker.started = time.monotonic()
+                        worker.deadline = worker.started + self.timeout
+                    self._send(worker, job.line)
+
+    def _send(self, worker: _Worker, line: bytes) -> None:
+        """Send one job; a dead worker shows as an end of file later, a stuck one runs into its deadline."""
+        worker.sock.settimeout(self.timeout)
+        try:
+            worker.sock.sendall(line)
+        except TimeoutError:
+            worker.deadline = 0.0
+        except OSError:
+            pass
+        finally:
+            worker.sock.setblocking(False)
+
+    def _receive(self, worker: _Worker, selector: selectors.BaseSelector) -> bool:
+        """Read what a worker answered; False when it is gone."""
+        try:
+            data = worker.sock.recv(1 << 16)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        worker.buffer += data
+        while (end := worker.buffer.find(b"\n")) >= 0:
+            line = bytes(worker.buffer[:end])
+            del worker.buffer[: end + 1]
+            now = time.monotonic()
+            if not worker.ready:
+                worker.ready = True
+                self._early_deaths = 0
+            elif worker.jobs:
+                result = json.loads(line)
+                _finish(worker.jobs.popleft(), {**result, "seconds": now - worker.started})
+                if result.get("detail") == "MemoryError":  # what is left of that heap is not to be trusted
+                    self._drop(worker, selector, None)
+                    return True
+            worker.started = now
+            worker.deadline = now + self.timeout if worker.jobs else float("inf")
+        return True
+
+
+def _finish(job: Job, result: dict[str, Any]) -> None:
+    if not job.future.done():
+        job.future.set_result(result)
