@@ -81,8 +81,11 @@ class Fields:
             return _chat_answer(value)
         if self.solution:
             return _stated(value)
-        if self.unit and isinstance(value, str) and (match := _UNIT.fullmatch(value)):
-            return match[1].strip()
+        if self.unit and isinstance(value, str):
+            if ";" in value:  # several quantities, each with its unit: no single answer
+                return None
+            match = _UNIT.fullmatch(value)
+            return match[1].strip() if match else value
         return value
 
 

@@ -69,6 +69,13 @@ def _load(path: str, cfg: DataConfig, revision: str | None = None) -> Any:
         raise
     except datasets.exceptions.DataFilesNotFoundError:
         raise UserError(f"data.path={path} holds no data files that can be read") from None
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        raise UserError(
+            f"data.path={path} is made by a script, which is not run; many such sets have a plain copy at "
+            "data.revision=refs/convert/parquet"
+        ) from None
     except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
         # unknown subset, unknown split, unreadable files: the library's own line names the choices
         raise UserError(f"data.path={path} can't be loaded{_at(cfg)}: {_brief(error)}") from None
@@ -100,4 +107,6 @@ def _at(cfg: DataConfig) -> str:
 
 
 def _brief(error: BaseException) -> str:
+    while error.__cause__ is not None:  # the library's outer message is often a bare "an error occurred"
+        error = error.__cause__
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from r1zero.config import DataConfig
 from r1zero.data import fields
 from r1zero.errors import UserError
@@ -40,7 +38,7 @@ def source_kind(cfg: DataConfig) -> str:
         if cfg.generator not in GENERATORS:
             raise UserError(f"data.generator={cfg.generator} is unknown; choose one of {', '.join(GENERATORS)}")
         return "generator"
-    if (OmegaConf.is_config(cfg) and OmegaConf.is_missing(cfg, "path")) or cfg.path is None:
+    if cfg.path is None:
         raise UserError("data.path is not set: give a hub id, a .jsonl, .json, .csv or .parquet file, or a folder")
     path = Path(cfg.path).expanduser()
     if path.is_dir():
