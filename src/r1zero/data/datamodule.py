@@ -12,7 +12,8 @@ import torch
 from r1zero.batch import Prompt
 from r1zero.config import DataConfig
 from r1zero.data.loader import Order, PromptLoader, shuffled
-from r1zero.data.prompts import build_prompts, load_questions
+from r1zero.data.overlap import Overlap, overlap
+from r1zero.data.prompts import GoldCheck, build_prompts, load_questions
 from r1zero.errors import UserError
 from r1zero.templates import Template
 
@@ -25,7 +26,8 @@ class PromptDataModule(pl.LightningDataModule):
     Attributes:
         prompts: Training prompts after :meth:`setup`.
         benchmarks: Prompts of each benchmark after :meth:`setup`, by the benchmark's name.
-        dropped: Prompts that were too long, by name of the set.
+        dropped: Prompts that were too long, by the benchmark's name, "train" for the training set.
+        overlaps: What the training set has in common with each benchmark.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class PromptDataModule(pl.LightningDataModule):
         seed: int = 0,
         eval_limit: int | None = None,
         order: Order = shuffled,
+        check_golds: GoldCheck | None = None,
     ) -> None:
         """Nothing is read before :meth:`setup`.
 
@@ -52,6 +55,7 @@ class PromptDataModule(pl.LightningDataModule):
             seed: Governs the order of questions, and of generated ones which they are.
             eval_limit: Use only the first questions of each benchmark.
             order: Gives the order of a pass over the training questions.
+            check_golds: Judges the gold answers of every set when it is loaded.
         """
         super().__init__()
         self._data = data
@@ -63,10 +67,12 @@ class PromptDataModule(pl.LightningDataModule):
         self._seed = seed
         self._eval_limit = eval_limit
         self._order = order
+        self._check_golds = check_golds
         self._ready = False
         self.prompts: list[Prompt] = []
         self.benchmarks: dict[str, list[Prompt]] = {}
         self.dropped: dict[str, int] = {}
+        self.overlaps: dict[str, Overlap] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Load everything, once however often Lightning calls it.
@@ -85,6 +91,8 @@ class PromptDataModule(pl.LightningDataModule):
                 )
         for name, cfg in self._benchmarks.items():
             self.benchmarks[name] = self._prompts(name, cfg, self._eval_limit)
+            if self._data is not None:
+                self._compare(name)
         self._ready = True
 
     def train_dataloader(self) -> PromptLoader:
@@ -100,7 +108,7 @@ class PromptDataModule(pl.LightningDataModule):
         return batch
 
     def _prompts(self, name: str, cfg: DataConfig, limit: int | None = None) -> list[Prompt]:
-        questions = load_questions(cfg, self._seed)[:limit]
+        questions = load_questions(cfg, self._seed, self._check_golds)[:limit]
         prompts, dropped = build_prompts(questions, self._template, self._tokenizer, cfg.max_prompt_tokens)
         self.dropped[name] = dropped
         if dropped:
@@ -109,3 +117,10 @@ class PromptDataModule(pl.LightningDataModule):
                 cfg.name, dropped, len(questions), cfg.max_prompt_tokens,
             )  # fmt: skip
         return prompts
+
+    def _compare(self, name: str) -> None:
+        """Measure what a benchmark has in common with the training set; warn of equal questions (trap 36)."""
+        train, held = ([prompt.question for prompt in prompts] for prompts in (self.prompts, self.benchmarks[name]))
+        found = self.overlaps[name] = overlap(train, held)
+        if found.exact:
+            log.warning("benchmark '%s' has questions of the training set: %s; don't report it", name, found)

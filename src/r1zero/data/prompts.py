@@ -23,8 +23,8 @@ META = ("level", "subject", "type", "category", "subfield", "difficulty", "year"
 """Fields kept with a question, for results per level or subject."""
 
 
-GoldCheck = Callable[[Sequence[Question]], Sequence[str | None]]
-"""Says of each question why its gold answer can't be graded, None where it can."""
+GoldCheck = Callable[[Sequence[tuple[str, ...]]], Sequence[tuple[int, str]]]
+"""Index and reason of each gold answer that can't be graded; ``Grader.audit_golds`` is one."""
 
 
 def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = None) -> list[Question]:
@@ -37,7 +37,7 @@ def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = Non
     Args:
         cfg: Source and fields of the set.
         seed: Seed of a generator that has none in ``data.params``.
-        check: Judges the normalised gold answers; a verifier that can't grade one against itself says so here.
+        check: Judges all normalised gold answers at once, e.g. whether the verifier accepts each against itself.
 
     Raises:
         UserError: The source, a field, a row or a count is not as configured; the message says which.
@@ -68,11 +68,9 @@ def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = Non
         else:
             bad.append((index, f"no gold answer in field '{found.answer}' ({_shown(value)})"))
     if check is not None and questions:
-        reasons = check(questions)
-        bad += [
-            (q.row, f"gold answer {_shown(q.gold[0])}: {why}") for q, why in zip(questions, reasons, strict=True) if why
-        ]
-        questions = [q for q, why in zip(questions, reasons, strict=True) if not why]
+        reasons = dict(check([question.gold for question in questions]))
+        bad += [(questions[at].row, why) for at, why in reasons.items()]
+        questions = [question for at, question in enumerate(questions) if at not in reasons]
     if bad:
         bad.sort()
         if cfg.bad_gold == BadGold.error:
