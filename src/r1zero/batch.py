@@ -63,7 +63,7 @@ class RolloutBatch:
 
     ``rewards``, ``advantages`` are float32 [N] on the CPU; ``keep`` is bool [N] and False for the
     responses that the loss leaves out (they still count in B). ``version`` is the policy version that
-    sampled them. ``grades`` holds one ``reward.Outcome`` a response.
+    sampled them. ``grades`` holds one ``reward.Outcome`` a response, ``metrics`` the step's figures so far.
     """
 
     completions: list[Completion]
@@ -73,7 +73,7 @@ class RolloutBatch:
     advantages: torch.Tensor
     keep: torch.Tensor
     grades: list[Any] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
+
+ASSETS = Path(__file__).parent / "assets"
+"""What comes with the package; ``${asset:name}`` in a config is a path below it."""
 
 
 class LengthNorm(str, Enum):
@@ -321,6 +325,7 @@ GROUPS: dict[str, type] = {
 
 def register() -> None:
     """Put the schemas into Hydra's store: one per group as ``_schema_``, and the root as ``train_schema``."""
+    OmegaConf.register_new_resolver("asset", lambda name: str(ASSETS / name), replace=True)
     store = ConfigStore.instance()
     for group, node in GROUPS.items():
         store.store(group=group, name="_schema_", node=node)

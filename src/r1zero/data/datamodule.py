@@ -40,6 +40,7 @@ class PromptDataModule(pl.LightningDataModule):
         steps: int = 0,
         seed: int = 0,
         eval_limit: int | None = None,
+        eval_prompt_limit: int | None = None,
         order: Order = shuffled,
         check_golds: GoldCheck | None = None,
     ) -> None:
@@ -54,6 +55,7 @@ class PromptDataModule(pl.LightningDataModule):
             steps: Rollout steps of the run.
             seed: Governs the order of questions, and of generated ones which they are.
             eval_limit: Use only the first questions of each benchmark.
+            eval_prompt_limit: Longest benchmark prompt that leaves room for a response, in tokens.
             order: Gives the order of a pass over the training questions.
             check_golds: Judges the gold answers of every set when it is loaded.
         """
@@ -66,6 +68,7 @@ class PromptDataModule(pl.LightningDataModule):
         self._steps = steps
         self._seed = seed
         self._eval_limit = eval_limit
+        self._eval_prompt_limit = eval_prompt_limit
         self._order = order
         self._check_golds = check_golds
         self._ready = False
@@ -90,7 +93,7 @@ class PromptDataModule(pl.LightningDataModule):
                     f"questions of data '{self._data.name}'; lower it, or use a larger set"
                 )
         for name, cfg in self._benchmarks.items():
-            self.benchmarks[name] = self._prompts(name, cfg, self._eval_limit)
+            self.benchmarks[name] = self._prompts(name, cfg, self._eval_limit, self._eval_prompt_limit)
             if self._data is not None:
                 self._compare(name)
         self._ready = True
@@ -107,14 +110,17 @@ class PromptDataModule(pl.LightningDataModule):
         """Prompts are lists of token ids; nothing of them goes to a device."""
         return batch
 
-    def _prompts(self, name: str, cfg: DataConfig, limit: int | None = None) -> list[Prompt]:
+    def _prompts(
+        self, name: str, cfg: DataConfig, limit: int | None = None, room: int | None = None
+    ) -> list[Prompt]:
         questions = load_questions(cfg, self._seed, self._check_golds)[:limit]
-        prompts, dropped = build_prompts(questions, self._template, self._tokenizer, cfg.max_prompt_tokens)
+        longest = cfg.max_prompt_tokens if room is None else min(cfg.max_prompt_tokens, room)
+        prompts, dropped = build_prompts(questions, self._template, self._tokenizer, longest)
         self.dropped[name] = dropped
         if dropped:
             log.info(
                 "data '%s': %d of %d prompts left out for being longer than %d tokens",
-                cfg.name, dropped, len(questions), cfg.max_prompt_tokens,
+                cfg.name, dropped, len(questions), longest,
             )  # fmt: skip
         return prompts
 

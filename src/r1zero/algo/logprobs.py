@@ -1,0 +1,119 @@
+"""Log-probabilities and entropy of tokens from hidden states, without the [tokens, vocabulary] matrix.
+
+Qwen's vocabulary has 151,936 entries: the logits of one response of 3,000 tokens are 1.8 GB in float32,
+and softmax and gradient need as much again. Here the head is applied to a few tokens at a time and
+recomputed in the backward pass, so memory grows with neither vocabulary nor tokens (semantics 6).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+CHUNK_ELEMENTS = 2**24
+"""Largest number of logits held at once: 64 MiB in float32."""
+
+
+def token_logprobs(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = True,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each target token and entropy of its distribution.
+
+    logits = hidden @ weight.T / temperature, log-softmax in float32 whatever the input's dtype.
+
+    Args:
+        hidden: states that predict the targets, [M, H]; position t of a sequence predicts token t + 1 (trap 17).
+        weight: output embedding, [V, H].
+        targets: token ids, int64 [M].
+        temperature: the sampling temperature (trap 19), > 0.
+        with_entropy: also compute the entropy; zeros otherwise.
+        chunk_elements: most logits held at once.
+
+    Returns:
+        log-probabilities float32 [M] and entropies float32 [M], nats, both differentiable.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature={temperature} must be above 0: a greedy sampler has no log-probabilities")
+    chunk = max(1, min(hidden.shape[0], chunk_elements // weight.shape[0]))
+    return _ChunkedHead.apply(hidden, weight, targets, float(temperature), bool(with_entropy), chunk)
+
+
+def logprobs_from_logits(
+    logits: torch.Tensor, targets: torch.Tensor, *, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same from whole logits [M, V]: the plain definition that the chunked path is tested against."""
+    logp = torch.log_softmax(logits.float() / temperature, dim=-1)
+    return logp.gather(-1, targets[:, None])[:, 0], -(logp.exp() * logp).sum(dim=-1)
+
+
+class _ChunkedHead(torch.autograd.Function):
+    """Forward keeps the log-normaliser and the entropy per token; backward makes each chunk's logits again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        temperature: float,
+        with_entropy: bool,
+        chunk: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        head = weight.to(hidden.dtype)
+        count = hidden.shape[0]
+        logp = torch.empty(count, dtype=torch.float32, device=hidden.device)
+        log_z = torch.empty_like(logp)
+        entropy = torch.zeros_like(logp)
+        for start in range(0, count, chunk):
+            part = slice(start, start + chunk)
+            logits = _logits(hidden[part], head, temperature)
+            log_z[part] = torch.logsumexp(logits, dim=-1)
+            logp[part] = logits.gather(-1, targets[part, None])[:, 0] - log_z[part]
+            if with_entropy:
+                entropy[part] = _entropy(logits, log_z[part])
+        ctx.save_for_backward(hidden, weight, targets, log_z, entropy)
+        ctx.temperature, ctx.chunk, ctx.with_entropy = temperature, chunk, with_entropy
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+        grad_logp, grad_entropy = grads
+        hidden, weight, targets, log_z, entropy = ctx.saved_tensors
+        head = weight.to(hidden.dtype)
+        grad_hidden = torch.empty_like(hidden)
+        # Accumulated in float32: a bfloat16 sum over thousands of tokens would lose small gradients.
+        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        entropy_has_gradient = ctx.with_entropy and bool((grad_entropy != 0).any())
+        for start in range(0, hidden.shape[0], ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            logits = _logits(hidden[part], head, ctx.temperature)
+            logp = logits.sub_(log_z[part, None])
+            if entropy_has_gradient:
+                probs = logp.exp()
+                grad_logits = probs * (-grad_entropy[part, None] * (logp + entropy[part, None]) - grad_logp[part, None])
+            else:
+                grad_logits = logp.exp_().mul_(-grad_logp[part, None])
+            rows = torch.arange(grad_logits.shape[0], device=hidden.device)
+            grad_logits[rows, targets[part]] += grad_logp[part]
+            grad_logits = grad_logits.div_(ctx.temperature).to(hidden.dtype)
+            grad_hidden[part] = grad_logits @ head
+            grad_weight += (grad_logits.T @ hidden[part]).float()
+        return grad_hidden, grad_weight.to(weight.dtype), None, None, None, None
+
+
+def _logits(hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> torch.Tensor:
+    logits = (hidden @ head.T).float()
+    return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+def _entropy(logits: torch.Tensor, log_z: torch.Tensor) -> torch.Tensor:
+    """H = log Z - sum_v p_v logit_v."""
+    probs = torch.exp(logits - log_z[:, None])
+    return log_z - (probs * logits).sum(dim=-1)

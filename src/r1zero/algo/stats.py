@@ -1,0 +1,92 @@
+"""Scalar summaries that are exact over micro-batches and ranks: means as (sum, count), extremes as max."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+
+ReduceFn = Callable[[torch.Tensor, str], torch.Tensor]
+"""(tensor, "sum" | "max") -> the tensor reduced over ranks."""
+
+
+class Tally:
+    """Collects means, sums and maxima, then reduces them over ranks in two collectives.
+
+    A mean over responses stays a mean over responses when ranks hold different numbers of them.
+    Every rank must add the same names, in any order; a name with nothing counted gives NaN.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
+        self._totals: dict[str, float] = defaultdict(float)
+        self._maxima: dict[str, float] = {}
+
+    def mean(self, name: str, values: torch.Tensor, mask: torch.Tensor | None = None) -> None:
+        """Add values [..] (only where ``mask`` is True) to the mean ``name``."""
+        picked = values.detach() if mask is None else values.detach()[mask]
+        self._sums[name] += torch.tensor([picked.double().sum().item(), float(picked.numel())], dtype=torch.float64)
+
+    def total(self, name: str, value: float) -> None:
+        """Add to the sum ``name``."""
+        self._totals[name] += float(value)
+
+    def maximum(self, name: str, values: torch.Tensor | float) -> None:
+        """Update the maximum ``name``; an empty tensor declares the name alone."""
+        if isinstance(values, torch.Tensor):
+            value = values.detach().max().item() if values.numel() else -math.inf
+        else:
+            value = float(values)
+        self._maxima[name] = max(self._maxima.get(name, -math.inf), value)
+
+    def current_mean(self, name: str, reduce_fn: ReduceFn | None = None) -> float:
+        """The mean ``name`` so far, over all ranks; NaN where nothing was counted."""
+        values = self._sums[name].clone()
+        if reduce_fn is not None:
+            values = reduce_fn(values, "sum")
+        return float(values[0] / values[1]) if values[1] > 0 else math.nan
+
+    def reduce(self, reduce_fn: ReduceFn | None = None) -> dict[str, float]:
+        """The figures over all ranks: {name: value}."""
+        means, totals, maxima = sorted(self._sums), sorted(self._totals), sorted(self._maxima)
+        sums = torch.tensor(
+            [*(self._sums[n].tolist() for n in means), *([self._totals[n], 1.0] for n in totals)], dtype=torch.float64
+        )
+        peaks = torch.tensor([self._maxima[n] for n in maxima], dtype=torch.float64)
+        if reduce_fn is not None:
+            sums = reduce_fn(sums, "sum") if sums.numel() else sums
+            peaks = reduce_fn(peaks, "max") if peaks.numel() else peaks
+        out = {n: (float(s / c) if c > 0 else math.nan) for n, (s, c) in zip(means, sums[: len(means)], strict=True)}
+        out.update({n: float(row[0]) for n, row in zip(totals, sums[len(means) :], strict=True)})
+        out.update({n: (float(v) if v > -math.inf else math.nan) for n, v in zip(maxima, peaks, strict=True)})
+        return out
+
+
+def rollout_summary(
+    tally: Tally, rewards: torch.Tensor, lengths: torch.Tensor, truncated: torch.Tensor, advantages: torch.Tensor, group_size: int
+) -> None:
+    """Add the figures of one rollout step to a tally.
+
+    Args:
+        tally: what they are added to.
+        rewards: float [N].
+        lengths: generated tokens, float [N].
+        truncated: bool [N], cut by the token limit.
+        advantages: float [N].
+        group_size: G.
+    """
+    right = rewards > 0.5
+    tally.mean("reward/mean", rewards)
+    tally.mean("reward/second_moment", rewards.square())
+    tally.mean("length/mean", lengths)
+    tally.maximum("length/max", lengths)
+    tally.mean("length/correct", lengths, right)
+    tally.mean("length/incorrect", lengths, ~right)
+    tally.mean("length/truncated_frac", truncated.float())
+    flat_groups = (advantages.view(-1, group_size) == 0).all(dim=1)
+    tally.mean("group/zero_advantage_frac", flat_groups.float())
+    solved = right.view(-1, group_size).float().mean(dim=1)
+    tally.mean("group/all_correct_frac", (solved == 1).float())
+    tally.mean("group/none_correct_frac", (solved == 0).float())

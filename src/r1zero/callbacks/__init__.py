@@ -1,0 +1,1 @@
+"""Lightning callbacks: each one concern of a run, none knows another."""

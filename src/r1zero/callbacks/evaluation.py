@@ -1,0 +1,71 @@
+"""EvaluationCallback: benchmarks before, during and after training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from r1zero.batch import PromptBatch
+from r1zero.context import RunContext
+from r1zero.evaluation import evaluate
+from r1zero.module import PolicyGradientModule, reduce_over_ranks
+from r1zero.seeding import derive_seed
+
+
+class EvaluationCallback(pl.Callback):
+    """Evaluates the policy that is about to sample, every ``eval.every`` rollout steps and at both ends.
+
+    It runs before RolloutCallback in the same hook, so both share one weight sync, and the figures of
+    evaluation and rollout at step s describe the same policy (trap 52). Not Lightning's validation loop:
+    the engine wants all questions of a benchmark at once to keep its batch full.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Evaluate where step ``batch.step`` is due."""
+        assert isinstance(batch, PromptBatch)
+        cfg = self.context.cfg.eval
+        due = cfg.at_start if batch.step == 0 else bool(cfg.every) and batch.step % cfg.every == 0
+        if due:
+            self._evaluate(pl_module, batch.step)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate the final policy, unless the run was interrupted."""
+        assert isinstance(pl_module, PolicyGradientModule)
+        done = self.context.evaluations and self.context.evaluations[-1]["step"] == pl_module.rollout_step
+        if not self.context.interrupted and not done:
+            self._evaluate(pl_module, pl_module.rollout_step)
+
+    @torch.no_grad()
+    def _evaluate(self, module: pl.LightningModule, step: int) -> None:
+        assert isinstance(module, PolicyGradientModule)
+        context = self.context
+        if not context.benchmarks:
+            return
+        context.sync(module)
+        results, _ = evaluate(
+            context.engine,
+            context.grader,
+            context.benchmarks,
+            context.eval_sampling,
+            derive_seed(context.cfg.seed, "evaluation", context.rank),
+            rank=context.rank,
+            world_size=context.world_size,
+            reduce_fn=lambda values, how: reduce_over_ranks(values, how, module.device),
+        )
+        context.evaluations.append({"step": step, **results})
+        context.pending.update(
+            {f"eval/{name}/{metric}": value for name, result in results.items() for metric, value in result.items()}
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Past results, so that a resumed run still knows its first evaluation."""
+        return {"evaluations": self.context.evaluations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take past results back."""
+        self.context.evaluations[:] = state_dict["evaluations"]

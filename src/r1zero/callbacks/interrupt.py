@@ -1,0 +1,62 @@
+"""InterruptCallback: Ctrl-C and SIGTERM end a run between two rollout steps, with a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from r1zero.console import console
+from r1zero.context import RunContext
+from r1zero.module import reduce_over_ranks
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class InterruptCallback(pl.Callback):
+    """The first signal lets the rollout step under way finish, so that the checkpoint is one to resume from exactly.
+
+    A second one stops at once; the checkpoint written last stays. Must stand before CheckpointCallback.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self._received = 0
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the signals."""
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._handle)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask the trainer to stop; ranks agree, since a signal may have reached only one of them."""
+        received = torch.tensor([float(self._received)])
+        self.context.interrupted = int(reduce_over_ranks(received, "max", pl_module.device).item())
+        if self.context.interrupted:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self._received:
+            raise KeyboardInterrupt
+        self._received = number
+        if self.context.is_main:
+            name = signal.Signals(number).name
+            console.print(f"\n{name}: this rollout step is finished and saved, then the run ends; once more to stop now")
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()

@@ -1,0 +1,120 @@
+"""MetricsCallback: one row per rollout step, to metrics.csv and to every logger."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from r1zero.batch import PromptBatch
+from r1zero.context import RunContext
+from r1zero.module import PolicyGradientModule
+
+
+class MetricsFile:
+    """A CSV table with one row per rollout step; each row is on disk before the next step begins.
+
+    A resumed run drops the rows of the steps that it will take again. New columns may appear at any row.
+    """
+
+    def __init__(self, path: Path, first_step: int = 0) -> None:
+        self.path = path
+        self.columns: list[str] = ["step"]
+        rows: list[dict[str, Any]] = []
+        if path.is_file():
+            with path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(float(row["step"] or -1)) < first_step]
+            if rows:
+                self.columns = list(rows[0])
+        self._rewrite(rows)
+
+    def append(self, row: dict[str, float]) -> None:
+        """Add a row and flush it."""
+        new = [name for name in row if name not in self.columns]
+        if new:
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            self.columns += new
+            self._rewrite(rows)
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        """Write aside, then rename: an interrupted write leaves the old table."""
+        aside = self.path.with_suffix(".tmp")
+        with aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(aside, self.path)
+
+
+class MetricsCallback(pl.Callback):
+    """Gathers the figures of rollout, learner and evaluation into the row of a rollout step.
+
+    The row's ``step`` counts the rollout steps that made the policy which sampled: row 0 and the
+    evaluation beside it describe the base model. Must stand after the callbacks whose figures it takes.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self.file: MetricsFile | None = None
+        self.totals = {"time": 0.0, "tokens": 0.0, "sync_diff": 0.0, "sync_steps": 0.0}
+        self._started = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the table; cut off what a resumed run will write again."""
+        assert isinstance(pl_module, PolicyGradientModule)
+        if self.context.is_main:
+            self.file = MetricsFile(self.context.run_dir / "metrics.csv", pl_module.rollout_step)
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the row of the step that has just ended."""
+        assert isinstance(batch, PromptBatch)
+        assert isinstance(pl_module, PolicyGradientModule)
+        assert batch.rollout is not None
+        now = time.perf_counter()
+        row = self.context.pending | batch.rollout.metrics | pl_module.step_metrics
+        row["time/step"] = now - self._started
+        row["progress/rollout_step"] = batch.step
+        row["progress/optimizer_step"] = pl_module.policy_version
+        row["progress/tokens"] = pl_module.tokens_seen
+        row["progress/epoch"] = batch.epoch
+        self._started = now
+        self.totals["time"] += row["time/step"]
+        difference = row.get("sync/logprob_diff_mean", float("nan"))
+        if difference == difference:
+            self.totals["sync_diff"] += difference
+            self.totals["sync_steps"] += 1
+        self._emit(trainer, row, batch.step)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last evaluation, which belongs to no rollout."""
+        assert isinstance(pl_module, PolicyGradientModule)
+        if self.context.pending:
+            self._emit(trainer, dict(self.context.pending), pl_module.rollout_step)
+
+    def _emit(self, trainer: pl.Trainer, row: dict[str, float], step: int) -> None:
+        self.context.pending.clear()
+        row = {"progress/rollout_step": float(step)} | row
+        trainer.callback_metrics.update({name: torch.tensor(float(value)) for name, value in row.items()})
+        if self.file is not None:
+            self.file.append({"step": step, **row})
+        for logger in trainer.loggers:
+            logger.log_metrics({k: float(v) for k, v in row.items()}, step=step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Totals go on over a resume."""
+        return dict(self.totals)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the totals back."""
+        self.totals.update(state_dict)

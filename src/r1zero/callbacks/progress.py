@@ -1,0 +1,140 @@
+"""ProgressCallback: a bar over rollout steps, a line per evaluation, a table at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from r1zero.batch import PromptBatch
+from r1zero.console import console
+from r1zero.context import RunContext
+from r1zero.module import PolicyGradientModule
+
+LINE_SECONDS = 20.0
+"""Without a terminal there is no bar; then at most one line in so many seconds."""
+
+
+class ProgressCallback(pl.Callback):
+    """Shows how far the run is and how it fares. Must stand after EvaluationCallback and RolloutCallback."""
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._shown = 0
+        self._last_line = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        assert isinstance(pl_module, PolicyGradientModule)
+        self._shown = len(self.context.evaluations)
+        if not self.context.is_main:
+            return
+        if console.is_terminal:
+            self._progress = Progress(
+                TextColumn("[bold]rollout step"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("<"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
+                console=console,
+            )
+            self._progress.start()
+            self._task = self._progress.add_task(
+                "steps", total=self.context.cfg.steps, completed=pl_module.rollout_step, figures=""
+            )
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Print an evaluation that has just been made."""
+        self._print_evaluations()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar."""
+        assert isinstance(batch, PromptBatch)
+        if not self.context.is_main:
+            return
+        figures = step_line({k: float(v) for k, v in trainer.callback_metrics.items()})
+        if self._progress is not None:
+            self._progress.update(self._task, completed=batch.step + 1, figures=figures)
+        elif time.monotonic() - self._last_line > LINE_SECONDS or batch.step + 1 == self.context.cfg.steps:
+            self._last_line = time.monotonic()
+            console.print(f"step {batch.step + 1}/{self.context.cfg.steps}  {figures}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the last evaluation and close the bar."""
+        self._print_evaluations()
+        self.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal as it was."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the bar; safe to call twice."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _print_evaluations(self) -> None:
+        new, self._shown = self.context.evaluations[self._shown :], len(self.context.evaluations)
+        if self.context.is_main:
+            for result in new:
+                console.print(evaluation_line(result))
+
+
+def step_line(metrics: dict[str, float]) -> str:
+    """The figures of one rollout step on one line."""
+    parts = [f"reward {metrics['reward/mean']:.3f}", f"length {metrics['length/mean']:.1f}"]
+    for name, label in (("length/correct", "right"), ("length/incorrect", "wrong")):
+        if metrics[name] == metrics[name]:
+            parts.append(f"{label} {metrics[name]:.1f}")
+    total = max(metrics["time/step"], 1e-9)
+    split = [f"{n} {metrics[f'time/{n}'] / total:.0%}" for n in ("rollout", "reward", "sync", "learn")]
+    return "  ".join(parts) + f"  {total:.2f} s ({' '.join(split)})"
+
+
+def evaluation_line(result: dict[str, Any]) -> str:
+    """One evaluation on one line: every benchmark, then the average."""
+    parts = [
+        f"{name} [bold]{figures['accuracy']:.3f}[/bold] ({figures['length']:.0f} tokens)"
+        for name, figures in result.items()
+        if name not in ("step", "average")
+    ]
+    if len(parts) > 1:
+        parts.append(f"average [bold]{result['average']['accuracy']:.3f}[/bold]")
+    return f"[cyan]evaluation[/cyan] at step {result['step']}: " + "  ".join(parts)
+
+
+def closing_table(summary: dict[str, Any]) -> Table:
+    """Before -> after on every benchmark."""
+    table = Table(title=f"{summary['name']}: before and after {summary['rollout_steps']} rollout steps")
+    for column in ("benchmark", "accuracy", "", "length right", "length wrong", "truncated"):
+        table.add_column(column, justify="left" if column == "benchmark" else "right")
+    first, last = summary["eval"]["first"], summary["eval"]["last"]
+    for name in last:
+        if name == "step":
+            continue
+        a, b = first.get(name, {}), last[name]
+
+        def arrow(key: str, pattern: str, a: dict[str, float] = a, b: dict[str, float] = b) -> str:
+            values = [x.get(key) for x in (a, b)]
+            return " -> ".join("-" if v is None or v != v else format(v, pattern) for v in values)
+
+        gain = b["accuracy"] - a["accuracy"] if a else float("nan")
+        table.add_row(
+            name,
+            arrow("accuracy", ".3f"),
+            f"{gain:+.3f}",
+            arrow("length_correct", ".1f"),
+            arrow("length_incorrect", ".1f"),
+            arrow("truncated_frac", ".1%"),
+        )
+    return table

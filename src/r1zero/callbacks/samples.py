@@ -1,0 +1,77 @@
+"""CompletionsCallback: every sampled response on disk, a few of them in W&B."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+
+from r1zero.batch import PromptBatch
+from r1zero.context import RunContext
+
+
+class CompletionsCallback(pl.Callback):
+    """Writes ``completions/step_000012.parquet`` per rollout step (one file per rank) and a capped W&B table.
+
+    Args:
+        context: the run.
+        every: rollout steps between files.
+        wandb_every: rollout steps between W&B tables; 0: none.
+        wandb_rows: rows of a W&B table. One key, a fixed number of rows: a run does not bloat (trap 59).
+    """
+
+    def __init__(self, context: RunContext, every: int = 1, wandb_every: int = 16, wandb_rows: int = 32) -> None:
+        self.context = context
+        self.every, self.wandb_every, self.wandb_rows = every, wandb_every, wandb_rows
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the responses of the step that has just ended."""
+        assert isinstance(batch, PromptBatch)
+        if batch.step % self.every == 0:
+            table = completions_table(batch)
+            folder = self.context.run_dir / "completions"
+            folder.mkdir(parents=True, exist_ok=True)
+            suffix = "" if self.context.world_size == 1 else f"_rank{self.context.rank}"
+            path = folder / f"step_{batch.step:06d}{suffix}.parquet"
+            aside = path.with_suffix(".tmp")
+            table.to_parquet(aside, index=False)
+            os.replace(aside, path)
+        if self.context.is_main and self.wandb_every and batch.step % self.wandb_every == 0:
+            for logger in trainer.loggers:
+                if isinstance(logger, pl.loggers.WandbLogger):
+                    rows = completions_table(batch).head(self.wandb_rows)
+                    logger.log_table("completions", dataframe=rows, step=batch.step)
+
+
+def completions_table(batch: PromptBatch) -> pd.DataFrame:
+    """One row per response of a rollout step, in group order."""
+    rollout = batch.rollout
+    assert rollout is not None
+    rows = []
+    for i, (completion, grade) in enumerate(zip(rollout.completions, rollout.grades, strict=True)):
+        question = batch.prompts[i // rollout.group_size].question
+        rows.append(
+            {
+                "step": batch.step,
+                "group": i // rollout.group_size,
+                "source": question.source,
+                "row": question.row,
+                "question": question.text,
+                "completion": completion.text,
+                "gold": list(question.gold),
+                "extracted": grade.extracted,
+                "reward": grade.reward,
+                "status": grade.status.value,
+                "rule": grade.rule,
+                "seconds": grade.seconds,
+                "tokens": len(completion.ids),
+                "finish_reason": completion.finish_reason,
+                "advantage": float(rollout.advantages[i]),
+                "policy_version": rollout.version,
+            }
+        )
+    return pd.DataFrame(rows)

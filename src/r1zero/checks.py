@@ -1,0 +1,184 @@
+"""Impossible settings, found before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from r1zero.config import TrainConfig
+from r1zero.data.sources import check_source
+from r1zero.errors import UserError
+
+TARGETS = ("r1zero.", "pytorch_lightning.", "torch.")
+"""Packages that ``_target_`` may name: a config is data, and must not be a way to run anything else."""
+
+LARGE_FOR_CPU = 0.5
+"""Billions of parameters from which training on a CPU is refused unless trainer=cpu asks for it."""
+
+
+def optimizer_steps(cfg: TrainConfig) -> int:
+    """K: optimizer steps per rollout step."""
+    return cfg.algo.inner_epochs * cfg.rollout.questions * cfg.rollout.group_size // cfg.algo.minibatch_size
+
+
+def check(config: DictConfig) -> None:
+    """Refuse settings that can't work, in one line each; fills ``model.context`` from a local folder.
+
+    Raises:
+        UserError: naming the keys and what to do.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{missing[0]} is not set: give it on the command line as {missing[0]}=...")
+    check_targets(config)
+    if config.model.context is None:
+        config.model.context = folder_context(config.model.path)
+    cfg: Any = OmegaConf.to_object(config)
+    check_sizes(cfg)
+    check_sampling(cfg)
+    check_model(cfg)
+    for data in (cfg.data, *cfg.benchmarks.values()):
+        check_source(data)
+    check_machine(cfg)
+
+
+def check_sizes(cfg: TrainConfig) -> None:
+    """Batch sizes must fit together (semantics: P, G, B)."""
+    rollout, algo = cfg.rollout, cfg.algo
+    total = rollout.questions * rollout.group_size
+    for key, value in (
+        ("steps", cfg.steps),
+        ("rollout.questions", rollout.questions),
+        ("rollout.max_tokens", rollout.max_tokens),
+        ("algo.minibatch_size", algo.minibatch_size),
+        ("algo.inner_epochs", algo.inner_epochs),
+        ("optim.micro_batch_tokens", cfg.optim.micro_batch_tokens),
+        ("eval.n", cfg.eval.n),
+    ):
+        if value < 1:
+            raise UserError(f"{key}={value} must be at least 1")
+    if rollout.group_size < 2:
+        raise UserError(
+            f"rollout.group_size={rollout.group_size}: a group needs at least 2 responses, its mean is the baseline"
+        )
+    if total % algo.minibatch_size:
+        raise UserError(
+            f"algo.minibatch_size={algo.minibatch_size} does not divide the {total} responses of a rollout step "
+            f"(rollout.questions={rollout.questions} x rollout.group_size={rollout.group_size})"
+        )
+    context = cfg.model.context
+    longest = cfg.data.max_prompt_tokens + rollout.max_tokens
+    if context and longest > context:
+        raise UserError(
+            f"data.max_prompt_tokens={cfg.data.max_prompt_tokens} + rollout.max_tokens={rollout.max_tokens} = {longest} "
+            f"is over the context of model {cfg.model.name}, {context} tokens: lower one of them"
+        )
+    limit = cfg.eval.max_tokens or rollout.max_tokens
+    if context and limit >= context:
+        raise UserError(
+            f"the response limit of evaluations, {limit} tokens, leaves no room for a prompt in the context of model "
+            f"{cfg.model.name}, {context} tokens: lower eval.max_tokens"
+        )
+
+
+def check_sampling(cfg: TrainConfig) -> None:
+    """Sampling settings under which the policy gradient would be wrong (semantics 6)."""
+    rollout, algo = cfg.rollout, cfg.algo
+    if rollout.temperature <= 0:
+        raise UserError(f"rollout.temperature={rollout.temperature}: training samples need a temperature above 0")
+    if not 0 < rollout.top_p <= 1:
+        raise UserError(f"rollout.top_p={rollout.top_p} must be above 0 and at most 1")
+    if (rollout.top_p < 1 or rollout.top_k > 0) and algo.sampler_correction.value == "off":
+        raise UserError(
+            f"rollout.top_p={rollout.top_p} rollout.top_k={rollout.top_k}: the sampler renormalises and the learner "
+            "does not, so the gradient is biased; use top_p=1 top_k=-1, or algo.sampler_correction=token"
+        )
+    if not 0 <= algo.clip_low < 1 or algo.clip_high < 0:
+        raise UserError(f"algo.clip_low={algo.clip_low} algo.clip_high={algo.clip_high}: low in [0, 1), high at least 0")
+    if algo.norm_constant is not None and algo.norm_constant < 1:
+        raise UserError(f"algo.norm_constant={algo.norm_constant} must be at least 1 token")
+    if cfg.optim.lr < 0:
+        raise UserError(f"optim.lr={cfg.optim.lr} must not be negative")
+    if cfg.optim.schedule not in ("constant", "linear", "cosine"):
+        raise UserError(f"optim.schedule={cfg.optim.schedule} is unknown; choose constant, linear or cosine")
+
+
+def check_model(cfg: TrainConfig) -> None:
+    """Number format and template of the model."""
+    for key, value in (("model.dtype", cfg.model.dtype), ("rollout.dtype", cfg.rollout.dtype)):
+        if value not in (None, "float32", "bfloat16"):
+            raise UserError(f"{key}={value} is unknown; choose float32 or bfloat16")
+    if cfg.template.text.count("{question}") != 1:
+        raise UserError(f"template.text of template {cfg.template.name} must hold {{question}} exactly once")
+    folder = Path(cfg.model.path).expanduser()
+    if folder.is_dir() and not any([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+        raise UserError(f"model folder {folder} has no weights (*.safetensors); export or download the model again")
+
+
+def check_machine(cfg: TrainConfig) -> None:
+    """A GPU that is asked for must be there; a large model on a CPU is refused unless that is asked for."""
+    accelerator = str(cfg.trainer.get("accelerator", "auto"))
+    if has_gpu() or accelerator == "cpu":
+        return
+    if accelerator in ("gpu", "cuda"):
+        raise UserError("no NVIDIA GPU was found and this trainer needs one: use trainer=cpu, or try experiment=demo")
+    if cfg.model.params >= LARGE_FOR_CPU:
+        raise UserError(
+            f"no NVIDIA GPU was found, and model {cfg.model.name} ({cfg.model.params:g} B parameters) is too large to "
+            "train on a CPU: try experiment=demo, which takes minutes on two cores (trainer=cpu insists)"
+        )
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA driver is there; asks no CUDA library, which would take seconds."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def folder_context(path: str) -> int:
+    """``max_position_embeddings`` of a local model folder.
+
+    Raises:
+        UserError: there is no such folder, or its config.json does not say.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"model.path={path}: there is no such folder; for a hub id also give model.context=<tokens>")
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UserError(f"model folder {folder} has no config.json; name a folder in the Hugging Face layout")
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON: {error}") from error
+    context = content.get("max_position_embeddings") or content.get("n_positions")
+    if not isinstance(context, int):
+        raise UserError(f"{file} names no max_position_embeddings: give model.context=<tokens>")
+    return context
+
+
+def check_targets(config: DictConfig) -> None:
+    """Every ``_target_`` must lie in this package, pytorch_lightning or torch."""
+    for where, target in _targets(config, ""):
+        if not str(target).startswith(TARGETS):
+            raise UserError(
+                f"{where}._target_={target} is not allowed; targets must lie in {', '.join(t[:-1] for t in TARGETS)}"
+            )
+
+
+def _targets(node: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, DictConfig):
+        for key in node:
+            if OmegaConf.is_missing(node, key):
+                continue
+            if key == "_target_":
+                yield where, node[key]
+            else:
+                yield from _targets(node[key], f"{where}.{key}" if where else str(key))
+    elif OmegaConf.is_list(node):
+        for number, item in enumerate(node):
+            yield from _targets(item, f"{where}.{number}")

@@ -1,0 +1,85 @@
+"""What the callbacks of a run share: the engine, the verifier, the template, the sampling settings, the folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+
+from r1zero.batch import Prompt
+from r1zero.config import TrainConfig
+from r1zero.rollout.engine import Engine, Sampling
+
+if TYPE_CHECKING:
+    from r1zero.module import PolicyGradientModule
+    from r1zero.reward.grader import Grader
+
+
+@dataclass
+class RunContext:
+    """Built once by ``run.py``; a callback whose constructor takes ``context`` is given it."""
+
+    cfg: TrainConfig
+    run_dir: Path
+    tokenizer: Any
+    start_engine: Callable[[], Engine]
+    grader: Grader
+    sampling: Sampling
+    eval_sampling: Sampling
+    benchmarks: dict[str, list[Prompt]]
+    trainer: pl.Trainer
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """Results so far: {"step": rollout step, benchmark: {metric: value}, "average": {...}}."""
+    pending: dict[str, float] = field(default_factory=dict)
+    """Figures that wait for the row of the rollout step under way."""
+    interrupted: int = 0
+    """Number of the signal that asked the run to stop; 0 while none has."""
+    _engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The rollout engine, started at first use.
+
+        Not before ``fit``: vLLM and Lightning share the process's default communication group, and the
+        strategy must be the one that makes it (trap 44).
+        """
+        if self._engine is None:
+            self._engine = self.start_engine()
+        return self._engine
+
+    @property
+    def rank(self) -> int:
+        """This process's number among all ranks."""
+        return self.trainer.global_rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return self.trainer.world_size
+
+    def close(self) -> None:
+        """Free the engine; safe to call twice."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes files and talks to the user."""
+        return self.rank == 0
+
+    def sync(self, module: PolicyGradientModule) -> float:
+        """Load the learner's weights into the engine when it serves another version; seconds it took.
+
+        Lazy, and keyed by a counted version: after a resume, or with several optimizer steps a rollout,
+        nothing special has to be remembered (traps 38, 43).
+        """
+        started = time.perf_counter()
+        self.engine.wake()
+        if self.engine.version != module.policy_version:
+            self.engine.load_weights(module.policy.named_weights(), module.policy_version)
+        return time.perf_counter() - started

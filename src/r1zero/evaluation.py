@@ -1,0 +1,87 @@
+"""Score a policy on question sets: the one path that in-training and offline evaluation share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from r1zero.algo.stats import ReduceFn, Tally
+from r1zero.batch import Completion, Prompt
+from r1zero.reward.grader import GradeItem
+from r1zero.reward.outcome import Outcome
+from r1zero.rollout.engine import Engine, Sampling
+
+if TYPE_CHECKING:
+    from r1zero.reward.grader import Grader
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response to one question of a benchmark, graded."""
+
+    prompt: Prompt
+    completion: Completion
+    grade: Outcome
+
+
+def sample_and_grade(
+    engine: Engine, grader: Grader, prompts: Sequence[Prompt], sampling: Sampling, seed: int
+) -> list[Sample]:
+    """Sample ``sampling.n`` responses for each prompt and grade them; samples in prompt order."""
+    groups = engine.generate([prompt.ids for prompt in prompts], sampling, seed)
+    pairs = [(prompt, completion) for prompt, group in zip(prompts, groups, strict=True) for completion in group]
+    grades = grader.grade_batch(
+        [
+            GradeItem(response=c.text, gold=p.question.gold, truncated=c.truncated, question=p.question.text)
+            for p, c in pairs
+        ]
+    )
+    return [Sample(prompt, completion, grade) for (prompt, completion), grade in zip(pairs, grades, strict=True)]
+
+
+def summarize_samples(samples: Sequence[Sample], reduce_fn: ReduceFn | None = None) -> dict[str, float]:
+    """Mean figures of graded samples over all ranks; lengths in tokens, stop tokens included."""
+    right = torch.tensor([s.grade.reward for s in samples]) > 0.5
+    lengths = torch.tensor([float(len(s.completion.ids)) for s in samples])
+    tally = Tally()
+    tally.mean("accuracy", right.float())
+    tally.mean("length", lengths)
+    tally.mean("length_correct", lengths, right)
+    tally.mean("length_incorrect", lengths, ~right)
+    tally.mean("truncated_frac", torch.tensor([float(s.completion.truncated) for s in samples]))
+    return tally.reduce(reduce_fn)
+
+
+def evaluate(
+    engine: Engine,
+    grader: Grader,
+    benchmarks: dict[str, list[Prompt]],
+    sampling: Sampling,
+    seed: int,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    reduce_fn: ReduceFn | None = None,
+) -> tuple[dict[str, dict[str, float]], dict[str, list[Sample]]]:
+    """Evaluate on every benchmark, questions dealt out over ranks.
+
+    Returns:
+        {benchmark: {"accuracy", "length", "length_correct", "length_incorrect", "truncated_frac", "seconds"}},
+        with an entry "average" that holds the unweighted mean over benchmarks; and this rank's samples.
+    """
+    results: dict[str, dict[str, float]] = {}
+    samples: dict[str, list[Sample]] = {}
+    for name, prompts in benchmarks.items():
+        started = time.perf_counter()
+        mine = prompts[rank::world_size]
+        samples[name] = sample_and_grade(engine, grader, mine, sampling, seed) if mine else []
+        results[name] = summarize_samples(samples[name], reduce_fn)
+        results[name]["seconds"] = time.perf_counter() - started
+    if results:
+        metrics = ("accuracy", "length", "truncated_frac")
+        results["average"] = {m: sum(r[m] for r in results.values()) / len(results) for m in metrics}
+    return results, samples

@@ -1,0 +1,195 @@
+"""The learner: one micro-batch's loss and log-probabilities, with the figures measured on the way.
+
+No Lightning here: ``module.py`` owns optimizer steps and ranks, ``algo/`` the formulas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from r1zero.algo.batching import micro_batches
+from r1zero.algo.loss import aggregate, clipped_surrogate, kl_penalty, sampler_weight
+from r1zero.algo.stats import Tally
+from r1zero.batch import Prompt, RolloutBatch
+from r1zero.config import AlgoConfig
+from r1zero.policy import Policy
+from r1zero.rollout.collate import MicroBatch, collate
+
+MEANS = ("policy/entropy", "policy/clip_frac", "policy/approx_kl", "loss/kl", "sync/logprob_diff_mean")
+MAXIMA = ("policy/ratio_max", "policy/grad_norm", "sync/logprob_diff_max")
+TOTALS = ("loss/policy", "tokens/learned", "policy/skipped_steps")
+
+Pass = tuple[list[int], MicroBatch]
+"""Local response indices of one forward pass, and their tensors."""
+
+
+class Learner:
+    """Computes losses and log-probabilities of a rollout's responses under the current policy.
+
+    Args:
+        policy: the model that is trained.
+        reference: frozen model of the KL term, or None.
+        algo: the objective.
+        temperature: the sampling temperature; divides logits here too (semantics 6).
+        constant: C of Dr. GRPO, tokens.
+        max_tokens: most prompt + response tokens, padding counted, in one forward pass.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reference: Policy | None,
+        algo: AlgoConfig,
+        *,
+        temperature: float,
+        constant: float,
+        max_tokens: int,
+    ) -> None:
+        self.policy, self.reference, self.algo = policy, reference, algo
+        self.temperature, self.constant, self.max_tokens = temperature, constant, max_tokens
+
+    def has_gradient(self, rollout: RolloutBatch, index: int) -> bool:
+        """Whether a response can move the policy. One that can't is not computed and still counts in B (semantics 10)."""
+        if not rollout.keep[index]:
+            return False
+        return bool(rollout.advantages[index] != 0) or bool(self.algo.kl_coef) or bool(self.algo.entropy_coef)
+
+    def passes(
+        self, prompts: Sequence[Prompt], rollout: RolloutBatch, indices: Sequence[int], device: torch.device
+    ) -> Iterator[Pass]:
+        """Cut responses into forward passes within the token budget, sequences of like length together."""
+        group = rollout.group_size
+        lengths = [len(prompts[i // group].ids) + len(rollout.completions[i].ids) for i in indices]
+        for positions in micro_batches(lengths, self.max_tokens):
+            rows = [indices[p] for p in positions]
+            micro = collate([prompts[i // group] for i in rows], [rollout.completions[i] for i in rows])
+            yield rows, micro.to(device)
+
+    @torch.no_grad()
+    def old_logprobs(
+        self, prompts: Sequence[Prompt], rollout: RolloutBatch, device: torch.device, tally: Tally
+    ) -> dict[int, torch.Tensor]:
+        """Log-probabilities before the rollout step's first update, by the learner (semantics 6).
+
+        Returns:
+            {local response index: float32 [T_i]} for every response that can move the policy, and for one
+            more where there is none, so that the comparison with the sampler never goes blind.
+        """
+        wanted = [i for i in range(len(rollout.completions)) if self.has_gradient(rollout, i)] or [0]
+        old: dict[int, torch.Tensor] = {}
+        for rows, micro in self.passes(prompts, rollout, wanted, device):
+            logp, _ = self.policy(micro, self.temperature, with_entropy=False)
+            compare_with_sampler(rollout, rows, logp, micro.mask, tally)
+            old.update({i: logp[row, : len(rollout.completions[i].ids)] for row, i in enumerate(rows)})
+        return old
+
+    def loss(
+        self,
+        rollout: RolloutBatch,
+        rows: Sequence[int],
+        micro: MicroBatch,
+        old: dict[int, torch.Tensor] | None,
+        num_tokens: int,
+        tally: Tally,
+    ) -> torch.Tensor:
+        """This micro-batch's share of the loss of one optimizer step.
+
+        Args:
+            rollout: the rollout of this rank.
+            rows: local indices of the micro-batch's responses.
+            micro: their tensors.
+            old: log-probabilities before the first update, or None where the policy that is
+                differentiated is the one that sampled: then logp_old = logp_new without a second pass.
+            num_tokens: generated tokens of the optimizer step over all ranks ("token" normalisation).
+            tally: collects the figures.
+
+        Returns:
+            scalar with gradient.
+        """
+        algo = self.algo
+        new, entropy = self.policy(micro, self.temperature)
+        generated = micro.mask
+        mask = generated & rollout.keep[list(rows)].to(generated.device)[:, None]
+        if old is None:
+            logp_old = new.detach()
+            compare_with_sampler(rollout, rows, logp_old, generated, tally)
+        else:
+            logp_old = _to_matrix([old[i] for i in rows], new)
+        advantages = rollout.advantages[list(rows)].to(new.device)[:, None]
+        token_loss, ratio, clipped = clipped_surrogate(
+            new, logp_old, advantages, clip_low=algo.clip_low, clip_high=algo.clip_high
+        )
+        if algo.sampler_correction.value == "token":
+            sampler = _to_matrix([torch.tensor(rollout.completions[i].logprobs) for i in rows], new)
+            token_loss = token_loss * sampler_weight(logp_old, sampler, algo.correction_cap)
+        loss = self._aggregate(token_loss, mask, num_tokens)
+        tally.total("loss/policy", loss.item())
+        if algo.kl_coef:
+            assert self.reference is not None
+            with torch.no_grad():
+                logp_ref, _ = self.reference(micro, self.temperature, with_entropy=False)
+            kl = kl_penalty(new, logp_ref, algo.kl_estimator.value)
+            loss = loss + algo.kl_coef * self._aggregate(kl, mask, num_tokens)
+            tally.mean("loss/kl", kl, mask)
+        if algo.entropy_coef:
+            loss = loss - algo.entropy_coef * self._aggregate(entropy, mask, num_tokens)
+        drift = new.detach() - logp_old
+        tally.mean("policy/entropy", entropy, generated)
+        tally.mean("policy/clip_frac", clipped.float(), mask)
+        tally.mean("policy/approx_kl", torch.expm1(drift) - drift, generated)
+        tally.maximum("policy/ratio_max", ratio[generated])
+        tally.total("tokens/learned", micro.input_ids.numel())
+        return loss
+
+    def _aggregate(self, values: torch.Tensor, mask: torch.Tensor, num_tokens: int) -> torch.Tensor:
+        return aggregate(
+            values,
+            mask,
+            length_norm=self.algo.length_norm.value,
+            constant=self.constant,
+            num_responses=self.algo.minibatch_size,
+            num_tokens=num_tokens,
+        )
+
+
+def declare(tally: Tally) -> None:
+    """Name every figure of the learner, so that a rank with nothing to compute reduces the same list."""
+    empty = torch.empty(0)
+    for name in MEANS:
+        tally.mean(name, empty)
+    for name in MAXIMA:
+        tally.maximum(name, empty)
+    for name in TOTALS:
+        tally.total(name, 0.0)
+
+
+def compare_with_sampler(
+    rollout: RolloutBatch, rows: Sequence[int], learner: torch.Tensor, mask: torch.Tensor, tally: Tally
+) -> None:
+    """Measure |learner - sampler| log-probabilities per token: proof that the engine serves these very weights.
+
+    Args:
+        rollout: holds the sampler's log-probabilities.
+        rows: local indices of the responses.
+        learner: the learner's log-probabilities, [n, T].
+        mask: bool [n, T].
+        tally: takes ``sync/logprob_diff_mean`` and ``sync/logprob_diff_max``, in nats.
+    """
+    measured = [row for row, i in enumerate(rows) if rollout.completions[i].logprobs is not None]
+    if measured:
+        sampler = _to_matrix([torch.tensor(rollout.completions[rows[r]].logprobs) for r in measured], learner[measured])
+        difference = (learner[measured] - sampler).abs()
+        tally.mean("sync/logprob_diff_mean", difference, mask[measured])
+        tally.maximum("sync/logprob_diff_max", difference[mask[measured]])
+
+
+def _to_matrix(rows: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    """Ragged rows -> float32 [n, T] with zeros on the right, on the device of ``like``."""
+    out = torch.zeros(like.shape, dtype=torch.float32)
+    if rows and rows[0].device != out.device:
+        out = out.to(rows[0].device)
+    for row, values in enumerate(rows):
+        out[row, : values.shape[0]] = values
+    return out.to(like.device)

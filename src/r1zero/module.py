@@ -1,0 +1,263 @@
+"""The LightningModule: K optimizer steps of M micro-batches per rollout step."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from r1zero.algo.batching import minibatches
+from r1zero.algo.stats import Tally
+from r1zero.batch import PromptBatch
+from r1zero.config import AlgoConfig, OptimConfig, RolloutConfig
+from r1zero.errors import SyncError, UserError
+from r1zero.learner import Learner, declare
+from r1zero.policy import Policy
+
+log = logging.getLogger("r1zero")
+
+MAX_SKIPPED_IN_A_ROW = 5
+"""Optimizer steps with NaN or Inf gradients that are left out before training stops."""
+
+
+class PolicyGradientModule(pl.LightningModule):
+    """GRPO, Dr. GRPO and their relatives: the variants are values of ``algo``, not subclasses.
+
+    Manual optimisation: one Lightning batch is one rollout step and holds K = inner_epochs * N / B
+    optimizer steps, each of as many micro-batches as the token budget asks for.
+
+    Args:
+        policy: the model to train.
+        reference: frozen copy for the KL term; None when ``algo.kl_coef`` is 0.
+        algo: the objective.
+        optim: AdamW and its surroundings.
+        rollout: for the temperature, the response limit and the sizes P and G.
+        total_steps: optimizer steps of the whole run, for the learning-rate schedule.
+        sync_tolerance: largest mean |sampler - learner| log-probability difference, nats.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reference: Policy | None,
+        algo: AlgoConfig,
+        optim: OptimConfig,
+        rollout: RolloutConfig,
+        *,
+        total_steps: int,
+        sync_tolerance: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.policy = policy
+        self.algo, self.optim = algo, optim
+        self.learner = Learner(
+            policy,
+            reference,
+            algo,
+            temperature=rollout.temperature,
+            constant=algo.norm_constant or rollout.max_tokens,
+            max_tokens=optim.micro_batch_tokens,
+        )
+        self.total_steps, self.sync_tolerance, self.seed = total_steps, sync_tolerance, seed
+        self.policy_version = 0
+        """Optimizer steps that made the current weights; the engine must serve this number (semantics 15)."""
+        self.rollout_step = 0
+        """Rollout steps finished."""
+        self.tokens_seen = 0
+        """Tokens sampled for training so far, over all ranks."""
+        self.skipped_in_a_row = 0
+        self.step_metrics: dict[str, float] = {}
+        """Figures of the rollout step that has just ended."""
+
+    # -- Lightning ------------------------------------------------------------------------------------
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave the batch alone: it holds ids and text; micro-batches are moved one by one."""
+        return batch
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over float32 parameters, with a schedule stepped after each optimizer step."""
+        optimizer = torch.optim.AdamW(
+            [p for p in self.policy.parameters() if p.requires_grad],
+            lr=self.optim.lr,
+            betas=(self.optim.betas[0], self.optim.betas[1]),
+            eps=self.optim.eps,
+            weight_decay=self.optim.weight_decay,
+        )
+        factor = lr_factor(self.optim.schedule, self.optim.warmup_steps, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
+
+    def on_fit_start(self) -> None:
+        """Move the reference beside the policy. It is no submodule: it is neither trained nor saved."""
+        if self.learner.reference is not None:
+            self.learner.reference.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the counters that tie weights, rollouts and engine together."""
+        names = ("policy_version", "rollout_step", "tokens_seen")
+        checkpoint["r1zero"] = {name: getattr(self, name) for name in names}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the counters back."""
+        for name, value in checkpoint["r1zero"].items():
+            setattr(self, name, value)
+
+    # -- the rollout step -----------------------------------------------------------------------------
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Take the K optimizer steps of one rollout step.
+
+        Raises:
+            SyncError: the responses were not sampled by this policy, by version or by log-probabilities.
+        """
+        rollout = batch.rollout
+        if rollout is None:
+            raise RuntimeError("the batch holds no rollout: RolloutCallback is missing from the callbacks")
+        if rollout.version != self.policy_version:
+            raise SyncError(
+                f"the responses of rollout step {batch.step} come from policy version {rollout.version}, "
+                f"the learner holds version {self.policy_version}"
+            )
+        # One autocast context spans this whole method. Its cache would serve bfloat16 copies of weights
+        # that an optimizer step has changed since, and copies made under no_grad that carry no gradient.
+        torch.set_autocast_cache_enabled(False)
+        started = time.perf_counter()
+        tally = Tally()
+        declare(tally)
+        num_responses = self.trainer.world_size * len(rollout.completions)
+        shuffle_seed = self.seed * 1_000_003 + batch.step
+        steps = list(minibatches(num_responses, self.algo.minibatch_size, self.algo.inner_epochs, shuffle_seed))
+        old = None
+        if len(steps) > 1:
+            old = self.learner.old_logprobs(batch.prompts, rollout, self.device, tally)
+            self._check_sync(tally)
+        for minibatch in steps:
+            self._optimizer_step(batch, minibatch, old, tally)
+        self.rollout_step = batch.step + 1
+        tally.total("tokens/generated", sum(len(c.ids) for c in rollout.completions))
+        metrics = tally.reduce(self._reduce)
+        self.tokens_seen += int(metrics.pop("tokens/generated"))
+        # A mean over the K optimizer steps, as the other figures are.
+        metrics["loss/policy"] /= len(steps)
+        seconds = time.perf_counter() - started
+        metrics["time/learn"] = seconds
+        metrics["throughput/learn_tokens_per_s"] = metrics.pop("tokens/learned") / seconds
+        metrics["optim/lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        self.step_metrics = metrics
+
+    def _optimizer_step(
+        self, batch: PromptBatch, minibatch: torch.Tensor, old: dict[int, torch.Tensor] | None, tally: Tally
+    ) -> None:
+        """Forward and backward over this rank's part of a minibatch, then one AdamW step."""
+        rollout = batch.rollout
+        assert rollout is not None
+        mine = local_indices(minibatch, len(rollout.completions), self.global_rank)
+        active = [i for i in mine if self.learner.has_gradient(rollout, i)]
+        # A rank where no response moves the policy computes one all the same, weighted by 0: it must take
+        # part in the collectives of the backward pass, and the check against the sampler needs a token.
+        filler = next(iter(old)) if old is not None else (mine or [0])[0]
+        weight = float(self.trainer.world_size) if active else 0.0
+        figures = tally if active or old is None else Tally()
+        num_tokens = self._num_tokens(batch, mine)
+        passes = list(self.learner.passes(batch.prompts, rollout, active or [filler], self.device))
+        for number, (rows, micro) in enumerate(passes):
+            last = number == len(passes) - 1
+            with nullcontext() if last else self._no_gradient_sync():
+                loss = self.learner.loss(rollout, rows, micro, old, num_tokens, figures)
+                self.manual_backward(loss * weight)
+        if old is None:
+            self._check_sync(tally)
+        self._apply_gradients(tally)
+
+    def _apply_gradients(self, tally: Tally) -> None:
+        """Clip, step, count. A step whose gradients are not finite is left out and counted."""
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
+        parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        norm: Any = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm or math.inf)
+        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        if math.isfinite(norm):
+            tally.maximum("policy/grad_norm", norm)
+            optimizer.step()
+            self.policy_version += 1
+            self.skipped_in_a_row = 0
+        else:
+            tally.total("policy/skipped_steps", 1 / self.trainer.world_size)
+            self.skipped_in_a_row += 1
+            log.warning("gradients are not finite (norm %s): this optimizer step is left out", norm)
+            if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+                raise UserError(
+                    f"{MAX_SKIPPED_IN_A_ROW} optimizer steps in a row had gradients that are not finite; "
+                    "lower optim.lr, check the model's weights, or use model.dtype=float32"
+                )
+        optimizer.zero_grad(set_to_none=True)
+        scheduler.step()
+
+    def _check_sync(self, tally: Tally) -> None:
+        """Stop before an update is made from responses that other weights sampled (traps 37-43)."""
+        difference = tally.current_mean("sync/logprob_diff_mean", self._reduce)
+        if difference > self.sync_tolerance:
+            raise SyncError(
+                f"sampler and learner differ by {difference:.3g} nats a token on average at policy version "
+                f"{self.policy_version} (limit {self.sync_tolerance:g}): the engine does not serve the learner's "
+                "weights; where the number format alone explains it, raise rollout.sync_tolerance"
+            )
+
+    # -- ranks ----------------------------------------------------------------------------------------
+
+    def _num_tokens(self, batch: PromptBatch, mine: list[int]) -> int:
+        """Generated tokens of the optimizer step over all ranks; only the "token" normalisation asks."""
+        if self.algo.length_norm.value != "token":
+            return 0
+        rollout = batch.rollout
+        assert rollout is not None
+        count = sum(len(rollout.completions[i].ids) for i in mine if rollout.keep[i])
+        return int(self._reduce(torch.tensor([count], dtype=torch.float64), "sum").item())
+
+    def _no_gradient_sync(self) -> Any:
+        """Add gradients up locally; ranks exchange them in the last backward pass alone."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if hasattr(strategy, "block_backward_sync") else nullcontext()
+
+    def _reduce(self, values: torch.Tensor, how: str) -> torch.Tensor:
+        return reduce_over_ranks(values, how, self.device)
+
+
+def reduce_over_ranks(values: torch.Tensor, how: str, device: torch.device) -> torch.Tensor:
+    """Sum ("sum") or maximum ("max") of a tensor over ranks; itself where there is one rank."""
+    dist = torch.distributed
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    moved = values.to(device)
+    dist.all_reduce(moved, op=dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX)
+    return moved.to(values.device)
+
+
+def local_indices(minibatch: torch.Tensor, per_rank: int, rank: int) -> list[int]:
+    """Which responses of a global minibatch this rank holds, as local indices in ascending order."""
+    first = rank * per_rank
+    return [i - first for i in sorted(minibatch.tolist()) if first <= i < first + per_rank]
+
+
+def lr_factor(schedule: str, warmup_steps: int, total_steps: int) -> Any:
+    """Learning-rate factor by optimizer step: linear warm-up, then constant, linear or cosine decay to 0."""
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        done = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+        if schedule == "linear":
+            return 1 - done
+        if schedule == "cosine":
+            return (1 + math.cos(math.pi * done)) / 2
+        return 1.0
+
+    return factor

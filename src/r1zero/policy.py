@@ -1,0 +1,182 @@
+"""The policy: a Hugging Face causal language model that returns log-probabilities of sampled tokens."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from r1zero.algo.logprobs import logprobs_from_logits, token_logprobs
+from r1zero.config import ModelConfig
+from r1zero.errors import UserError
+from r1zero.rollout.collate import MicroBatch
+
+log = logging.getLogger("r1zero")
+
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+
+
+def resolve_model(cfg: ModelConfig) -> Path:
+    """Folder of the model: the local one named by ``model.path``, or the hub repository's snapshot.
+
+    Raises:
+        UserError: the folder lacks configuration or weights, or the hub repository can't be had.
+    """
+    folder = Path(cfg.path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"model folder {folder} has no config.json; name a folder in the Hugging Face layout")
+        if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
+            raise UserError(f"model folder {folder} has no weights (*.safetensors); export or download the model again")
+        return folder
+    if cfg.path.startswith(("/", ".", "~")) or cfg.path.count("/") > 1:
+        raise UserError(f"model.path={cfg.path}: there is no such folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+        return Path(snapshot_download(cfg.path, revision=cfg.revision, allow_patterns=patterns))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"model {cfg.path} is neither a folder nor to be had from the hub ({reason[:160]}); "
+            "name a local folder with model=<folder>, or try experiment=demo, which needs no download"
+        ) from error
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model folder; a missing padding token is set to EOS (padding is never trained on)."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise UserError(f"model folder {folder} has no usable tokenizer: {str(error).splitlines()[0]}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def eos_ids(folder: Path) -> tuple[int, ...]:
+    """Every EOS id that the model's files name; models may have several (trap 16)."""
+    found: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        file = folder / name
+        if file.is_file():
+            value = json.loads(file.read_text()).get("eos_token_id")
+            found.update(value if isinstance(value, list) else [] if value is None else [value])
+    return tuple(sorted(found))
+
+
+class Policy(nn.Module):
+    """A causal language model whose forward gives log-probabilities and entropies, never logits.
+
+    Parameters are float32 (an update of 1e-6 would vanish in bfloat16, semantics 11); dropout is off
+    (semantics 12), so two forwards of the same batch agree in training mode too (trap 29).
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+
+    @classmethod
+    def from_folder(cls, folder: Path, cfg: ModelConfig, *, trainable: bool = True) -> Policy:
+        """Load a model folder in float32, ready to train (or frozen, as a reference).
+
+        Raises:
+            UserError: the folder can't be read as a causal language model, or its head is not a plain
+                matrix product, which the chunked log-probabilities rely on.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=cfg.trust_remote_code)
+            for name in [n for n in vars(config) if n.endswith(("dropout", "_pdrop")) and vars(config)[n]]:
+                setattr(config, name, 0.0)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=cfg.attention,
+                trust_remote_code=cfg.trust_remote_code,
+            )
+        except Exception as error:
+            raise UserError(f"model folder {folder} can't be loaded: {str(error).strip().splitlines()[0]}") from error
+        policy = cls(model)
+        policy.check_head()
+        if trainable:
+            policy.train()
+            if cfg.gradient_checkpointing:
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            policy.eval().requires_grad_(False)
+        return policy
+
+    def forward(
+        self, batch: MicroBatch, temperature: float = 1.0, with_entropy: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and entropies of the generated tokens, float32 [n, T] each, zeros off the mask.
+
+        The head is applied to the states that predict generated tokens alone: prompts and padding cost
+        no logits.
+        """
+        states = self.model.base_model(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
+        ).last_hidden_state
+        states = states.reshape(-1, states.shape[-1])[batch.source]
+        weight = self.model.get_output_embeddings().weight
+        with torch.autocast(states.device.type, enabled=False):
+            logp, entropy = token_logprobs(
+                states, weight, batch.targets, temperature=temperature, with_entropy=with_entropy
+            )
+        return batch.scatter(logp), batch.scatter(entropy)
+
+    @torch.no_grad()
+    def check_head(self) -> None:
+        """Compare our log-probabilities with the model's own logits on a few tokens.
+
+        Raises:
+            UserError: they differ, for example because the model caps or scales its logits.
+        """
+        ids = torch.arange(1, 9).unsqueeze(0) % self.model.config.vocab_size
+        batch = MicroBatch(
+            ids, torch.arange(8).unsqueeze(0), torch.arange(7), ids[0, 1:], torch.ones(1, 7, dtype=torch.bool)
+        )
+        ours, _ = self.eval()(batch)
+        theirs, _ = logprobs_from_logits(self.model(input_ids=ids).logits[0, :-1], ids[0, 1:])
+        if not torch.allclose(ours[0], theirs, atol=1e-3):
+            raise UserError(
+                f"model class {type(self.model).__name__} changes its logits after the output matrix "
+                "(cap, scale or bias); its log-probabilities can't be computed in chunks"
+            )
+
+    def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Weights under their Hugging Face names, one at a time, shared ones once, for an engine to load.
+
+        Sharded parameters are gathered one by one; prefixes that wrappers add are taken off (trap 42).
+        """
+        for name, parameter in self.model.named_parameters():
+            tensor = parameter.detach()
+            if hasattr(tensor, "full_tensor"):
+                tensor = tensor.full_tensor()
+            yield name.replace("_fsdp_wrapped_module.", "").replace("_orig_mod.", ""), tensor
+
+    def save(self, folder: Path, tokenizer: Any, dtype: torch.dtype) -> None:
+        """Write a Hugging Face folder (weights, tokenizer, generation config) that transformers and vLLM load."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.to("cpu", dtype) for name, tensor in self.named_weights()}
+        config_dtype = self.model.config.dtype
+        self.model.config.dtype = dtype
+        try:
+            self.model.save_pretrained(folder, state_dict=state)
+        finally:
+            self.model.config.dtype = config_dtype
+        tokenizer.save_pretrained(folder)

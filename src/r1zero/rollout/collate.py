@@ -1,0 +1,77 @@
+"""From responses to the tensors of one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from r1zero.batch import Completion, Prompt
+
+
+@dataclass
+class MicroBatch:
+    """Tensors of one forward pass over n responses; see the legend in ``r1zero.batch``.
+
+    Two layouts of the same tokens: *padded*, one sequence a row, padding on the right where causal
+    attention never sees it; *packed*, all sequences in one row with positions that start again at 0,
+    which attention reads as a boundary.
+
+    Attributes:
+        input_ids: int64 [n, S] padded, or [1, sum of lengths] packed.
+        position_ids: int64, same shape.
+        source: int64 [M], flat index into ``input_ids`` of the token that predicts each generated token.
+        targets: int64 [M], the generated tokens themselves.
+        mask: bool [n, T], True on generated tokens; M = mask.sum(), in row order.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    source: torch.Tensor
+    targets: torch.Tensor
+    mask: torch.Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on another device."""
+        return MicroBatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+    def scatter(self, values: torch.Tensor) -> torch.Tensor:
+        """Put per-token values [M] back into response rows [n, T], zeros elsewhere; differentiable."""
+        out = torch.zeros(self.mask.shape, dtype=values.dtype, device=values.device)
+        return out.masked_scatter(self.mask, values)
+
+
+def collate(
+    prompts: Sequence[Prompt], completions: Sequence[Completion], *, packed: bool = False, pad_id: int = 0
+) -> MicroBatch:
+    """Concatenate each prompt's ids with its sampled ids; nothing is decoded or tokenised again (trap 24).
+
+    The mask comes from lengths, not from comparing with the padding id, so an EOS that is also the
+    padding token is trained on (trap 15).
+
+    Args:
+        prompts: n prompts.
+        completions: their n responses, each with at least one token.
+        packed: one row for all sequences instead of padded rows.
+        pad_id: any valid token id; what stands there is never looked at.
+    """
+    sequences = [p.ids + c.ids for p, c in zip(prompts, completions, strict=True)]
+    lengths = [len(c.ids) for c in completions]
+    rows, width = len(sequences), max(map(len, sequences))
+    mask = torch.zeros(rows, max(lengths), dtype=torch.bool)
+    source: list[torch.Tensor] = []
+    start = 0
+    for row, (prompt, sequence, length) in enumerate(zip(prompts, sequences, lengths, strict=True)):
+        mask[row, :length] = True
+        offset = start if packed else row * width
+        source.append(torch.arange(offset + len(prompt.ids) - 1, offset + len(sequence) - 1))
+        start += len(sequence)
+    if packed:
+        input_ids = torch.tensor([token for sequence in sequences for token in sequence]).unsqueeze(0)
+        position_ids = torch.cat([torch.arange(len(sequence)) for sequence in sequences]).unsqueeze(0)
+    else:
+        input_ids = torch.tensor([sequence + [pad_id] * (width - len(sequence)) for sequence in sequences])
+        position_ids = torch.arange(width).expand(rows, -1)
+    targets = torch.tensor([token for c in completions for token in c.ids])
+    return MicroBatch(input_ids, position_ids, torch.cat(source), targets, mask)

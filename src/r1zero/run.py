@@ -1,0 +1,211 @@
+"""One training run: build the parts, fit, leave a folder that says what happened."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from r1zero import build
+from r1zero.callbacks.checkpoint import newest_checkpoint
+from r1zero.callbacks.metrics import MetricsCallback
+from r1zero.callbacks.progress import closing_table
+from r1zero.checks import optimizer_steps
+from r1zero.config import TrainConfig
+from r1zero.console import console
+from r1zero.context import RunContext
+from r1zero.data.datamodule import PromptDataModule
+from r1zero.module import PolicyGradientModule
+from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, stack_versions
+from r1zero.policy import Policy, eos_ids, load_tokenizer, resolve_model
+from r1zero.report.curves import draw_curves
+from r1zero.reward.grader import Grader
+from r1zero.rollout.build import build_engine
+from r1zero.rollout.engine import Engine
+from r1zero.seeding import derive_seed
+
+log = logging.getLogger("r1zero")
+
+
+def train(config: DictConfig, run_dir: Path) -> int:
+    """Run (or go on with) one training run in ``run_dir``.
+
+    Returns:
+        exit code: 0, or 128 + the signal's number when the run was asked to stop.
+
+    Raises:
+        UserError: whatever the user can mend, in one line.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    cfg: TrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
+    is_main = os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+    lock = lock_folder(run_dir) if is_main else None
+    set_up_logging(run_dir, is_main)
+    status = Status(run_dir, is_main, cfg.steps)
+    status.write("starting")
+    if is_main:
+        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    try:
+        return _train(cfg, config, run_dir, status)
+    except BaseException as error:
+        status.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
+        logging.getLogger().error("run ended: %s", traceback.format_exc())
+        raise
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) -> int:
+    torch.manual_seed(derive_seed(cfg.seed, "initialisation"))
+    checkpoint = newest_checkpoint(run_dir) if cfg.resume else None
+    if cfg.resume and checkpoint is None:
+        log.warning("no checkpoint in %s yet: the run starts from its beginning", run_dir)
+    folder = resolve_model(cfg.model)
+    tokenizer = load_tokenizer(folder, cfg.model.trust_remote_code)
+    template = build.template_of(cfg)
+    data = PromptDataModule(
+        cfg.data,
+        cfg.benchmarks,
+        template,
+        tokenizer,
+        questions_per_step=cfg.rollout.questions,
+        steps=cfg.steps,
+        seed=cfg.seed,
+        eval_limit=cfg.eval.limit,
+        eval_prompt_limit=(cfg.model.context or 0) - (cfg.eval.max_tokens or cfg.rollout.max_tokens),
+    )
+    data.setup()
+    trainer = build.build_trainer(cfg, config)
+    policy = Policy.from_folder(folder, cfg.model)
+    module = PolicyGradientModule(
+        policy,
+        Policy.from_folder(folder, cfg.model, trainable=False) if cfg.algo.kl_coef else None,
+        cfg.algo,
+        cfg.optim,
+        cfg.rollout,
+        total_steps=cfg.steps * optimizer_steps(cfg),
+        sync_tolerance=build.sync_tolerance(cfg),
+        seed=cfg.seed,
+    )
+    grader = Grader(cfg.reward, extractor=template.extractor)
+    stop_ids = template.stop_ids(tokenizer, eos_ids(folder))
+
+    def start_engine() -> Engine:
+        with console.status(f"starting the {cfg.rollout.name} engine"):
+            return build_engine(
+                cfg.rollout,
+                str(folder),
+                dtype=cfg.model.dtype,
+                context=cfg.model.context or 0,
+                seed=derive_seed(cfg.seed, "engine", trainer.global_rank),
+                device=str(trainer.strategy.root_device),
+                trust_remote_code=cfg.model.trust_remote_code,
+            )
+
+    context = RunContext(
+        cfg=cfg,
+        run_dir=run_dir,
+        tokenizer=tokenizer,
+        start_engine=start_engine,
+        grader=grader,
+        sampling=build.train_sampling(cfg, template, stop_ids),
+        eval_sampling=build.eval_sampling(cfg, template, stop_ids),
+        benchmarks=data.benchmarks,
+        trainer=trainer,
+    )
+    loggers: list[Any] = []
+    try:
+        loggers = build.build_loggers(config, trainer.global_rank)
+        trainer.loggers = loggers
+        trainer.callbacks = trainer._callback_connector._reorder_callbacks(  # type: ignore[attr-defined]
+            [*trainer.callbacks, *build.build_callbacks(config, context)]  # type: ignore[attr-defined]
+        )
+        _describe(cfg, context, policy, data, checkpoint)
+        status.write("running")
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if context.is_main:
+            _finish(run_dir, context, summarize(cfg, context, module, trainer))
+        status.write("interrupted" if context.interrupted else "finished", step=module.rollout_step)
+        return 128 + context.interrupted if context.interrupted else 0
+    finally:
+        context.close()
+        grader.close()
+        build.close_loggers(loggers)
+
+
+def _describe(
+    cfg: TrainConfig, context: RunContext, policy: Policy, data: PromptDataModule, checkpoint: Path | None
+) -> None:
+    """Say in three lines what is about to run."""
+    if not context.is_main:
+        return
+    count = sum(p.numel() for p in policy.parameters())
+    size = f"{count / 1e9:.2f} B" if count > 5e8 else f"{count / 1e6:.2f} M"
+    algo, rollout = cfg.algo, cfg.rollout
+    console.print(
+        f"[bold]{cfg.name}[/bold]: {algo.name} (length_norm={algo.length_norm.value}, "
+        f"std_norm={str(algo.std_norm).lower()}), model {cfg.model.name} ({size} parameters), "
+        f"template {cfg.template.name}, data {cfg.data.name} ({len(data.prompts):,} questions), seed {cfg.seed}"
+    )
+    console.print(
+        f"  {cfg.steps} rollout steps of {rollout.questions} questions x {rollout.group_size} responses, "
+        f"{optimizer_steps(cfg)} optimizer step(s) each; engine {rollout.name}, {context.world_size} rank(s); "
+        f"folder {context.run_dir}"
+    )
+    if checkpoint is not None:
+        console.print(f"  going on from {checkpoint}")
+
+
+def summarize(
+    cfg: TrainConfig, context: RunContext, module: PolicyGradientModule, trainer: pl.Trainer
+) -> dict[str, Any]:
+    """What ``summary.json`` holds."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    totals = next((c.totals for c in callbacks if isinstance(c, MetricsCallback)), {})
+    evaluations = context.evaluations
+    return {
+        "name": cfg.name,
+        "algo": cfg.algo.name,
+        "model": cfg.model.name,
+        "template": cfg.template.name,
+        "data": cfg.data.name,
+        "seed": cfg.seed,
+        "engine": cfg.rollout.name,
+        "interrupted": bool(context.interrupted),
+        "rollout_steps": module.rollout_step,
+        "optimizer_steps": module.policy_version,
+        "tokens": module.tokens_seen,
+        "seconds": totals.get("time", 0.0),
+        "sync": {"logprob_diff_mean": totals.get("sync_diff", 0.0) / max(totals.get("sync_steps", 0.0), 1.0)},
+        "eval": {
+            "sampling": {"n": cfg.eval.n, "temperature": cfg.eval.temperature},
+            "first": evaluations[0] if evaluations else {},
+            "last": evaluations[-1] if evaluations else {},
+        },
+        "versions": stack_versions(),
+    }
+
+
+def _finish(run_dir: Path, context: RunContext, summary: dict[str, Any]) -> None:
+    """Write the summary and the curves, print the closing table and where things are."""
+    (run_dir / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    curves = draw_curves(run_dir)
+    if summary["eval"]["last"]:
+        console.print(closing_table(summary))
+    console.print(
+        f"{summary['tokens']:,} tokens sampled in {summary['rollout_steps']} rollout steps and "
+        f"{summary['optimizer_steps']} optimizer steps, {summary['seconds']:.0f} s; sampler and learner differ by "
+        f"{summary['sync']['logprob_diff_mean']:.1e} nats a token on average"
+    )
+    for label, path in (("policy", run_dir / "policy"), ("curves", curves), ("metrics", run_dir / "metrics.csv")):
+        console.print(f"  {label:8s} {path}", soft_wrap=True)
+    if context.interrupted:
+        console.print(f"stopped on request; go on with: python train.py resume={run_dir}", soft_wrap=True)

@@ -1,0 +1,32 @@
+"""RL-tune a language model: `python train.py algo=drgrpo model=llama3b`. See README.md, or --help."""
+
+import sys
+from pathlib import Path
+
+try:
+    import hydra
+    from omegaconf import DictConfig
+
+    from r1zero import cli
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
+
+
+@hydra.main(config_path="conf", config_name="train", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Run one training run, or every point of a sweep."""
+    cli.dispatch(cfg, job)
+
+
+def job(cfg: DictConfig, run_dir: Path) -> int:
+    """Check the settings, then import what is heavy."""
+    from r1zero.checks import check
+
+    check(cfg)
+    from r1zero.run import train
+
+    return train(cfg, run_dir)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(main, Path(__file__).resolve()))
