@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import transformers
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero import build
@@ -64,6 +65,7 @@ def train(config: DictConfig, run_dir: Path) -> int:
 
 
 def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) -> int:
+    transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(derive_seed(cfg.seed, "initialisation"))
     checkpoint = newest_checkpoint(run_dir) if cfg.resume else None
     if cfg.resume and checkpoint is None:
@@ -158,10 +160,10 @@ def _describe(
     console.print(
         f"  {cfg.steps} rollout steps of {rollout.questions} questions x {rollout.group_size} responses, "
         f"{optimizer_steps(cfg)} optimizer step(s) each; engine {rollout.name}, {context.world_size} rank(s); "
-        f"folder {context.run_dir}"
+        f"folder {shown(context.run_dir)}"
     )
     if checkpoint is not None:
-        console.print(f"  going on from {checkpoint}")
+        console.print(f"  going on from {shown(checkpoint)}")
 
 
 def summarize(
@@ -206,6 +208,12 @@ def _finish(run_dir: Path, context: RunContext, summary: dict[str, Any]) -> None
         f"{summary['sync']['logprob_diff_mean']:.1e} nats a token on average"
     )
     for label, path in (("policy", run_dir / "policy"), ("curves", curves), ("metrics", run_dir / "metrics.csv")):
-        console.print(f"  {label:8s} {path}", soft_wrap=True)
+        console.print(f"  {label:8s} {shown(path)}", soft_wrap=True)
     if context.interrupted:
-        console.print(f"stopped on request; go on with: python train.py resume={run_dir}", soft_wrap=True)
+        console.print(f"stopped on request; go on with: python train.py resume={shown(run_dir)}", soft_wrap=True)
+
+
+def shown(path: Path) -> Path:
+    """A path as the user would type it: relative where it lies below the working directory."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

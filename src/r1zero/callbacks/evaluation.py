@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -46,6 +47,7 @@ class EvaluationCallback(pl.Callback):
         context = self.context
         if not context.benchmarks:
             return
+        started = time.perf_counter()
         context.sync(module)
         results, _ = evaluate(
             context.engine,
@@ -58,6 +60,7 @@ class EvaluationCallback(pl.Callback):
             reduce_fn=lambda values, how: reduce_over_ranks(values, how, module.device),
         )
         context.evaluations.append({"step": step, **results})
+        context.pending["time/eval"] = time.perf_counter() - started
         context.pending.update(
             {f"eval/{name}/{metric}": value for name, result in results.items() for metric, value in result.items()}
         )

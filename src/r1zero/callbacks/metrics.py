@@ -83,7 +83,7 @@ class MetricsCallback(pl.Callback):
         assert batch.rollout is not None
         now = time.perf_counter()
         row = self.context.pending | batch.rollout.metrics | pl_module.step_metrics
-        row["time/step"] = now - self._started
+        row["time/step"] = now - self._started - row.get("time/eval", 0.0)
         row["progress/rollout_step"] = batch.step
         row["progress/optimizer_step"] = pl_module.policy_version
         row["progress/tokens"] = pl_module.tokens_seen

@@ -119,8 +119,9 @@ def closing_table(summary: dict[str, Any]) -> Table:
     for column in ("benchmark", "accuracy", "", "length right", "length wrong", "truncated"):
         table.add_column(column, justify="left" if column == "benchmark" else "right")
     first, last = summary["eval"]["first"], summary["eval"]["last"]
+    several = len(last) > 3  # step, average and one benchmark: the average says nothing more
     for name in last:
-        if name == "step":
+        if name == "step" or (name == "average" and not several):
             continue
         a, b = first.get(name, {}), last[name]
 

@@ -1,0 +1,35 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo lint test test-fast goldens clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready  ## virtual environment with everything, for this machine's GPU or CPU
+
+$(VENV)/.ready: pyproject.toml scripts/set_up.py
+	$(PYTHON) scripts/set_up.py $(VENV)
+
+demo: setup  ## RL-tune the embedded model with Dr. GRPO through vLLM: minutes on two CPU cores
+	$(PY) train.py experiment=demo
+
+lint: setup  ## ruff check, ruff format, mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint  ## lint, types and all tests, with coverage of src/
+	$(PY) -m pytest --cov=src --cov-report=term:skip-covered -q --durations=15
+
+test-fast: setup  ## tests that start no engine and need no real model
+	$(PY) -m pytest -q -m "not slow and not vllm"
+
+goldens: setup  ## write the golden numbers again, after a change that is meant to change results
+	$(PY) scripts/update_goldens.py
+
+clean:  ## remove the virtual environment and caches (outputs/ stays)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*

