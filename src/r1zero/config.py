@@ -89,13 +89,6 @@ class AlgoConfig:
 
 
 @dataclass
-class LoRAConfig:
-    """Reserved for adapter training: rank 0 trains the whole model."""
-
-    rank: int = 0
-
-
-@dataclass
 class ModelConfig:
     """The policy: a Hugging Face hub id or a folder in the hub's layout."""
 
