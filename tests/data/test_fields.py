@@ -115,7 +115,7 @@ def test_multiple_choice_is_refused(row):
     [
         ({"problem": "q", "n": 3}, (None, None), "name it with data.answer_key. Its fields are: problem, n"),
         ({"text": "q", "answer": "3"}, (None, None), "name it with data.question_key. Its fields are: text, answer"),
-        ({"problem": "q", "r": {"gt": 1}}, (None, "r.x"), "no field data.answer_key=r.x; its fields are: problem, r.gt"),
+        ({"problem": "q", "r": {"gt": 1}}, (None, "r.x"), "data.answer_key=r.x; its fields are: problem, r.gt"),
         ({"problem": "q", "answer": 1}, ("quest", None), "no field data.question_key=quest"),
     ],
 )  # fmt: skip

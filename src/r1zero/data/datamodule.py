@@ -99,9 +99,17 @@ class PromptDataModule(pl.LightningDataModule):
         self._ready = True
 
     def train_dataloader(self) -> PromptLoader:
-        """The loader of this rank."""
+        """The loader of this rank.
+
+        A finished run that is resumed with more steps goes on: its checkpoint calls the last batch the
+        epoch's last, which is undone here, between the restore of the loops and their start.
+        """
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        if trainer is not None and trainer.state.fn == "fit":
+            progress = trainer.fit_loop.epoch_loop.batch_progress
+            if progress.current.ready < self._steps:
+                progress.is_last_batch = False
         return PromptLoader(
             self.prompts, self._questions_per_step, self._steps, self._seed, rank, world_size, self._order
         )
@@ -110,9 +118,7 @@ class PromptDataModule(pl.LightningDataModule):
         """Prompts are lists of token ids; nothing of them goes to a device."""
         return batch
 
-    def _prompts(
-        self, name: str, cfg: DataConfig, limit: int | None = None, room: int | None = None
-    ) -> list[Prompt]:
+    def _prompts(self, name: str, cfg: DataConfig, limit: int | None = None, room: int | None = None) -> list[Prompt]:
         questions = load_questions(cfg, self._seed, self._check_golds)[:limit]
         longest = cfg.max_prompt_tokens if room is None else min(cfg.max_prompt_tokens, room)
         prompts, dropped = build_prompts(questions, self._template, self._tokenizer, longest)
