@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import logging
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +16,6 @@ from transformers import (
     LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
-    StopStringCriteria,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -28,8 +27,6 @@ from r1zero.rollout.engine import Sampling
 from r1zero.rollout.rng import preserved_rng
 from r1zero.rollout.sync import CheckedWeights, expected_parameters, first_line, torch_dtype
 from r1zero.rollout.text import check_request, response_texts
-
-log = logging.getLogger("r1zero")
 
 
 class HFEngine:
@@ -102,17 +99,12 @@ class HFEngine:
         for row, prompt in enumerate(rows):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
-        shaper = _Shaper(sampling, width)
-        ends = _RowEnds(sampling, self._tokenizer, len(rows), width)
-        config = GenerationConfig(
-            max_new_tokens=sampling.max_tokens,
-            do_sample=sampling.temperature > 0,
-            temperature=1.0,  # temperature, top-k and top-p are applied by the shaper
-            top_k=0,
-            top_p=1.0,
-            pad_token_id=0,
-            use_cache=True,
-        )
+        shaper = _Shaper(sampling)
+        ends = _RowEnds(sampling, self._tokenizer, len(rows))
+        config = GenerationConfig(max_new_tokens=sampling.max_tokens, pad_token_id=0, use_cache=True)
+        if sampling.temperature > 0:
+            # Neutral here: the shaper applies temperature, top-k and top-p.
+            config.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
         sequences = self._model.generate(
             ids.to(self._device),
             attention_mask=mask.to(self._device),
@@ -123,7 +115,7 @@ class HFEngine:
         tokens = sequences[:, width:].cpu()
         logprobs = shaper.sampled(sequences[:, width:])
         lengths = ends.lengths(tokens.shape[1])
-        reasons = ["stop" if end else "length" for end in ends.stopped()]
+        reasons = ends.reasons()
         responses = [tokens[row, :length].tolist() for row, length in enumerate(lengths)]
         texts = response_texts(self._tokenizer, responses, reasons, sampling)
         return [
@@ -168,8 +160,7 @@ class _Shaper(LogitsProcessor):
     Only the last step's log-softmax is held, [rows, V] in fp32: the token drawn from it is known one call later.
     """
 
-    def __init__(self, sampling: Sampling, width: int) -> None:
-        self._width = width
+    def __init__(self, sampling: Sampling) -> None:
         self._wanted = sampling.logprobs
         self._last: torch.Tensor | None = None
         self._columns: list[torch.Tensor] = []
@@ -206,27 +197,47 @@ class _Shaper(LogitsProcessor):
 
 
 class _RowEnds(StoppingCriteria):
-    """Ends each row at its first stop id or stop string, and remembers where (trap 16)."""
+    """Ends each row at its first stop id or stop string, and remembers where (trap 16).
 
-    def __init__(self, sampling: Sampling, tokenizer: Any, rows: int, width: int) -> None:
-        self._width = width
-        self._ids = torch.tensor(sampling.stop_ids, dtype=torch.long)
-        self._strings = StopStringCriteria(tokenizer, list(sampling.stop)) if sampling.stop else None
-        self._end = torch.zeros(rows, dtype=torch.long)  # tokens up to and with the stop; 0: still going
+    Stop strings are looked for in the text of the response without special tokens, as vLLM does; the
+    criterion that transformers ships also finds them in the prompt and in the names of special tokens.
+    """
+
+    def __init__(self, sampling: Sampling, tokenizer: Any, rows: int) -> None:
+        self._stop_ids = set(sampling.stop_ids)
+        self._stops = sampling.stop
+        self._tokenizer = tokenizer
+        self._silent = set(tokenizer.all_special_ids)
+        # A token that has text has at least one byte of it, so this many reach back over any stop string.
+        reach = max((len(stop.encode()) for stop in sampling.stop), default=0) + 2
+        self._tails: list[deque[int]] = [deque(maxlen=reach) for _ in range(rows)]
+        self._step = 0
+        self._end = [0] * rows  # tokens up to and with the stop; 0: still going
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        new = input_ids[:, self._width :]
-        hit = torch.isin(new[:, -1], self._ids.to(new.device))
-        if self._strings is not None:
-            hit = hit | self._strings(new, scores)  # the response alone: a stop string in the prompt ends nothing
-        fresh = hit.cpu() & (self._end == 0)
-        self._end[fresh] = new.shape[1]
-        return (self._end > 0).to(input_ids.device)
+        self._step += 1
+        going = [row for row, end in enumerate(self._end) if not end]
+        last = input_ids[:, -1].tolist()
+        for row in going:
+            if last[row] in self._stop_ids:
+                self._end[row] = self._step
+        if self._stops:
+            self._match([row for row in going if not self._end[row]], last)
+        return torch.tensor([end > 0 for end in self._end], device=input_ids.device)
 
-    def stopped(self) -> list[bool]:
-        """Whether each row ended by itself."""
-        return (self._end > 0).tolist()
+    def _match(self, rows: list[int], last: list[int]) -> None:
+        rows = [row for row in rows if last[row] not in self._silent and last[row] < len(self._tokenizer)]
+        for row in rows:
+            self._tails[row].append(last[row])
+        tails = self._tokenizer.batch_decode([list(self._tails[row]) for row in rows])
+        for row, tail in zip(rows, tails, strict=True):
+            if any(stop in tail for stop in self._stops):
+                self._end[row] = self._step
 
     def lengths(self, steps: int) -> list[int]:
         """Tokens of each row, the stop included; ``steps`` for those that were cut."""
-        return [end if end else steps for end in self._end.tolist()]
+        return [end or steps for end in self._end]
+
+    def reasons(self) -> list[str]:
+        """Finish reason of each row."""
+        return ["stop" if end else "length" for end in self._end]

@@ -6,10 +6,8 @@ The only file that imports vllm, and only when an engine is built.
 from __future__ import annotations
 
 import gc
-import logging
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,16 +16,21 @@ from r1zero.batch import Completion
 from r1zero.errors import SyncError, UserError
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.rng import preserved_rng
-from r1zero.rollout.sync import CheckedWeights, expected_parameters, first_line, torch_dtype
+from r1zero.rollout.sync import CheckedWeights, expected_parameters, torch_dtype
 from r1zero.rollout.text import check_request, response_texts
+from r1zero.rollout.vllm_process import (
+    ENVIRONMENT,
+    LOG_LEVEL,
+    launcher_environment,
+    quiet,
+    spare_token_strings,
+    start_error,
+)
 
-log = logging.getLogger("r1zero")
-
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in-process: no pickling of weights, and our seed reaches the sampler
-    "VLLM_NO_USAGE_STATS": "1",
-}
-QUIET = {"VLLM_LOGGING_LEVEL": "ERROR"}
+LIVE: set[int] = set()
+"""Open engines of this process; vLLM's process groups are theirs in common and go with the last one."""
+default_group_is_ours = False
+"""Whether vLLM initialised torch.distributed, because nobody had when the first engine started."""
 CPU_BLOCK = 32
 """Tokens per block of the CPU's key-value cache. Only whole blocks are shared between the responses to one
 prompt, and the backend's default of 128 is longer than most prompts of small tasks."""
@@ -79,13 +82,13 @@ class VLLMEngine:
         self._awake = {"weights", "kv_cache"}
         self._fault: str | None = None
         self._expected = expected_parameters(model_path, revision=revision, trust_remote_code=trust_remote_code)
-        self._owns_process_group = not torch.distributed.is_initialized()
-        if self._owns_process_group and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if not torch.distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise RuntimeError(
                 "build the engine after torch.distributed is initialised: WORLD_SIZE is above 1 (trap 44)"
             )
         import_vllm()
-        from vllm.platforms import current_platform
+        with quiet():
+            from vllm.platforms import current_platform
 
         self._cpu = current_platform.is_cpu()
         settings: dict[str, Any] = dict(
@@ -115,15 +118,18 @@ class VLLMEngine:
     def _start(self, settings: dict[str, Any], memory: str) -> None:
         from vllm import LLM
 
+        global default_group_is_ours
+        default_group_is_ours |= not torch.distributed.is_initialized()
         set_num_threads = torch.set_num_threads
         try:
-            with preserved_rng(), launcher_environment() as launcher:
+            with preserved_rng(), quiet(), launcher_environment() as launcher:
                 self._llm = LLM(**settings, **launcher)
         except (ValueError, RuntimeError, torch.OutOfMemoryError) as error:
-            self._release_process_groups()
+            release_process_groups()
             raise start_error(error, settings, memory) from error
         else:
             self._tokenizer = self._llm.get_tokenizer()
+            LIVE.add(id(self))
         finally:
             torch.set_num_threads = set_num_threads  # the CPU worker puts a function in its place that does nothing
 
@@ -145,7 +151,7 @@ class VLLMEngine:
         self._drop_prefix_cache()
         params = sampling_params(sampling)
         with preserved_rng(seed):
-            outputs = self._llm.generate([{"prompt_token_ids": list(ids)} for ids in prompts], params, use_tqdm=False)
+            outputs = self._run([{"prompt_token_ids": list(ids)} for ids in prompts], params)
         samples = [sample for output in outputs for sample in output.outputs]
         ids = [list(sample.token_ids) for sample in samples]
         reasons = [finish_reason(sample) for sample in samples]
@@ -156,6 +162,16 @@ class VLLMEngine:
         ]
         n = sampling.n
         return [flat[start : start + n] for start in range(0, len(flat), n)]
+
+    def _run(self, requests: list[dict[str, list[int]]], params: Any) -> list[Any]:
+        ids = self._llm.enqueue(requests, params, use_tqdm=False)
+        try:
+            if params.detokenize and params.logprobs is not None:
+                spare_token_strings(self._llm)
+            return self._llm.wait_for_completion(use_tqdm=False)
+        except BaseException:  # also Ctrl-C: no request may be left to run in a later call
+            self._llm.llm_engine.abort_request(ids, internal=True)
+            raise
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Take the learner's weights; see :meth:`r1zero.rollout.engine.Engine.load_weights`."""
@@ -178,6 +194,7 @@ class VLLMEngine:
     def sleep(self) -> None:
         """Move the weights to the host's memory and drop the key-value cache (GPU only; level 1, trap 38)."""
         if self._llm is not None and self._can_sleep and self._awake:
+            self._wake("weights", "kv_cache")  # vLLM goes to sleep from fully awake only
             self._llm.sleep(level=1)
             self._awake = set()
 
@@ -203,31 +220,20 @@ class VLLMEngine:
         llm, self._llm = self._llm, None
         llm.llm_engine.engine_core.shutdown()
         del llm
-        self._release_process_groups()
+        LIVE.discard(id(self))
+        release_process_groups()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _release_process_groups(self) -> None:
-        """Destroy vLLM's groups, and the default group only when vLLM made it: the trainer's stays."""
-        from vllm.distributed import parallel_state
-
-        parallel_state.destroy_model_parallel()
-        if self._owns_process_group:
-            parallel_state.destroy_distributed_environment()
-        elif (world := getattr(parallel_state, "_WORLD", None)) is not None:
-            # destroy_distributed_environment() would take the default group along.
-            world.destroy()
-            parallel_state._WORLD = None
 
 
 def import_vllm() -> None:
     """Set vLLM's environment and import it. Raises ``UserError`` where it is not installed."""
     os.environ.update(ENVIRONMENT)
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault(*LOG_LEVEL)
     try:
-        import vllm  # noqa: F401
+        with quiet():
+            import vllm  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != "vllm":
             raise
@@ -236,44 +242,21 @@ def import_vllm() -> None:
         ) from error
 
 
-@contextmanager
-def launcher_environment() -> Iterator[dict[str, Any]]:
-    """Engine arguments, and for their use the environment, of one engine per rank of a running job.
+def release_process_groups() -> None:
+    """Destroy vLLM's groups with the last engine; the default group only when vLLM made it, never the trainer's."""
+    from vllm.distributed import parallel_state
 
-    With the external launcher a rank's engine takes the device LOCAL_RANK names; in-process it would be
-    device 0 on every rank. Lightning's own launcher sets no RANK, so it is taken from torch.distributed.
-    """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
-        yield {}
+    global default_group_is_ours
+    if LIVE:
         return
-    rank = str(distributed.get_rank())
-    wanted = {"RANK": rank, "LOCAL_RANK": os.environ.get("LOCAL_RANK", rank)}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield {"distributed_executor_backend": "external_launcher"}
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
-
-
-def start_error(error: Exception, settings: dict[str, Any], memory: str) -> Exception:
-    """The user's one-line error for a failed start, or the error itself where its cause is unknown."""
-    text = str(error).lower()
-    if "max seq len" in text or ("max_model_len" in text and "kv cache" in text):
-        return UserError(
-            f"{memory} leaves too little key-value cache for a context of {settings['max_model_len']} tokens; "
-            f"raise it, or lower rollout.max_tokens or model.context"
-        )
-    if isinstance(error, torch.OutOfMemoryError) or "memory" in text:
-        return UserError(f"{memory} is more than this machine has free for the engine ({first_line(error)})")
-    if "cannot find any model weights" in text:
-        return UserError(f"model.path={settings['model']}: no weights there (*.safetensors)")
-    return error
+    parallel_state.destroy_model_parallel()
+    if default_group_is_ours:
+        parallel_state.destroy_distributed_environment()
+        default_group_is_ours = False
+    elif (world := getattr(parallel_state, "_WORLD", None)) is not None:
+        # destroy_distributed_environment() would take the default group along.
+        world.destroy()
+        parallel_state._WORLD = None
 
 
 def sampling_params(sampling: Sampling) -> Any:

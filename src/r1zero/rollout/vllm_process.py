@@ -1,0 +1,90 @@
+"""What surrounds vLLM in a process: environment, noise, start among several ranks, errors of the start."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from r1zero.errors import UserError
+from r1zero.rollout.sync import first_line
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in-process: no pickling of weights, and our seed reaches the sampler
+    "VLLM_NO_USAGE_STATS": "1",
+}
+LOG_LEVEL = ("VLLM_LOGGING_LEVEL", "ERROR")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep vLLM's start-up remarks off the console; its errors are still shown."""
+    logger = logging.getLogger("vllm")
+    if logger.level == logging.NOTSET:  # its import logs before its own configuration is in place
+        logger.setLevel(os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+@contextmanager
+def launcher_environment() -> Iterator[dict[str, Any]]:
+    """Engine arguments, and for their use the environment, of one engine per rank of a running job.
+
+    With the external launcher a rank's engine takes the device LOCAL_RANK names; in-process it would be
+    device 0 on every rank. Lightning's own launcher sets no RANK, so it is taken from torch.distributed.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        yield {}
+        return
+    rank = str(distributed.get_rank())
+    wanted = {"RANK": rank, "LOCAL_RANK": os.environ.get("LOCAL_RANK", rank)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield {"distributed_executor_backend": "external_launcher"}
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+def start_error(error: Exception, settings: dict[str, Any], memory: str) -> Exception:
+    """The user's one-line error for a failed start, or the error itself where its cause is unknown."""
+    text = str(error).lower()
+    if "max_model_len" in text and "is greater than the derived" in text:
+        return UserError(
+            f"model.context={settings['max_model_len']} is more than {settings['model']} was made for; lower it"
+        )
+    if "max seq len" in text or ("max_model_len" in text and "kv cache" in text):
+        return UserError(
+            f"{memory} leaves too little key-value cache for a context of {settings['max_model_len']} tokens; "
+            f"raise it, or lower rollout.max_tokens or model.context"
+        )
+    if isinstance(error, torch.OutOfMemoryError) or "memory" in text:
+        return UserError(f"{memory} is more than this machine has free for the engine ({first_line(error)})")
+    if "cannot find any model weights" in text:
+        return UserError(f"model.path={settings['model']}: no weights there (*.safetensors)")
+    return error
+
+
+def spare_token_strings(llm: Any) -> None:
+    """Stop vLLM from decoding every token once more for the log-probabilities it returns.
+
+    Stop strings need vLLM's detokenizer, and where it is on, each returned log-probability carries its
+    token's text: a quarter of the time of a rollout of a small model. Nothing here reads that text. The
+    attributes are vLLM's own; where a version has others, this changes nothing.
+    """
+    states = getattr(getattr(llm.llm_engine, "output_processor", None), "request_states", {})
+    for state in states.values():
+        processor = getattr(state, "logprobs_processor", None)
+        if processor is not None and hasattr(processor, "tokenizer"):
+            processor.tokenizer = None

@@ -1,0 +1,5 @@
+"""Shared fixtures of the engine tests."""
+
+from rollout_support import folders, served, texts
+
+__all__ = ["folders", "served", "texts"]
