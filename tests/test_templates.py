@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -129,7 +130,7 @@ def test_one_bos_where_the_tokenizer_adds_it_and_none_otherwise(name):
     assert ids[0] == llama.bos_token_id
     assert ids.count(llama.bos_token_id) == 1
     text, plain = template.encode(QUESTION, qwen)
-    assert qwen.convert_tokens_to_ids(BOS) not in plain or qwen.convert_tokens_to_ids(BOS) is None
+    assert plain == qwen.encode(text, add_special_tokens=False)
     assert qwen.decode(plain) == text
     if not template.chat:
         assert text == template.render(QUESTION)
@@ -142,6 +143,13 @@ def test_a_bos_written_by_the_chat_template_is_not_doubled():
     text, ids = load("chat").encode(QUESTION, tokenizer)
     assert text.startswith(BOS)
     assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_chat_without_a_chat_template_is_one_clear_line():
+    tokenizer = copy.copy(tiny_tokenizer())
+    tokenizer.chat_template = None
+    with pytest.raises(UserError, match="template=chat needs a tokenizer with a chat template"):
+        load("chat").encode(QUESTION, tokenizer)
 
 
 def test_chat_uses_the_tokenizers_template_with_the_system_message_if_any():

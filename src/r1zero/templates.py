@@ -48,6 +48,8 @@ class Template:
         """
         text = self.render(question)
         if self.chat:
+            if not getattr(tokenizer, "chat_template", None):
+                raise UserError(f"template={self.name} needs a tokenizer with a chat template, and this model has none")
             messages = [{"role": "system", "content": self.system}] if self.system else []
             messages.append({"role": "user", "content": text})
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
