@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from r1zero.batch import Question
 from r1zero.errors import UserError
@@ -119,16 +121,21 @@ def draw(split: str, settings: Arithmetic, rng: random.Random) -> Sum:
     raise UserError(f"arithmetic: no question of split={split} was found with these settings; allow more of them")
 
 
-def generate(split: str, count: int, seed: int, **params: object) -> list[Question]:
+def settings_of(params: Mapping[str, Any]) -> Arithmetic:
+    """The settings named in a config. Raises ``UserError`` for one that is unknown or impossible."""
+    known = [field.name for field in fields(Arithmetic)]
+    if unknown := sorted(set(params) - set(known)):
+        raise UserError(f"arithmetic: setting '{unknown[0]}' is unknown; known are {', '.join(known)}")
+    return Arithmetic(**params)
+
+
+def generate(split: str, count: int, seed: int, **params: Any) -> list[Question]:
     """Make ``count`` different questions of ``split`` (train or heldout), in an order fixed by ``seed``.
 
     ``params`` are the fields of :class:`Arithmetic`. Raises ``UserError`` when a setting is wrong or when
     there are fewer different questions than asked for.
     """
-    known = [field.name for field in fields(Arithmetic)]
-    if unknown := sorted(set(params) - set(known)):
-        raise UserError(f"arithmetic: setting '{unknown[0]}' is unknown; known are {', '.join(known)}")
-    settings = Arithmetic(**params)  # type: ignore[arg-type]
+    settings = settings_of(params)
     # A str seed is hashed with SHA-512, so neighbouring seeds and the two splits draw unrelated numbers.
     rng = random.Random(f"{split}/{seed}")
     seen: set[Sum] = set()

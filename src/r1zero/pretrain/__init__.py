@@ -1,0 +1,1 @@
+"""Causal-LM pretraining: text, packing, the LightningModule, and the export of a model folder."""

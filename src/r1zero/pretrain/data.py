@@ -1,0 +1,170 @@
+"""The LightningDataModule of pretraining: endless documents -> packed rows, resumed exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from r1zero.errors import UserError
+from r1zero.pretrain.config import WorkingConfig
+from r1zero.pretrain.packing import IGNORE, Packer, Rows, to_tensors
+from r1zero.pretrain.text import ArithmeticText
+
+
+class Documents(Protocol):
+    """Where tokenised documents come from; its state says how to go on."""
+
+    def read(self, progress: float) -> list[int]:
+        """The next document's token ids. ``progress`` in [0, 1) is the share of the run that is done."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        ...
+
+
+class ArithmeticDocuments:
+    """Documents ``rank``, ``rank + world``, ... of an :class:`ArithmeticText`, tokenised.
+
+    The curriculum: during the first ``clean_share`` of the run, errors are scaled by ``clean_scale``.
+    """
+
+    def __init__(self, text: ArithmeticText, tokenizer: Any, rank: int = 0, world: int = 1) -> None:
+        self.text, self.tokenizer, self.world = text, tokenizer, world
+        self.number = rank
+
+    def read(self, progress: float) -> list[int]:
+        """See :class:`Documents`."""
+        document = self.text.document(self.number, spoil_at(progress, self.text.settings))
+        self.number += self.world
+        return list(self.tokenizer.encode(document, add_special_tokens=False))
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :class:`Documents`."""
+        return {"number": self.number}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :class:`Documents`."""
+        self.number = state["number"]
+
+
+def spoil_at(progress: float, settings: WorkingConfig) -> float:
+    """The factor on all chances of errors at this point of the run."""
+    return settings.clean_scale if progress < settings.clean_share else 1.0
+
+
+class PackedLoader:
+    """Yields the micro-batches of ``steps`` optimizer steps; one iteration over it is the whole run.
+
+    ``rows`` rows of ``length`` tokens make this rank's share of an optimizer step; they are cut into
+    ``parts`` micro-batches of equally many rows. ``state_dict`` (taken by Lightning's checkpoints) holds
+    the position in documents, the packer's waiting documents and the steps done.
+    """
+
+    def __init__(self, documents: Documents, *, length: int, rows: int, parts: int, steps: int, pad: int) -> None:
+        if rows % parts:
+            raise UserError(f"{rows} rows per optimizer step can't be cut into {parts} equal micro-batches")
+        self.documents, self.length, self.rows, self.parts = documents, length, rows, parts
+        self.steps, self.pad = steps, pad
+        self.packer = Packer(length)
+        self.step = 0
+
+    def __len__(self) -> int:
+        """Micro-batches of the whole run."""
+        return self.steps * self.parts
+
+    def __iter__(self) -> Iterator[Rows]:
+        """Go on from the step reached."""
+        while self.step < self.steps:
+            stream = self._stream()
+            rows = [self.packer.row(stream) for _ in range(self.rows)]
+            self.step += 1
+            ids, positions, labels = to_tensors(rows, self.length, self.pad)
+            targets = int((labels != IGNORE).sum())
+            size = self.rows // self.parts
+            for at in range(0, self.rows, size):
+                part = slice(at, at + size)
+                yield Rows(ids[part], positions[part], labels[part], targets, self.parts)
+
+    def _stream(self) -> Iterator[list[int]]:
+        while True:
+            yield self.documents.read(self.step / self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs; exact at the end of an optimizer step."""
+        return {"step": self.step, "documents": self.documents.state_dict(), "packer": self.packer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.step = state["step"]
+        self.documents.load_state_dict(state["documents"])
+        self.packer.load_state_dict(state["packer"])
+
+
+def heldout_rows(documents: list[list[int]], length: int, rows: int, pad: int) -> list[Rows]:
+    """Pack a fixed set of documents into batches of up to ``rows`` rows, for the held-out loss."""
+    packer, stream = Packer(length), iter(documents)
+    packed = []
+    while row := packer.row(stream):
+        packed.append(row)
+    if not packed:
+        raise UserError("there are no held-out documents; raise data.heldout_documents")
+    batches = []
+    for at in range(0, len(packed), rows):
+        ids, positions, labels = to_tensors(packed[at : at + rows], length, pad)
+        batches.append(Rows(ids, positions, labels, int((labels != IGNORE).sum())))
+    return batches
+
+
+class PretrainData(pl.LightningDataModule):
+    """Training rows from a :class:`PackedLoader`, held-out rows from a fixed list.
+
+    Args:
+        documents: Makes the document stream of (rank, world size).
+        heldout: Token ids of the held-out documents.
+        length: Tokens of a row.
+        rows: Rows per optimizer step over all devices.
+        parts: Micro-batches that a device's rows are cut into.
+        steps: Optimizer steps.
+        pad: Token id of unused ends of rows.
+    """
+
+    def __init__(
+        self,
+        documents: Callable[[int, int], Documents],
+        heldout: list[list[int]],
+        *,
+        length: int,
+        rows: int,
+        parts: int,
+        steps: int,
+        pad: int,
+    ) -> None:
+        super().__init__()
+        self.documents, self.length, self.rows, self.parts = documents, length, rows, parts
+        self.steps, self.pad = steps, pad
+        self.heldout = heldout_rows(heldout, length, max(1, rows // parts), pad)
+
+    def train_dataloader(self) -> PackedLoader:
+        """This device's loader, which keeps its own state."""
+        assert self.trainer is not None
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return PackedLoader(
+            self.documents(rank, world),
+            length=self.length,
+            rows=self.rows // world,
+            parts=self.parts,
+            steps=self.steps,
+            pad=self.pad,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """The same rows at every measurement, on every device."""
+        return DataLoader(self.heldout, batch_size=None)  # type: ignore[arg-type]

@@ -1,0 +1,61 @@
+"""New small models, and the Hugging Face folder that every other part of the project loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from r1zero.errors import UserError
+from r1zero.pretrain.config import InitConfig
+from r1zero.pretrain.text import IM_END
+
+ARCHITECTURES: dict[str, tuple[Any, Any]] = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "llama": (LlamaConfig, LlamaForCausalLM),
+}
+
+
+def new_model(init: InitConfig, tokenizer: Any, context: int, seed: int) -> Any:
+    """Build a causal LM with tied embeddings and weights drawn from ``seed``, in float32."""
+    if init.architecture not in ARCHITECTURES:
+        raise UserError(f"init.architecture={init.architecture} is unknown; choose one of {', '.join(ARCHITECTURES)}")
+    if init.hidden % init.heads or init.heads % init.kv_heads:
+        raise UserError(
+            f"init: hidden={init.hidden} must be a multiple of heads={init.heads}, "
+            f"and heads of kv_heads={init.kv_heads}"
+        )
+    config_class, model_class = ARCHITECTURES[init.architecture]
+    config = config_class(
+        vocab_size=len(tokenizer),
+        hidden_size=init.hidden,
+        num_hidden_layers=init.layers,
+        num_attention_heads=init.heads,
+        num_key_value_heads=init.kv_heads,
+        intermediate_size=init.intermediate,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        attention_dropout=0.0,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model_class(config)
+
+
+def export(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write weights, configuration, tokenizer and generation_config to ``folder``.
+
+    The generation config names every token that ends a response: EOS, and the chat marker where there is one.
+    """
+    ends = [tokenizer.eos_token_id]
+    if IM_END in tokenizer.get_vocab():
+        ends.append(tokenizer.convert_tokens_to_ids(IM_END))
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

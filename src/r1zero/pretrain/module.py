@@ -1,0 +1,92 @@
+"""LightningModule for causal-LM pretraining; automatic optimisation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+
+from r1zero.algo.logprobs import token_logprobs
+from r1zero.config import OptimConfig
+from r1zero.pretrain.packing import IGNORE, Rows
+
+
+class PretrainModule(pl.LightningModule):
+    """Next-token loss over packed rows, averaged over the targets of the whole optimizer step.
+
+    The average is over tokens, however they are cut into micro-batches or spread over devices.
+    """
+
+    def __init__(self, model: Any, optim: OptimConfig, steps: int) -> None:
+        super().__init__()
+        self.model, self.optim, self.steps = model, optim, steps
+
+    def token_losses(self, batch: Rows) -> torch.Tensor:
+        """Negative log-likelihood in nats of every label, float32 [M] for the M labels of the rows, row by row.
+
+        The head is applied in chunks to the states that have a label, so that no logits of a whole
+        micro-batch ever exist.
+        """
+        # No attention mask: transformers then reads the document boundaries off the position ids.
+        states = self.model.base_model(
+            input_ids=batch.ids, position_ids=batch.positions, use_cache=False
+        ).last_hidden_state
+        labelled = batch.labels != IGNORE
+        weight = self.model.get_output_embeddings().weight
+        with torch.autocast(states.device.type, enabled=False):
+            logprobs, _ = token_logprobs(states[labelled], weight, batch.labels[labelled], with_entropy=False)
+        return -logprobs
+
+    def training_step(self, batch: Rows, batch_idx: int) -> torch.Tensor:
+        """Token losses over the targets of the whole optimizer step, on all devices.
+
+        Scaled by parts and devices, because the Trainer averages over the former and DDP over the latter.
+        """
+        world = self.trainer.world_size
+        targets: Any = batch.step_targets
+        if world > 1:
+            targets = self.trainer.strategy.reduce(torch.tensor(float(targets), device=self.device), reduce_op="sum")
+        loss = self.token_losses(batch).sum() * (batch.parts * world / targets)
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums of the held-out loss."""
+        self.heldout_sum, self.heldout_targets = 0.0, 0
+
+    def validation_step(self, batch: Rows, batch_idx: int) -> None:
+        """Add up token losses; every device holds the same rows."""
+        self.heldout_sum += self.token_losses(batch).sum().item()
+        self.heldout_targets += int((batch.labels != IGNORE).sum())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the held-out loss in nats per token, and its perplexity."""
+        loss = self.heldout_sum / self.heldout_targets
+        self.log("heldout/loss", loss)
+        self.log("heldout/perplexity", math.exp(loss))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW; matrices decay, gains and biases do not. The rate follows :func:`rate`."""
+        matrices = [p for p in self.model.parameters() if p.requires_grad and p.dim() >= 2]
+        others = [p for p in self.model.parameters() if p.requires_grad and p.dim() < 2]
+        groups = [
+            {"params": matrices, "weight_decay": self.optim.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        betas = (self.optim.betas[0], self.optim.betas[1])
+        optimizer = torch.optim.AdamW(groups, lr=self.optim.lr, betas=betas, eps=self.optim.eps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, self.steps, self.optim))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def rate(step: int, steps: int, optim: OptimConfig) -> float:
+    """Factor on the learning rate at optimizer step ``step`` (from 0): linear warm-up, then the schedule to 0."""
+    if step < optim.warmup_steps:
+        return (step + 1) / optim.warmup_steps
+    done = (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
+    if optim.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1 - done if optim.schedule == "linear" else 1.0

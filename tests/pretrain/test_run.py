@@ -1,0 +1,146 @@
+"""scripts/pretrain.py as a user runs it: a short run, its folder, resume, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from r1zero import config
+from r1zero.config import OptimConfig
+from r1zero.errors import UserError
+from r1zero.pretrain import config as pretrain_config
+from r1zero.pretrain.module import rate
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = ["experiment=tiny_base", "steps=20", "optim.warmup_steps=5", "eval_every=10", "data.heldout_documents=64"]
+
+
+def pretrain(*arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "scripts" / "pretrain.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    result = pretrain(*SHORT, "checkpoint_every=10", f"hydra.run.dir={folder}")
+    assert result.returncode == 0, result.stderr
+    assert "held-out loss" in result.stdout
+    assert "Traceback" not in result.stderr
+    return folder
+
+
+def test_a_short_run_lowers_the_loss_and_leaves_a_model_folder(whole: Path) -> None:
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["steps"] == 20
+    assert summary["heldout_loss"]["first"] > 5.5
+    assert summary["heldout_loss"]["last"] < 4.5
+    assert summary["parameters"] == 370_176
+    metrics = pd.read_csv(whole / "metrics.csv")
+    assert metrics["heldout/loss"].notna().sum() >= 3
+    assert metrics["train/loss"].notna().any()
+
+    tokenizer = AutoTokenizer.from_pretrained(whole / "policy")
+    model = AutoModelForCausalLM.from_pretrained(whole / "policy")
+    assert model.config.tie_word_embeddings
+    assert model.dtype == torch.float32
+    assert model.generation_config.eos_token_id == [0, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    assert model.config.vocab_size == len(tokenizer) == 384
+    ids = torch.tensor([tokenizer.encode("Question: 3+6-2-5=?\nAnswer:")])
+    assert model(input_ids=ids).logits.shape == (1, ids.shape[1], 384)
+
+
+def test_equal_seeds_give_equal_weights_and_a_killed_run_goes_on_exactly(whole: Path, tmp_path: Path) -> None:
+    """A run that ends at step 10 and is resumed ends with the weights and the losses of one that never stopped."""
+    folder = tmp_path / "resumed"
+    folder.mkdir()
+    shutil.copytree(whole / ".hydra", folder / ".hydra")
+    (folder / "checkpoints").mkdir()
+    (checkpoint,) = (whole / "checkpoints").glob("*10*.ckpt") if (whole / "checkpoints").exists() else ()
+    shutil.copy(checkpoint, folder / "checkpoints")
+    result = pretrain(f"resume={folder}")
+    assert result.returncode == 0, result.stderr
+    assert "step     20 of 20" in result.stdout
+    first = load_file(whole / "policy" / "model.safetensors")
+    second = load_file(folder / "policy" / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    a, b = (json.loads((f / "summary.json").read_text()) for f in (whole, folder))
+    assert a["heldout_loss"] == b["heldout_loss"]
+
+
+def test_continued_pretraining_starts_from_a_folder(whole: Path, tmp_path: Path) -> None:
+    result = pretrain(*SHORT, "init=null", f"model.path={whole / 'policy'}", "steps=10", f"hydra.run.dir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    before = json.loads((whole / "summary.json").read_text())["heldout_loss"]["last"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["heldout_loss"]["first"] == pytest.approx(before, abs=1e-4)
+    assert summary["heldout_loss"]["last"] < before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["data.mix.qwen=0"], "data.mix.qwen=0.0 must be positive"),
+        (["+data.mix.web=1"], "data.mix.web is unknown"),
+        (["data.working.slip=2"], "data.working.slip=2"),
+        (["+data.questions.terms=1"], "terms=1"),
+        (["+data.questions.tems=3"], "'tems'"),
+        (["step_tokens=1000"], "step_tokens=1000 must be a multiple"),
+        (["optim.warmup_steps=500"], "optim.warmup_steps=500"),
+        (["optim.schedule=sine"], "optim.schedule=sine"),
+        (["init.vocab=100"], "init.vocab=100 must be at least 260"),
+        (["init.architecture=gpt"], "init.architecture=gpt"),
+        (["init=null", "model.path=/nowhere"], "/nowhere"),
+        (["steps=0"], "steps=0"),
+    ],
+)
+def test_bad_settings_are_one_line(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from r1zero.pretrain.run import pretrain as run
+
+    monkeypatch.setenv("R1ZERO_CONF", str(ROOT / "conf"))
+    config.register()
+    pretrain_config.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("pretrain", overrides=[*SHORT, *arguments])
+    with pytest.raises(UserError, match=re.escape(says)) as error:
+        run(cfg, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [("data.mix.qwen=-1", "must be positive"), ("data.wrking.slip=0", "wrking"), ("experiment=tiny_bse", "tiny_base")],
+)
+def test_bad_input_leaves_no_traceback(argument: str, says: str, tmp_path: Path) -> None:
+    result = pretrain(
+        *SHORT[1:], *([] if "experiment" in argument else SHORT[:1]), argument, f"hydra.run.dir={tmp_path}"
+    )
+    assert result.returncode == 1
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_learning_rate_factors_by_hand() -> None:
+    optim = OptimConfig(schedule="cosine", warmup_steps=4)
+    assert [rate(step, 14, optim) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rate(9, 14, optim) == pytest.approx(0.5)
+    assert rate(14, 14, optim) == pytest.approx(0.0)
+    assert rate(9, 14, OptimConfig(schedule="linear", warmup_steps=4)) == pytest.approx(0.5)
+    assert rate(9, 14, OptimConfig(schedule="constant", warmup_steps=4)) == 1.0
