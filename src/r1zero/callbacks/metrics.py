@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class MetricsFile:
                 self.columns = list(rows[0])
         self._rewrite(rows)
 
-    def append(self, row: dict[str, float]) -> None:
+    def append(self, row: Mapping[str, float | str]) -> None:
         """Add a row and flush it."""
         new = [name for name in row if name not in self.columns]
         if new:
