@@ -34,7 +34,8 @@ _BLANK = " \t\r\n\f\v\u00a0"
 _TOKEN = re.compile(r"[-+\u2212]?\d[\d.,]*(?<![.,])|[A-Za-z](?=\s*(?:\$|\\[)\]]))|\\[A-Za-z]+(?=\s*(?:\$|\\[)\]]))")
 # What may stand between two boxes that form one list answer.
 _GLUE = re.compile(
-    r"(?:[\s,;.$&~*]|\\[()\[\],;:! \\]|\\q?quad\b|\band\b|\bor\b|\\text\s*\{\s*(?:(?:,|and|or)\s*)?\}|[\u3001\u3002\uff0c\uff1b\u548c\u6216])*"
+    r"(?:[\s,;.$&~*]|\\[()\[\],;:! \\]|\\q?quad\b|\band\b|\bor\b|\\text\s*\{\s*(?:(?:,|and|or)\s*)?\}"
+    r"|[\u3001\u3002\uff0c\uff1b\u548c\u6216])*"
 )
 _PAIR = re.compile(r"</?think>|</?answer>")
 _LEAD = re.compile(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -29,6 +30,7 @@ class GradeItem:
         truncated: Whether the token limit cut it.
         question: The question, for plug-in rewards.
         extractor: Overrides the grader's extractor.
+        tokens: Generated tokens, for plug-in rewards.
     """
 
     response: str | None
@@ -36,6 +38,7 @@ class GradeItem:
     truncated: bool = False
     question: str = ""
     extractor: str | None = None
+    tokens: int | None = None
 
 
 class Grader:
@@ -59,16 +62,17 @@ class Grader:
             raise UserError(f"reward.timeout={config.timeout:g} must be above 0 seconds")
         if config.workers is not None and config.workers < 1:
             raise UserError(f"reward.workers={config.workers} must be at least 1")
+        _check_functions(config)
         self.config = config
         self.extractor = extractor
         self._pool: WorkerPool | None = None
         self._owner = os.getpid()
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Grader:
+    def __enter__(self) -> Grader:  # noqa: D105
         return self
 
-    def __exit__(
+    def __exit__(  # noqa: D105
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
@@ -104,45 +108,85 @@ class Grader:
     def submit(self, item: GradeItem) -> Future[Outcome]:
         """Start to grade one response while others are still sampled; the future never raises.
 
-        What exact rules decide is decided before this returns.
+        What exact rules decide is decided before this returns. A response that the token limit cut gets
+        reward 0 and no plug-in sees it (semantics 1).
         """
-        begin = time.perf_counter()
-        future: Future[Outcome] = Future()
         if item.truncated:
-            future.set_result(Outcome(Status.truncated, 0.0))
-            return future
-        found = self._extract(item)
-        outcome: Outcome | None = None
+            return _done(Outcome(Status.truncated, 0.0))
+        begin = time.perf_counter()
+        found = extract(item.response, item.extractor or self.extractor, self.config.strict_tags)
+        verified = self._verify(item, found, begin)
+        functions = self.config.functions
+        if not functions and self.config.weight == 1.0:
+            return verified
+        arguments = {
+            "question": item.question,
+            "response": item.response or "",
+            "gold": list(item.gold),
+            "extracted": found.answer,
+            "tokens": item.tokens,
+        }
+        calls = {
+            name: self.pool.submit(
+                {"kind": "call", "path": function.path, "params": dict(function.params), "arguments": arguments}
+            )
+            for name, function in functions.items()
+        }
+        return _when_all(verified, calls, self._sum)
+
+    def _verify(self, item: GradeItem, found: Extraction, begin: float) -> Future[Outcome]:
+        """The verifier's own outcome: from exact rules now, or from a worker later."""
         if found.answer is None:
-            outcome = Outcome(found.status or Status.no_answer, 0.0)
-        elif not item.gold:
-            outcome = Outcome(Status.bad_gold, 0.0, found.answer)
-        else:
-            try:
-                verdict = compare.against_any(found.answer, item.gold, prose=found.prose)
-            except compare.NeedsCas:
-                pass
-            except Exception as error:
-                outcome = Outcome(Status.crash, 0.0, found.answer, detail=f"{type(error).__name__}: {error}"[:500])
-            else:
-                status = Status.right if verdict.right else Status.wrong
-                outcome = Outcome(status, float(verdict.right), found.answer, verdict.rule)
-        seconds = time.perf_counter() - begin
-        if outcome is not None:
-            future.set_result(_timed(outcome, seconds))
-            return future
-        assert found.answer is not None
-        job = {"kind": "compare", "answer": found.answer, "gold": list(item.gold), "prose": found.prose}
+            return _done(Outcome(found.status or Status.no_answer, 0.0, seconds=time.perf_counter() - begin))
         answer = found.answer
+        if not item.gold:
+            return _done(Outcome(Status.bad_gold, 0.0, answer, seconds=time.perf_counter() - begin))
+        try:
+            verdict = compare.against_any(answer, item.gold, prose=found.prose)
+        except compare.NeedsCas:
+            job = {"kind": "compare", "answer": answer, "gold": list(item.gold), "prose": found.prose}
+            seconds = time.perf_counter() - begin
+            return _then(self.pool.submit(job), lambda result: _from_worker(result, answer, seconds))
+        except Exception as error:  # a defect of a rule must not stop training; it is counted as a crash
+            detail = f"{type(error).__name__}: {error}"[:500]
+            return _done(Outcome(Status.crash, 0.0, answer, "", time.perf_counter() - begin, detail=detail))
+        status = Status.right if verdict.right else Status.wrong
+        return _done(Outcome(status, float(verdict.right), answer, verdict.rule, time.perf_counter() - begin))
 
-        def finish(done: Future[dict[str, Any]]) -> None:
-            future.set_result(_from_worker(done.result(), answer, seconds))
+    def _sum(self, verified: Outcome, results: dict[str, dict[str, Any]]) -> Outcome:
+        """Weighted sum of the verifier and the plug-ins; a plug-in that failed counts 0 and makes the outcome fail."""
+        components = {"verifier": verified.reward}
+        reward = self.config.weight * verified.reward
+        status, detail, seconds = verified.status, verified.detail, verified.seconds
+        for name, result in results.items():
+            components[name] = float(result.get("value", 0.0))
+            reward += self.config.functions[name].weight * components[name]
+            seconds += float(result.get("seconds", 0.0))
+            if "error" in result and not verified.failed:
+                status, detail = Status(result["error"]), f"reward function {name}: {result.get('detail', '')}"
+        return replace(verified, status=status, reward=reward, components=components, detail=detail, seconds=seconds)
 
-        self.pool.submit(job).add_done_callback(finish)
-        return future
+    def explain(self, item: GradeItem) -> dict[str, Any]:
+        """What was extracted, how both sides are spelled and parsed, and which rule decided.
 
-    def _extract(self, item: GradeItem) -> Extraction:
-        return extract(item.response, item.extractor or self.extractor, self.config.strict_tags)
+        Returns:
+            ``outcome``, and for each gold answer its canonical form and what math-verify reads in it; the
+            latter also for the answer. Texts for a person.
+        """
+        outcome = self.submit(item).result()
+        texts = [*item.gold, *([outcome.extracted] if outcome.extracted else [])]
+        parsed = [self.pool.submit({"kind": "explain", "text": text}).result() for text in texts]
+        return {
+            "outcome": outcome,
+            "forms": [
+                {
+                    "text": text,
+                    "canonical": result.get("canonical", ""),
+                    "parsed": result.get("parsed", result.get("detail", "")),
+                }
+                for text, result in zip(texts, parsed, strict=True)
+            ],
+        }
 
     def audit_golds(self, golds: Sequence[tuple[str, ...]]) -> list[tuple[int, str]]:
         """Indices and reasons of gold answers that don't grade right against themselves.
@@ -185,10 +229,54 @@ def default_workers() -> int:
     return max(1, min(8, (cores - 1) // max(ranks, 1)))
 
 
-def _timed(outcome: Outcome, seconds: float) -> Outcome:
-    return Outcome(
-        outcome.status, outcome.reward, outcome.extracted, outcome.rule, seconds, outcome.components, outcome.detail
-    )
+def _check_functions(config: RewardConfig) -> None:
+    """Say early that a plug-in's module does not exist; the function itself is imported in the workers alone."""
+    for name, function in config.functions.items():
+        module = function.path.rpartition(".")[0]
+        try:
+            found = bool(module) and importlib.util.find_spec(module) is not None
+        except ImportError:
+            found = False
+        if not found:
+            raise UserError(
+                f"reward.functions.{name}.path={function.path}: there is no module '{module}'; "
+                "name a function by its import path, package.module.function"
+            )
+
+
+def _done(outcome: Outcome) -> Future[Outcome]:
+    future: Future[Outcome] = Future()
+    future.set_result(outcome)
+    return future
+
+
+def _then(job: Future[dict[str, Any]], convert: Callable[[dict[str, Any]], Outcome]) -> Future[Outcome]:
+    future: Future[Outcome] = Future()
+    job.add_done_callback(lambda done: future.set_result(convert(done.result())))
+    return future
+
+
+def _when_all(
+    verified: Future[Outcome],
+    calls: dict[str, Future[dict[str, Any]]],
+    combine: Callable[[Outcome, dict[str, dict[str, Any]]], Outcome],
+) -> Future[Outcome]:
+    """The combination of several results, once all are there."""
+    future: Future[Outcome] = Future()
+    left = [1 + len(calls)]
+    lock = threading.Lock()
+
+    def arrived(_: Future[Any]) -> None:
+        with lock:
+            left[0] -= 1
+            if left[0]:
+                return
+        future.set_result(combine(verified.result(), {name: call.result() for name, call in calls.items()}))
+
+    parts: list[Future[Any]] = [verified, *calls.values()]
+    for part in parts:
+        part.add_done_callback(arrived)
+    return future
 
 
 def _from_worker(result: dict[str, Any], answer: str, seconds: float) -> Outcome:

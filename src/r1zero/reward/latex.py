@@ -99,6 +99,8 @@ _TEXT_LETTERS = {"e", "i", "d"}
 
 _LEX = re.compile(r"\\[a-zA-Z]+\*?|\\.|\s+|\*+|[^\\]", re.DOTALL)
 _ELLIPSIS = re.compile(r"\.{3,}")
+_INNER_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox|textit|textrm)\s*\{([^{}]*)\}")
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _MARKED_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\!,|\{,\\!\})(?=\d{3}(?!\d))")
 
 
@@ -124,11 +126,7 @@ def _ascii(char: str) -> str:
 
 
 def to_latex(text: str) -> str:
-    """Spell unicode digits, signs, superscripts and vulgar fractions as LaTeX; drop control characters.
-
-    >>> to_latex("\u22123\u00d710\u2074")
-    '-3\\\\times 10^{4}'
-    """
+    """Spell unicode digits, signs, superscripts and vulgar fractions as LaTeX; drop control characters."""
     if text.isascii() and text.isprintable():
         return text
     out: list[str] = []
@@ -195,7 +193,7 @@ def lex(text: str) -> list[str]:
                 index += 1
             if index < len(raw) and raw[index] == "{":
                 content, index = _group(raw, index)
-                inner = " ".join(content.replace("$", " ").split())
+                inner = " ".join(_INNER_TEXT.sub(r"\1", _DOLLAR.sub(" ", content)).split())
                 if inner in _TEXT_LETTERS:
                     out.append(inner)
                 elif inner:
@@ -224,7 +222,8 @@ def _group(raw: list[str], index: int) -> tuple[str, int]:
             depth -= 1
             if depth == 0:
                 break
-        parts.append(" " if token in _BLANKS else token)
+        if token not in _DROPPED:
+            parts.append(" " if token in _BLANKS else token)
     return "".join(parts), index
 
 
@@ -302,9 +301,16 @@ def key(text: str) -> str:
             and tokens[index + 2] == "}"
             and tokens[index + 1] not in "{}"
         ):
-            out.append(tokens[index + 1])
+            out.extend(_plain_word(tokens[index + 1]))
             index += 3
             continue
-        out.append(tokens[index])
+        out.extend(_plain_word(tokens[index]))
         index += 1
     return "\x1f".join(out)
+
+
+def _plain_word(token: str) -> list[str]:
+    r"""The letters of ``\text{word}``: a word is the same word without its wrapper."""
+    if token.startswith("\\text{") and token[6:-1].isalpha():
+        return list(token[6:-1])
+    return [token]

@@ -22,7 +22,7 @@ _CONFIG = (LatexExtractionConfig(boxed_match_priority=0),)
 @lru_cache(maxsize=4096)
 def parse_answer(text: str) -> tuple[Any, ...]:
     """What math-verify reads in one canonical answer; () when nothing. Gold answers are parsed once."""
-    parsed = parse(f"\\boxed{{{text}}}", _CONFIG, extraction_mode="first_match", parsing_timeout=None)  # type: ignore[arg-type]
+    parsed = parse(f"\\boxed{{{text}}}", _CONFIG, extraction_mode="first_match", parsing_timeout=None)
     return tuple(parsed)
 
 

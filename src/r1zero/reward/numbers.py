@@ -25,13 +25,11 @@ _FRACTION = re.compile(
     rf"([+-]?)\\frac ?{_PART} ?{_PART}|([+-]?)\{{?([+-]?[\d.]+)\\over ?([+-]?[\d.]+)\}}?|([+-]?)([\d.]+)/([+-]?[\d.]+)"
 )
 _MIXED = re.compile(rf"([+-]?)(\d+) ?(?:\\frac ?{_PART} ?{_PART})|([+-]?)(\d+) (\d+)/(\d+)")
-_WORDS = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-}
+_NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+)
+_WORDS = {word: value for value, word in enumerate(_NUMBER_WORDS.split())}
 
 
 @dataclass(frozen=True)

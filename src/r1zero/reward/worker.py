@@ -7,8 +7,6 @@ import inspect
 import json
 import logging
 import math
-import os
-import resource
 import socket
 from collections.abc import Callable
 from functools import lru_cache
@@ -64,7 +62,25 @@ def _call(job: dict[str, Any]) -> dict[str, Any]:
     return {"value": number}
 
 
-HANDLERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"compare": _compare, "call": _call}
+def _explain(job: dict[str, Any]) -> dict[str, Any]:
+    from r1zero.reward import mathverify
+    from r1zero.reward.latex import canonical
+    from r1zero.reward.limits import MAX_TEXT, too_costly
+
+    if len(job["text"]) > MAX_TEXT:
+        return {"canonical": "", "parsed": "too long to be parsed"}
+    text = canonical(job["text"])
+    if too_costly(text):
+        return {"canonical": text, "parsed": "too costly to be parsed"}
+    read = [str(part)[:300] for part in mathverify.parse_answer(text) if not isinstance(part, str)]
+    return {"canonical": text, "parsed": "; ".join(read) or "nothing"}
+
+
+HANDLERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "compare": _compare,
+    "call": _call,
+    "explain": _explain,
+}
 
 
 @lru_cache(maxsize=64)
@@ -87,9 +103,3 @@ def select_arguments(function: Callable[..., float], available: dict[str, Any]) 
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return available
     return {name: value for name, value in available.items() if name in parameters}
-
-
-def resident_mib() -> float:
-    """Largest resident memory of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1024 if os.uname().sysname == "Linux" else peak / 2**20

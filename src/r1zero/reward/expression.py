@@ -1,0 +1,404 @@
+r"""A small reader of LaTeX and plain-text formulas: canonical text in, a tree of tuples out, or None.
+
+It reads what answers are made of (sums, products, powers, roots, the usual functions, letters) and refuses
+everything else, so that what it does read has one meaning. Nothing is evaluated here.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+MAX_DEPTH = 20
+MAX_NODES = 250
+
+Node = tuple[Any, ...]
+
+_LEX = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|[a-zA-Z]+|\s+|.", re.DOTALL)
+_FUNCTIONS = {
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc",
+    "sinh", "cosh", "tanh", "coth", "arcsinh", "arccosh", "arctanh", "ln", "log", "lg", "exp",
+}  # fmt: skip
+_INVERSE = {name: "arc" + name for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")}
+_GREEK = {
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu",
+    "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
+    "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "hbar", "ell",
+}  # fmt: skip
+_PLAIN = _FUNCTIONS | {"sqrt", "pi", "theta", "alpha", "beta", "lambda", "phi", "omega", "abs"}
+_APPLIED = set("fghFGHPQ")
+_CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
+
+
+class Formula(NamedTuple):
+    """A read formula.
+
+    ``whole``: it has factorials, floors and the like, so its letters are whole numbers. ``periodic``: it has
+    functions or powers with letters, so it may agree with another at whole numbers alone. ``log``: it has a
+    logarithm without a base. ``imaginary``: it has an explicit i.
+    """
+
+    tree: Node
+    symbols: frozenset[str]
+    whole: bool
+    periodic: bool
+    log: bool
+    imaginary: bool
+
+
+class _Refused(Exception):
+    pass
+
+
+@lru_cache(maxsize=65536)
+def parse(text: str) -> Formula | None:
+    """Read canonical text, all of it; None for anything outside the small language or beyond its limits."""
+    if not text or len(text) > 600:
+        return None
+    reader = _Reader(text)
+    try:
+        tree = reader.expression()
+    except (_Refused, RecursionError):
+        return None
+    if reader.peek() is not None or reader.nodes > MAX_NODES:
+        return None
+    flags = (reader.whole, reader.periodic, reader.log, reader.imaginary)
+    return Formula(tree, frozenset(reader.symbols), *flags)
+
+
+def _split(text: str) -> list[str]:
+    tokens: list[str] = []
+    for token in _LEX.findall(text):
+        if token.startswith("\\text{"):
+            word = token[6:-1].strip()
+            if word in _PLAIN:
+                tokens.append("\\" + word)
+            elif len(word) == 1 and word.isalpha():
+                tokens.append(word)
+            else:
+                raise _Refused
+        elif token[0].isalpha():
+            tokens.extend(_letters(token))
+        elif token.isspace():
+            tokens.append(" ")
+        else:
+            tokens.append(token)
+    return tokens
+
+
+def _letters(run: str) -> list[str]:
+    """A run of plain letters: a function's name, a name with its argument, or a product of letters."""
+    if run in _PLAIN:
+        return ["\\" + run]
+    for name in sorted(_PLAIN, key=len, reverse=True):
+        if run.startswith(name) and len(run) - len(name) <= 2:
+            return ["\\" + name, *run[len(name) :]]
+        if run.endswith(name) and len(run) - len(name) <= 2 and len(name) > 2:
+            return [*run[: -len(name)], "\\" + name]
+    if len(run) > 3:
+        raise _Refused
+    return list(run)
+
+
+class _Reader:
+    """Recursive descent over tokens; digits are single tokens, because TeX arguments are."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens: list[str] = []
+        self.position = self.depth = self.nodes = self.bars = 0
+        self.symbols: set[str] = set()
+        self.whole = self.periodic = self.log = self.imaginary = False
+        try:
+            self.tokens = _split(text)
+        except _Refused:
+            self.tokens = ["\\refused"]
+
+    def peek(self, skip: bool = True) -> str | None:
+        while skip and self.position < len(self.tokens) and self.tokens[self.position] == " ":
+            self.position += 1
+        return self.tokens[self.position] if self.position < len(self.tokens) else None
+
+    def take(self) -> str:
+        token = self.peek()
+        if token is None:
+            raise _Refused
+        self.position += 1
+        return token
+
+    def expect(self, token: str) -> None:
+        if self.take() != token:
+            raise _Refused
+
+    def node(self, *parts: Any) -> Node:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise _Refused
+        return parts
+
+    def expression(self) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _Refused
+        total = self.term()
+        while self.peek() in ("+", "-"):
+            sign = self.take()
+            right = self.term()
+            total = self.node("add", total, right if sign == "+" else self.node("neg", right))
+        self.depth -= 1
+        return total
+
+    def term(self) -> Node:
+        product = self.signed()
+        slashed = False
+        while True:
+            token = self.peek()
+            if token == r"\cdot":
+                self.take()
+                product = self.node("mul", product, self.signed())
+            elif token == "/":
+                self.take()
+                product = self.node("div", product, self.signed())
+                slashed = True
+            elif token is not None and self.begins(token):
+                if slashed:
+                    raise _Refused  # 1/2x has two readings
+                product = self.node("mul", product, self.power())
+            else:
+                return product
+
+    def signed(self) -> Node:
+        token = self.peek()
+        if token in ("+", "-"):
+            self.take()
+            value = self.signed()
+            return value if token == "+" else self.node("neg", value)
+        return self.power()
+
+    def begins(self, token: str) -> bool:
+        """Whether a token may start a factor."""
+        if token == "|":
+            return self.bars == 0
+        return token.isalnum() or token in ("(", "[", "{", ".") or (token[0] == "\\" and self.known(token[1:]))
+
+    @staticmethod
+    def known(name: str) -> bool:
+        return name in _PLAIN or name in _GREEK or name in ("frac", "binom", "lfloor", "lceil")
+
+    def power(self) -> Node:
+        base = self.postfix()
+        if self.peek() == "^":
+            self.take()
+            exponent = self.argument(many_digits=True)
+            if exponent == ("sym", "circ"):
+                base = self.node("mul", base, ("degree",))
+            else:
+                if exponent[0] != "num":
+                    self.periodic = True
+                base = self.node("pow", base, exponent)
+            if self.peek() in ("^", "!"):
+                raise _Refused
+        return base
+
+    def postfix(self) -> Node:
+        value = self.primary()
+        while self.peek() == "!":
+            self.take()
+            if self.peek() == "!":
+                raise _Refused  # the double factorial is another function
+            value = self.node("fact", value)
+            self.whole = True
+        if self.peek() in ("'", "_", ","):
+            raise _Refused
+        return value
+
+    def primary(self) -> Node:
+        token = self.take()
+        if token.isdigit() or token == ".":
+            return self.number(token)
+        if token in ("(", "[", "{"):
+            value = self.expression()
+            if token == "{" and self.peek() == r"\over":
+                self.take()
+                value = self.node("div", value, self.expression())
+            self.expect(_CLOSING[token])
+            return value
+        if token == "|":
+            self.bars += 1
+            value = self.expression()
+            self.expect("|")
+            self.bars -= 1
+            return self.node("fn", "abs", value)
+        if len(token) == 1 and token.isalpha():
+            return self.letter(token)
+        if token[0] != "\\":
+            raise _Refused
+        return self.command(token[1:])
+
+    def number(self, first: str) -> Node:
+        digits = first
+        while (token := self.peek(skip=False)) is not None and (
+            token.isdigit() or (token == "." and "." not in digits)
+        ):
+            digits += self.take()
+        if digits == "." or not digits.isascii():
+            raise _Refused
+        if self.peek(skip=False) == " ":
+            after = self.tokens[self.position + 1] if self.position + 1 < len(self.tokens) else ""
+            if after.isdigit():
+                raise _Refused
+        value = Fraction(digits if digits[-1] != "." else digits[:-1])
+        if "." not in digits and self.peek() == r"\frac":
+            part = self.proper_part()
+            if part is not None:
+                value += part
+        return self.node("num", value)
+
+    def proper_part(self) -> Fraction | None:
+        """The fraction of a mixed number, when both of its parts are plain digits."""
+        start = self.position
+        self.take()
+        parts: list[str] = []
+        for _ in range(2):
+            token = self.peek()
+            if token is not None and token.isdigit():
+                parts.append(self.take())
+            elif token == "{":
+                self.take()
+                digits = ""
+                while (token := self.peek()) is not None and token.isdigit():
+                    digits += self.take()
+                if not digits or self.peek() != "}":
+                    break
+                self.take()
+                parts.append(digits)
+            else:
+                break
+        if len(parts) < 2:
+            self.position = start
+            return None
+        if int(parts[1]) == 0:
+            raise _Refused
+        return Fraction(int(parts[0]), int(parts[1]))
+
+    def letter(self, token: str) -> Node:
+        if self.peek(skip=False) == "_":
+            self.take()
+            token += "_" + self.raw_group()
+        elif token == "e":
+            return self.node("const", "e")
+        elif token == "i":
+            self.imaginary = True
+            return self.node("const", "i")
+        elif token in _APPLIED and self.peek(skip=False) == "(":
+            raise _Refused  # a function that is not known
+        self.symbols.add(token)
+        return self.node("sym", token)
+
+    def raw_group(self) -> str:
+        """A subscript, as text."""
+        token = self.take()
+        if token != "{":
+            return token
+        out = ""
+        while (token := self.take()) != "}":
+            if token == "{":
+                raise _Refused
+            out += token
+        return out
+
+    def argument(self, many_digits: bool = False) -> Node:
+        """One TeX argument: a brace group or a single token; an unbraced exponent may have several digits."""
+        token = self.peek()
+        if token == "{":
+            self.take()
+            if self.peek() == r"\circ":
+                self.take()
+                self.expect("}")
+                return ("sym", "circ")
+            value = self.expression()
+            if self.peek() == r"\over":
+                self.take()
+                value = self.node("div", value, self.expression())
+            self.expect("}")
+            return value
+        if token == r"\circ":
+            self.take()
+            return ("sym", "circ")
+        if token is not None and token.isdigit():
+            if many_digits:
+                return self.number(self.take())
+            return self.node("num", Fraction(int(self.take())))
+        if token == "-" and many_digits:
+            self.take()
+            return self.node("neg", self.argument(many_digits=True))
+        if token == "(":
+            return self.primary()
+        if token is not None and (token.isalpha() or token[0] == "\\"):
+            return self.primary()
+        raise _Refused
+
+    def command(self, name: str) -> Node:
+        if name == "frac":
+            return self.node("div", self.argument(), self.argument())
+        if name == "binom":
+            self.whole = True
+            return self.node("binom", self.argument(), self.argument())
+        if name == "sqrt":
+            index: Node | None = None
+            if self.peek() == "[":
+                self.take()
+                index = self.expression()
+                self.expect("]")
+            return self.node("root", self.argument(), index)
+        if name == "pi":
+            return self.node("const", "pi")
+        if name in ("lfloor", "lceil"):
+            value = self.expression()
+            self.expect(_CLOSING["\\" + name])
+            self.whole = True
+            return self.node("fn", "floor" if name == "lfloor" else "ceil", value)
+        if name in _FUNCTIONS or name == "abs":
+            return self.function(name)
+        if name in _GREEK:
+            return self.letter(name)
+        raise _Refused
+
+    def function(self, name: str) -> Node:
+        power: Node | None = None
+        base: Node | None = None
+        if name == "log" and self.peek() == "_":
+            self.take()
+            base = self.argument()
+        if self.peek() == "^":
+            self.take()
+            power = self.argument(many_digits=True)
+            if power == ("neg", ("num", Fraction(1))) and name in _INVERSE:
+                name, power = _INVERSE[name], None
+        self.periodic = True
+        value = self.function_argument()
+        if base is not None:
+            result = self.node("div", self.node("fn", "ln", value), self.node("fn", "ln", base))
+        else:
+            self.log = self.log or name == "log"
+            result = self.node("fn", name, value)
+        return result if power is None else self.node("pow", result, power)
+
+    def function_argument(self) -> Node:
+        token = self.peek()
+        if token in ("(", "["):
+            value = self.primary()
+            if self.peek() in ("^", "!"):
+                raise _Refused  # sin(x)^2 has two readings
+            return value
+        if token == "-":
+            return self.signed()
+        value = self.power()
+        while (token := self.peek()) is not None and self.begins(token) and token not in ("(", "[", "|"):
+            if token[0] == "\\" and (token[1:] in _FUNCTIONS):
+                break
+            value = self.node("mul", value, self.power())
+        if token in ("/", r"\cdot"):
+            raise _Refused  # so has sin x / 2
+        return value
