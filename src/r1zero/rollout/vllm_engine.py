@@ -9,6 +9,7 @@ import gc
 import os
 from collections.abc import Iterable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -218,10 +219,9 @@ class VLLMEngine:
         if self._llm is None:
             return
         llm, self._llm = self._llm, None
-        llm.llm_engine.engine_core.shutdown()
-        del llm
         LIVE.discard(id(self))
-        release_process_groups()
+        shut_down(llm)
+        del llm
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -240,6 +240,19 @@ def import_vllm() -> None:
         raise UserError(
             "rollout=vllm: vLLM is not installed; pip install '.[cpu]' (no NVIDIA GPU) or '.[gpu]', or set rollout=hf"
         ) from error
+
+
+def shut_down(llm: Any) -> None:
+    """Shut one engine down and leave the process groups of the trainer and of other engines alone.
+
+    vLLM's own shutdown ends by destroying *every* process group, the trainer's default one included. That
+    last step is left out here and done by :func:`release_process_groups`.
+    """
+    from vllm.v1.engine import core
+
+    with patch.object(core, "cleanup_dist_env_and_memory", lambda: None):
+        llm.llm_engine.engine_core.shutdown()
+    release_process_groups()
 
 
 def release_process_groups() -> None:

@@ -1,0 +1,55 @@
+"""One rank of ``test_ranks``: an engine of its own beside a process group that the trainer made."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from rollout_support import differences, start
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from r1zero.rollout.engine import Sampling
+from tiny_models import perturb
+
+
+def all_reduced(rank: int) -> float:
+    value = torch.tensor([float(rank + 1)])
+    dist.all_reduce(value)
+    return value.item()
+
+
+def main(folder: str, out: str) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    if os.environ.get("DROP_RANK"):  # as under Lightning's own launcher, which sets no RANK
+        del os.environ["RANK"]
+    report: dict[str, object] = {"sums": [all_reduced(rank)]}
+    engine = start("vllm", Path(folder))
+    model = perturb(AutoModelForCausalLM.from_pretrained(folder).eval(), seed=1)
+    engine.load_weights(model.named_parameters(), 1)
+    report["sums"].append(all_reduced(rank))  # type: ignore[attr-defined]
+    prompts = [AutoTokenizer.from_pretrained(folder).encode("What is 12 + 30?")]
+    sampling = Sampling(n=4, max_tokens=20)
+    own = engine.generate(prompts, sampling, seed=100 + rank)
+    common = engine.generate(prompts, sampling, seed=5)
+    report["own"] = [c.ids for c in own[0]]
+    report["common"] = [c.ids for c in common[0]]
+    report["gap"] = differences(model, prompts, own).max().item()
+    report["sums"].append(all_reduced(rank))  # type: ignore[attr-defined]
+    report["rank"] = os.environ.get("RANK")
+    engine.close()
+    report["sums"].append(all_reduced(rank))  # type: ignore[attr-defined]
+    again = start("vllm", Path(folder))
+    report["second"] = [c.ids for c in again.generate(prompts, sampling, seed=5)[0]]
+    again.close()
+    report["sums"].append(all_reduced(rank))  # type: ignore[attr-defined]
+    Path(out, f"{rank}.json").write_text(json.dumps(report))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

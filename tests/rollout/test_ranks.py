@@ -1,0 +1,39 @@
+"""Engines of several ranks beside the trainer's process group (trap 44), in processes started by torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("drop_rank", [False, True], ids=["torchrun", "no-RANK"])
+def test_two_ranks(tmp_path: Path, folders: dict[str, Path], drop_rank: bool) -> None:
+    """Each rank samples by its own seed (trap 30), and the trainer's group outlives engines and their end."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1] / "src")]),
+        "OMP_NUM_THREADS": "1",
+        "DROP_RANK": "1" if drop_rank else "",
+    }
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(HERE / "rank_worker.py"), str(folders["tied"]), str(tmp_path)],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    zero, one = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert zero["own"] != one["own"]
+    assert zero["common"] == one["common"]
+    assert zero["second"] == one["second"]
+    assert [report["rank"] for report in (zero, one)] == ([None, None] if drop_rank else ["0", "1"])
+    for report in (zero, one):
+        assert report["sums"] == [3.0] * 5
+        assert report["gap"] < 1e-5

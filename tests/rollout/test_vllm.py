@@ -1,0 +1,359 @@
+"""What is particular to the vLLM engine: its request, its reload, its sleep, its start errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rollout_support import CONTEXT, Served, differences, start
+
+from r1zero.errors import SyncError, UserError
+from r1zero.rollout import vllm_engine
+from r1zero.rollout.engine import Sampling
+from r1zero.rollout.vllm_engine import VLLMEngine, finish_reason, refresh_tied_head, sampling_params
+from tiny_models import make_tiny, perturb
+
+pytestmark = pytest.mark.vllm
+SAMPLE = Sampling(n=4, max_tokens=40, stop_ids=(0,))
+
+
+@pytest.fixture(scope="module")
+def tied(folders: dict[str, Path]) -> Iterator[Served]:
+    one = Served("vllm", folders["tied"])
+    yield one
+    one.engine.close()
+
+
+def test_every_sampling_field_is_ours() -> None:
+    """Trap 21: each field of vLLM's SamplingParams has the value that follows from ours, or vLLM's neutral one."""
+    from vllm import SamplingParams
+
+    ours = Sampling(
+        n=3, max_tokens=9, temperature=0.7, top_p=0.9, top_k=5, stop=("x",), keep_stop=True, stop_ids=(7, 8)
+    )
+    built = sampling_params(ours)
+    given = {
+        "n": 3,
+        "max_tokens": 9,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 5,
+        "stop": ["x"],
+        "stop_token_ids": [7, 8],
+        "include_stop_str_in_output": True,
+        "ignore_eos": True,
+        "logprobs": 0,
+        "flat_logprobs": True,
+        "detokenize": True,
+        "spaces_between_special_tokens": False,
+        "output_text_buffer_length": 0,
+        "_all_stop_token_ids": {7, 8},
+    }
+    neutral = SamplingParams()
+    for field in SamplingParams.__struct_fields__:
+        expected = given.get(field, getattr(neutral, field))
+        assert getattr(built, field) == expected, field
+    for field, value in {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "seed": None}.items():
+        assert getattr(built, field) == value
+    assert sampling_params(Sampling(top_k=-1)).top_k == 0
+    assert sampling_params(Sampling(logprobs=False)).logprobs is None
+    assert sampling_params(Sampling()).detokenize is False
+
+
+def test_generation_config_of_the_model_changes_nothing(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """Trap 21: penalties, top-k and extra EOS ids in the folder reach neither the draws nor the end of a response."""
+    folder = tmp_path / "tuned"
+    shutil.copytree(folders["tied"], folder)
+    (folder / "generation_config.json").write_text(
+        json.dumps(
+            {"repetition_penalty": 1.5, "top_k": 2, "top_p": 0.3, "temperature": 0.1, "eos_token_id": [0, 5, 6, 7]}
+        )
+    )
+    one = Served("vllm", folder)
+    try:
+        prompts = one.prompts(["What is 12 + 30?"])
+        groups = one.engine.generate(prompts, Sampling(n=32, max_tokens=60), seed=1)
+        assert differences(one.learner, prompts, groups).max() < 1e-5
+        assert all(len(c.ids) == 60 for c in groups[0])
+        assert {0, 5, 6, 7} & {i for c in groups[0] for i in c.ids[:-1]}
+    finally:
+        one.engine.close()
+
+
+def test_uncured_reload_leaves_the_old_tied_head(tied: Served, texts: list[str]) -> None:
+    """Trap 40, proof of the fault: vLLM's own reload alone serves the first weights' head on a CPU, silently.
+
+    When this test fails because the difference is small, vLLM refreshes tied heads by itself and the cure
+    (``refresh_tied_head``) can go.
+    """
+    model = perturb(tied.fresh(), seed=1, scale=0.2)
+    llm = tied.engine._llm
+    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(model.named_parameters())})
+    llm.reset_prefix_cache()
+    prompts = tied.prompts(texts)
+    uncured = differences(model, prompts, tied.engine.generate(prompts, SAMPLE, seed=1))
+    assert uncured.mean() > 0.1
+    llm.apply_model(refresh_tied_head)
+    cured = differences(model, prompts, tied.engine.generate(prompts, SAMPLE, seed=1))
+    assert cured.max() < 5e-5
+
+
+def test_stale_prefix_cache_is_seen_and_dropped(tied: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap 37: with the cache kept over a sync the prompt's keys are the old weights'; with the drop they are not."""
+    prompts = [tied.tokenizer.encode("Question: Tom has 3 apples and buys 14 more. " * 4)]
+    assert len(prompts[0]) > 2 * vllm_engine.CPU_BLOCK
+    tied.engine.load_weights(tied.fresh().named_parameters(), 1)
+    tied.engine.generate(prompts, SAMPLE, seed=1)
+    model = perturb(tied.fresh(), seed=2, scale=0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(VLLMEngine, "_drop_prefix_cache", lambda self: None)
+        tied.engine.load_weights(model.named_parameters(), 2)
+        stale = differences(model, prompts, tied.engine.generate(prompts, SAMPLE, seed=1))
+    fresh = differences(model, prompts, tied.engine.generate(prompts, SAMPLE, seed=1))
+    assert stale.mean() > 0.01
+    assert fresh.max() < 5e-5
+
+
+def test_prompt_is_prefilled_once_a_group(tied: Served) -> None:
+    """All responses to a prompt are one request: the whole blocks of the prompt are computed for the first alone."""
+    prompt = tied.tokenizer.encode("Question: Tom has 3 apples and buys 14 more. " * 4)
+    tied.engine._drop_prefix_cache()
+    params = sampling_params(Sampling(n=4, max_tokens=2))
+    (output,) = tied.engine._llm.generate([{"prompt_token_ids": prompt}], params, use_tqdm=False)
+    blocks = (len(prompt) - 1) // vllm_engine.CPU_BLOCK
+    assert output.num_cached_tokens == blocks * vllm_engine.CPU_BLOCK
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("is_tied", [True, False], ids=["tied", "untied"])
+def test_synced_equals_freshly_started(tmp_path: Path, texts: list[str], dtype: str, is_tied: bool) -> None:
+    """Trap 40: after several syncs an engine samples what one started from the last weights samples."""
+    folder = make_tiny(tmp_path / "first", tied=is_tied, seed=3)
+    synced = Served("vllm", folder, dtype)
+    prompts = synced.prompts(texts)
+    model = synced.fresh()
+    for version in range(3):
+        perturb(model, seed=version)
+        synced.engine.load_weights(model.named_parameters(), version)
+    first = synced.engine.generate(prompts, SAMPLE, seed=1)
+    synced.engine.close()
+    model.save_pretrained(tmp_path / "last")
+    synced.tokenizer.save_pretrained(tmp_path / "last")
+    restarted = start("vllm", tmp_path / "last", dtype)
+    second = restarted.generate(prompts, SAMPLE, seed=1)
+    restarted.close()
+    assert first == second
+    gap = differences(model, prompts, first)
+    if dtype == "float32":
+        assert gap.max() < 1e-5
+    else:
+        # Trap 22: bfloat16 keeps 8 bits; the gap to the fp32 learner is noise of that size and no more.
+        assert 1e-4 < gap.mean() < 0.05
+
+
+def test_used_engine_draws_like_a_new_one(folders: dict[str, Path], tied: Served) -> None:
+    """Semantics 14: what an engine did before leaves no trace in its draws, so a resumed run goes on alike.
+
+    More prompts than fit one scheduler step, of different lengths, some of them seen before.
+    """
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(40, 180, (48,), generator=generator).tolist()
+    prompts = [torch.randint(4, 300, (length,), generator=generator).tolist() for length in lengths]
+    sampling = Sampling(n=4, max_tokens=30, stop_ids=(0, 5, 6, 7), stop=("a",))
+    model = perturb(tied.fresh(), seed=1)
+    tied.engine.load_weights(tied.fresh().named_parameters(), 1)
+    tied.engine.generate(prompts[:7], SAMPLE, seed=5)
+    tied.engine.load_weights(model.named_parameters(), 2)
+    tied.engine.generate(prompts[3:9], SAMPLE, seed=6)
+    used = tied.engine.generate(prompts, sampling, seed=9)
+    second = start("vllm", folders["tied"])
+    try:
+        second.load_weights(model.named_parameters(), 2)
+        assert second.generate(prompts, sampling, seed=9) == used
+    finally:
+        second.close()
+    assert tied.engine.generate(prompts, sampling, seed=9) == used, "closing one engine leaves the other alone"
+
+
+def test_thread_count_can_still_be_set(tied: Served) -> None:
+    """The CPU worker replaces ``torch.set_num_threads`` by a function that does nothing; the engine puts it back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    assert torch.get_num_threads() == before + 1
+    torch.set_num_threads(before)
+
+
+def test_interrupted_generate_leaves_nothing_running(tied: Served, texts: list[str]) -> None:
+    prompts = tied.prompts(texts)
+    before = tied.engine.generate(prompts, SAMPLE, seed=1)
+    step, calls = tied.engine._llm.llm_engine.step, []
+
+    def interrupted() -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return step()
+
+    tied.engine._llm.llm_engine.step = interrupted
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tied.engine.generate(prompts, SAMPLE, seed=1)
+    finally:
+        del tied.engine._llm.llm_engine.step
+    assert not tied.engine._llm.llm_engine.has_unfinished_requests()
+    assert tied.engine.generate(prompts, SAMPLE, seed=1) == before
+
+
+def test_aborted_response_is_an_error() -> None:
+    """Trap 16: only "stop" and "length" are ends of a response."""
+    assert finish_reason(SimpleNamespace(finish_reason="stop")) == "stop"
+    for reason in ("abort", "error", None):
+        with pytest.raises(RuntimeError, match="finish_reason"):
+            finish_reason(SimpleNamespace(finish_reason=reason))
+
+
+class FakeLLM:
+    """Records the order of calls as on a GPU."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def sleep(self, level: int) -> None:
+        self.calls.append(f"sleep {level}")
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.calls.append(f"wake {','.join(tags)}")
+
+    def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> None:
+        self.calls.append(method)
+        list(kwargs["weights_iterator"])
+        self.calls.append("last weight")
+
+    def apply_model(self, function: Any) -> None:
+        self.calls.append(function.__name__)
+
+    def reset_prefix_cache(self) -> bool:
+        self.calls.append("reset")
+        return True
+
+
+def sleeper() -> tuple[VLLMEngine, FakeLLM]:
+    engine = object.__new__(VLLMEngine)
+    fake = FakeLLM()
+    engine.__dict__.update(
+        version=None, _llm=fake, _can_sleep=True, _awake={"weights", "kv_cache"}, _fault=None,
+        _expected={"w": (2,)}, _dtype=torch.float32,
+    )  # fmt: skip
+    return engine, fake
+
+
+def test_order_of_sleep_sync_and_wake() -> None:
+    """Traps 37, 38, 39: level 1; weights wake, then all tensors, then the cache wakes, then it is dropped."""
+    engine, fake = sleeper()
+    engine.sleep()
+    engine.sleep()
+    engine.wake()
+    engine.load_weights([("w", torch.ones(2))], 1)
+    assert fake.calls == [
+        "sleep 1", "wake weights", "reload_weights", "last weight", "refresh_tied_head", "wake kv_cache", "reset",
+    ]  # fmt: skip
+    assert engine.version == 1
+
+
+def test_failed_sync_serves_no_version() -> None:
+    """Trap 43: the version is stamped after success only."""
+    engine, fake = sleeper()
+    engine.load_weights([("w", torch.ones(2))], 1)
+    with pytest.raises(SyncError, match="shape"):
+        engine.load_weights([("w", torch.ones(3))], 2)
+    assert engine.version is None
+    with pytest.raises(SyncError, match="version 2"):
+        engine.generate([[1]], Sampling(max_tokens=1), seed=0)
+    assert "refresh_tied_head" in fake.calls
+
+
+def test_closed_engine(folders: dict[str, Path]) -> None:
+    engine = start("vllm", folders["tied"])
+    engine.close()
+    engine.close()
+    engine.sleep()
+    engine.wake()
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.generate([[5]], Sampling(max_tokens=1), seed=0)
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.load_weights([], 1)
+
+
+class TestStartErrors:
+    """Each is one line that names the setting, and the next engine starts as if nothing had been."""
+
+    def build(self, folder: Path, **settings: Any) -> str:
+        with pytest.raises(UserError) as caught:
+            VLLMEngine(str(folder), **{"dtype": "float32", "context": CONTEXT, "kv_cache_gib": 0.05, **settings})
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def test_cache_too_small(self, folders: dict[str, Path]) -> None:
+        message = self.build(folders["tied"], kv_cache_gib=1e-4)
+        assert "rollout.kv_cache_gib=0.0001" in message
+        assert str(CONTEXT) in message
+
+    def test_cache_too_large(self, folders: dict[str, Path]) -> None:
+        assert "rollout.kv_cache_gib=100000" in self.build(folders["tied"], kv_cache_gib=100000)
+
+    def test_context_too_long(self, folders: dict[str, Path]) -> None:
+        assert "model.context=100000" in self.build(folders["tied"], context=100000)
+
+    def test_no_weights(self, tmp_path: Path, folders: dict[str, Path]) -> None:
+        shutil.copytree(folders["tied"], tmp_path / "bare")
+        for file in (tmp_path / "bare").glob("*.safetensors"):
+            file.unlink()
+        assert "no weights" in self.build(tmp_path / "bare")
+
+    def test_no_model(self, tmp_path: Path) -> None:
+        assert "model.path=" in self.build(tmp_path)
+
+    def test_unknown_dtype(self, folders: dict[str, Path]) -> None:
+        assert "rollout.dtype=int3" in self.build(folders["tied"], dtype="int3")
+
+    def test_not_installed(self, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        class Absent:
+            def find_spec(self, name: str, *rest: Any) -> None:
+                if name.split(".")[0] == "vllm":
+                    raise ModuleNotFoundError(f"No module named '{name}'", name="vllm")
+
+        for name in [name for name in sys.modules if name.split(".")[0] == "vllm"]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+        message = self.build(folders["tied"])
+        assert ".[cpu]" in message
+        assert ".[gpu]" in message
+        assert "rollout=hf" in message
+
+    def test_several_ranks_without_process_group(
+        self, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Trap 44: vLLM would initialise torch.distributed for one rank, and Lightning could not any more."""
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(RuntimeError, match="is initialised"):
+            VLLMEngine(str(folders["tied"]), dtype="float32", context=CONTEXT)
+
+
+def test_console_stays_clean(folders: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    """No progress bar, no log line of vLLM; one line of the C++ memory binding is not ours to silence."""
+    engine = start("vllm", folders["tied"])
+    engine.generate([[5, 6, 7]], Sampling(n=2, max_tokens=4), seed=0)
+    engine.close()
+    out, err = capfd.readouterr()
+    lines = [line for line in (out + err).splitlines() if line.strip() and "NUMA binding" not in line]
+    assert lines == []
+    assert logging.getLogger("vllm").level >= logging.ERROR
