@@ -61,14 +61,8 @@ def rewrites(gold: str) -> dict[str, str]:
             out["decimal"] = _decimal(number.value)
             out["unreduced"] = f"\\frac{{{3 * number.value.numerator}}}{{{3 * number.value.denominator}}}"
     got = shape(text)
-    if (
-        got is not None
-        and got.kind == "list"
-        and "," in text
-        and "=" not in text
-        and "\\ldots" not in text
-        and number is None
-    ):
+    plain = "=" not in text and "\\ldots" not in text
+    if got is not None and got.kind == "list" and "," in text and plain and number is None:
         out["reversed list"] = ", ".join(reversed(got.members))
         out["list in braces"] = "\\{" + ",".join(got.members) + "\\}"
     terms = re.fullmatch(r"(\d+)\s*([-+])\s*(\d*\\sqrt\{\d+\})", gold)
@@ -178,18 +172,15 @@ def main() -> None:
     verdicts = [plain(f"so the answer is $\\boxed{{{answer}}}$.", gold) for answer, gold, _, _ in sample]
     theirs = len(sample) / (time.perf_counter() - begin)
     print(f"pairs {len(items)} from {len(golds)} gold answers, half right")
-    print(
-        f"r1zero {ours:.0f} a second with {options.workers} workers; plain math-verify {theirs:.0f} a second, one process"
-    )
+    print(f"r1zero {ours:.0f} a second with {options.workers} workers; math-verify {theirs:.0f} a second, 1 process")
     print(f"ratio {ours / theirs:.1f}")
     print(f"decided without math-verify {figures['fast_path_frac']:.2%}; p99 {1000 * figures['seconds_p99']:.1f} ms")
     wrong = [(pair, outcome) for pair, outcome in zip(made, outcomes, strict=True) if outcome.right != pair[2]]
     errors = sum(verdict != expected for verdict, (_, _, expected, _) in zip(verdicts, sample, strict=True))
     print(f"disagreements: r1zero {len(wrong)} of {len(made)}, plain math-verify {errors} of {len(sample)}")
     for (answer, gold, expected, name), outcome in wrong:
-        print(
-            f"  expected {'right' if expected else 'wrong'} ({name}): {answer!r} for {gold!r}: {outcome.status.value}, {outcome.rule}"
-        )
+        wanted = "right" if expected else "wrong"
+        print(f"  {name}: {answer!r} for {gold!r} is {wanted}, graded {outcome.status.value} by {outcome.rule}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""The grading cases drawn from public bug threads: every one is a test with its id (traps 45-48)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1zero.config import RewardConfig
+from r1zero.reward.gold import prepare_gold
+from r1zero.reward.grader import GradeItem, Grader
+
+SHARED = Path(os.environ.get("R1ZERO_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+DEV = SHARED / "data" / "grading" / "dev.jsonl"
+TIMEOUT = 3.0
+
+
+def load() -> list[dict[str, Any]]:
+    if not DEV.is_file():
+        return []
+    return [json.loads(line) for line in DEV.read_text(encoding="utf-8").splitlines()]
+
+
+CASES = load()
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with Grader(RewardConfig(name="test", timeout=TIMEOUT, workers=2)) as grader:
+        grader.start()
+        yield grader
+
+
+def item(case: dict[str, Any]) -> GradeItem:
+    gold = math.nan if case["gold"] == "__FLOAT_NAN__" else case["gold"]
+    extractor = "answer_tag" if case["template"] == "r1" else "boxed"
+    return GradeItem(case["response"], prepare_gold(gold), extractor=extractor)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in CASES])
+def test_case(case, grader):
+    """Right verdict, no crash, no hang."""
+    begin = time.perf_counter()
+    outcome = grader.submit(item(case)).result(timeout=60)
+    assert outcome.right is case["verdict"], f"{case['why']}; extracted {outcome.extracted!r}, {outcome}"
+    assert outcome.reward == float(case["verdict"])
+    assert not outcome.failed, outcome.detail
+    assert time.perf_counter() - begin < TIMEOUT + 15.0  # the start of the workers included
+
+
+def test_all_kinds_are_there(shared):
+    """The cases were really loaded: 268 of 29 kinds, and a grader that says always yes or no would fail."""
+    assert len(CASES) == 268
+    assert len({case["kind"] for case in CASES}) == 29
+    assert {case["verdict"] for case in CASES} == {True, False}
+
+
+def test_no_injected_code_ran(shared, grader, tmp_path, monkeypatch):
+    """A payload that touches a file leaves no file, whatever its shape (no eval of model text)."""
+    canary = tmp_path / "canary"
+    payloads = [
+        f"__import__('os').system('touch {canary}')",
+        f"open('{canary}','w')",
+        f"[x for x in ().__class__.__base__.__subclasses__()]+[__import__('os').system('touch {canary}')]",
+        f"\\input{{|touch {canary}}}",
+        f"exec(open('{canary}','w').write('x'))",
+        f"Integer(1).__class__.__init__.__globals__['__builtins__']['open']('{canary}','w')",
+    ]
+    golds = [("5",), ("\\frac{1}{2}",), ("\\begin{pmatrix}1\\end{pmatrix}",), ("x+1",)]
+    outcomes = grader.grade_batch(
+        [GradeItem(f"\\boxed{{{payload}}}", gold) for payload in payloads for gold in golds]
+        + [GradeItem(f"</think> <answer>{payload}</answer>", ("5",), extractor="answer_tag") for payload in payloads]
+    )
+    assert not any(outcome.right for outcome in outcomes)
+    assert not canary.exists()
