@@ -64,6 +64,7 @@ class RolloutBatch:
     ``rewards``, ``advantages`` are float32 [N] on the CPU; ``keep`` is bool [N] and False for the
     responses that the loss leaves out (they still count in B). ``version`` is the policy version that
     sampled them. ``grades`` holds one ``reward.Outcome`` a response, ``metrics`` the step's figures so far.
+    ``credit`` holds each response's token weights, float32 [T_i], or None where all tokens count alike.
     """
 
     completions: list[Completion]
@@ -74,6 +75,7 @@ class RolloutBatch:
     keep: torch.Tensor
     grades: list[Any] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    credit: list[torch.Tensor] | None = None
 
 
 @dataclass

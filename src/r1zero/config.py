@@ -86,6 +86,10 @@ class AlgoConfig:
     """token: weight each token's loss by min(exp(logp_old - logp_sampler), correction_cap)."""
     correction_cap: float = 2.0
     """Largest weight that the sampler correction gives."""
+    credit: str = "uniform"
+    """How an advantage is shared out over tokens: uniform, length_aware, answer_span, or an import path."""
+    credit_params: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the credit rule."""
 
 
 @dataclass
@@ -162,6 +166,10 @@ class DataConfig:
     """Longer prompts are dropped and counted."""
     bad_gold: BadGold = BadGold.error
     """A gold answer that can't be graded: stop and name the row, or drop it and count it."""
+    sampler: str = "uniform"
+    """Which questions are trained on: uniform, drop_solved_and_hopeless, curriculum, or an import path."""
+    sampler_params: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the sampling rule."""
 
 
 @dataclass

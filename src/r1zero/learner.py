@@ -118,6 +118,8 @@ class Learner:
         else:
             logp_old = _to_matrix([old[i] for i in rows], new)
         advantages = rollout.advantages[list(rows)].to(new.device)[:, None]
+        if rollout.credit is not None:
+            advantages = advantages * _to_matrix([rollout.credit[i] for i in rows], new)
         token_loss, ratio, clipped = clipped_surrogate(
             new, logp_old, advantages, clip_low=algo.clip_low, clip_high=algo.clip_high
         )

@@ -14,7 +14,9 @@ from r1zero.config import DataConfig
 from r1zero.data.loader import Order, PromptLoader, shuffled
 from r1zero.data.overlap import Overlap, overlap
 from r1zero.data.prompts import GoldCheck, build_prompts, load_questions
+from r1zero.data.samplers import SAMPLERS, Rule, SampledLoader, uniform
 from r1zero.errors import UserError
+from r1zero.plugins import find_function
 from r1zero.templates import Template
 
 log = logging.getLogger("r1zero")
@@ -71,6 +73,7 @@ class PromptDataModule(pl.LightningDataModule):
         self._eval_prompt_limit = eval_prompt_limit
         self._order = order
         self._check_golds = check_golds
+        self._rule: Rule | None = None
         self._ready = False
         self.prompts: list[Prompt] = []
         self.benchmarks: dict[str, list[Prompt]] = {}
@@ -86,7 +89,9 @@ class PromptDataModule(pl.LightningDataModule):
         if self._ready:
             return
         if self._data is not None:
-            self.prompts = self._prompts("train", self._data)
+            data = self._data
+            self._rule = find_function(data.sampler, SAMPLERS, "data.sampler", data.sampler_params)
+            self.prompts = self._prompts("train", data)
             if self._steps and len(self.prompts) < self._questions_per_step:
                 raise UserError(
                     f"rollout.questions={self._questions_per_step} is more than the {len(self.prompts)} usable "
@@ -110,9 +115,11 @@ class PromptDataModule(pl.LightningDataModule):
             progress = trainer.fit_loop.epoch_loop.batch_progress
             if progress.current.ready < self._steps:
                 progress.is_last_batch = False
-        return PromptLoader(
-            self.prompts, self._questions_per_step, self._steps, self._seed, rank, world_size, self._order
-        )
+        common = (self.prompts, self._questions_per_step, self._steps, self._seed, rank, world_size, self._order)
+        if self._rule is None or self._rule is uniform:
+            return PromptLoader(*common)
+        assert self._data is not None
+        return SampledLoader(*common, rule=self._rule, params=self._data.sampler_params)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Prompts are lists of token ids; nothing of them goes to a device."""
