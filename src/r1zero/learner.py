@@ -51,7 +51,7 @@ class Learner:
         self.temperature, self.constant, self.max_tokens = temperature, constant, max_tokens
 
     def has_gradient(self, rollout: RolloutBatch, index: int) -> bool:
-        """Whether a response can move the policy. One that can't is not computed and still counts in B (semantics 10)."""
+        """Whether a response can move the policy; one that can't is not computed, and counts in B (semantics 10)."""
         if not rollout.keep[index]:
             return False
         return bool(rollout.advantages[index] != 0) or bool(self.algo.kl_coef) or bool(self.algo.entropy_coef)
@@ -124,7 +124,7 @@ class Learner:
             new, logp_old, advantages, clip_low=algo.clip_low, clip_high=algo.clip_high
         )
         if algo.sampler_correction.value == "token":
-            sampler = _to_matrix([torch.tensor(rollout.completions[i].logprobs) for i in rows], new)
+            sampler = _sampler_logprobs(rollout, rows, new)
             token_loss = token_loss * sampler_weight(logp_old, sampler, algo.correction_cap)
         loss = self._aggregate(token_loss, mask, num_tokens)
         tally.total("loss/policy", loss.item())
@@ -181,10 +181,27 @@ def compare_with_sampler(
     """
     measured = [row for row, i in enumerate(rows) if rollout.completions[i].logprobs is not None]
     if measured:
-        sampler = _to_matrix([torch.tensor(rollout.completions[rows[r]].logprobs) for r in measured], learner[measured])
+        sampler = _sampler_logprobs(rollout, [rows[r] for r in measured], learner[measured])
         difference = (learner[measured] - sampler).abs()
         tally.mean("sync/logprob_diff_mean", difference, mask[measured])
         tally.maximum("sync/logprob_diff_max", difference[mask[measured]])
+
+
+def _sampler_logprobs(rollout: RolloutBatch, rows: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """The sampler's log-probabilities as a matrix [n, T].
+
+    Raises:
+        ValueError: the engine gave none for a response, or another number of them than of tokens.
+    """
+    for i in rows:
+        completion = rollout.completions[i]
+        if completion.logprobs is None or len(completion.logprobs) != len(completion.ids):
+            given = "none" if completion.logprobs is None else len(completion.logprobs)
+            raise ValueError(
+                f"response {i} has {len(completion.ids)} tokens and {given} log-probabilities of the sampler; "
+                "the engine must give one for each token"
+            )
+    return _to_matrix([torch.tensor(rollout.completions[i].logprobs) for i in rows], like)
 
 
 def _to_matrix(rows: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from r1zero.config import AlgoConfig, OptimConfig, RolloutConfig
 from r1zero.errors import SyncError, UserError
 from r1zero.learner import Learner, declare
 from r1zero.policy import Policy
+from r1zero.seeding import derive_seed
 
 log = logging.getLogger("r1zero")
 
@@ -74,6 +75,8 @@ class PolicyGradientModule(pl.LightningModule):
         self.tokens_seen = 0
         """Tokens sampled for training so far, over all ranks."""
         self.skipped_in_a_row = 0
+        self.last_lr = 0.0
+        """Learning rate of the newest optimizer step."""
         self.step_metrics: dict[str, float] = {}
         """Figures of the rollout step that has just ended."""
 
@@ -128,12 +131,14 @@ class PolicyGradientModule(pl.LightningModule):
             )
         # One autocast context spans this whole method. Its cache would serve bfloat16 copies of weights
         # that an optimizer step has changed since, and copies made under no_grad that carry no gradient.
-        torch.set_autocast_cache_enabled(False)
+        # On leaving, that context puts the switch back to where it was.
+        if torch.is_autocast_enabled(self.device.type):
+            torch.set_autocast_cache_enabled(False)
         started = time.perf_counter()
         tally = Tally()
         declare(tally)
         num_responses = self.trainer.world_size * len(rollout.completions)
-        shuffle_seed = self.seed * 1_000_003 + batch.step
+        shuffle_seed = derive_seed(self.seed, "minibatches", batch.step)
         steps = list(minibatches(num_responses, self.algo.minibatch_size, self.algo.inner_epochs, shuffle_seed))
         old = None
         if len(steps) > 1:
@@ -150,7 +155,7 @@ class PolicyGradientModule(pl.LightningModule):
         seconds = time.perf_counter() - started
         metrics["time/learn"] = seconds
         metrics["throughput/learn_tokens_per_s"] = metrics.pop("tokens/learned") / seconds
-        metrics["optim/lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        metrics["optim/lr"] = self.last_lr
         self.step_metrics = metrics
 
     def _optimizer_step(
@@ -163,7 +168,8 @@ class PolicyGradientModule(pl.LightningModule):
         active = [i for i in mine if self.learner.has_gradient(rollout, i)]
         # A rank where no response moves the policy computes one all the same, weighted by 0: it must take
         # part in the collectives of the backward pass, and the check against the sampler needs a token.
-        filler = next(iter(old)) if old is not None else (mine or [0])[0]
+        # The shortest will do.
+        filler = min(old if old is not None else mine, key=lambda i: len(rollout.completions[i].ids))
         weight = float(self.trainer.world_size) if active else 0.0
         figures = tally if active or old is None else Tally()
         num_tokens = self._num_tokens(batch, mine)
@@ -184,6 +190,7 @@ class PolicyGradientModule(pl.LightningModule):
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         norm: Any = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm or math.inf)
         norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        self.last_lr = optimizer.param_groups[0]["lr"]
         if math.isfinite(norm):
             tally.maximum("policy/grad_norm", norm)
             optimizer.step()
@@ -204,7 +211,8 @@ class PolicyGradientModule(pl.LightningModule):
     def _check_sync(self, tally: Tally) -> None:
         """Stop before an update is made from responses that other weights sampled (traps 37-43)."""
         difference = tally.current_mean("sync/logprob_diff_mean", self._reduce)
-        if difference > self.sync_tolerance:
+        # Written so that a NaN stops too.
+        if difference is not None and not difference <= self.sync_tolerance:
             raise SyncError(
                 f"sampler and learner differ by {difference:.3g} nats a token on average at policy version "
                 f"{self.policy_version} (limit {self.sync_tolerance:g}): the engine does not serve the learner's "

@@ -21,7 +21,12 @@ def minibatches(num_responses: int, minibatch_size: int, inner_epochs: int, seed
 
     Yields:
         int64 [B] global response indices.
+
+    Raises:
+        ValueError: B does not divide the number of responses; a smaller last step would be weighted wrongly.
     """
+    if minibatch_size < 1 or num_responses % minibatch_size:
+        raise ValueError(f"minibatch_size={minibatch_size} does not divide {num_responses} responses")
     generator = torch.Generator().manual_seed(seed)
     for _ in range(inner_epochs):
         order = torch.randperm(num_responses, generator=generator)

@@ -16,7 +16,8 @@ class Tally:
     """Collects means, sums and maxima, then reduces them over ranks in two collectives.
 
     A mean over responses stays a mean over responses when ranks hold different numbers of them.
-    Every rank must add the same names, in any order; a name with nothing counted gives NaN.
+    Every rank must add the same names, in any order; a name with nothing counted gives NaN. A value that
+    is NaN shows: as NaN in means and sums, as infinity in maxima, which no comparison may lose.
     """
 
     def __init__(self) -> None:
@@ -39,14 +40,14 @@ class Tally:
             value = values.detach().max().item() if values.numel() else -math.inf
         else:
             value = float(values)
-        self._maxima[name] = max(self._maxima.get(name, -math.inf), value)
+        self._maxima[name] = max(self._maxima.get(name, -math.inf), math.inf if math.isnan(value) else value)
 
-    def current_mean(self, name: str, reduce_fn: ReduceFn | None = None) -> float:
-        """The mean ``name`` so far, over all ranks; NaN where nothing was counted."""
+    def current_mean(self, name: str, reduce_fn: ReduceFn | None = None) -> float | None:
+        """The mean ``name`` so far, over all ranks; None where nothing was counted, NaN where a NaN was."""
         values = self._sums[name].clone()
         if reduce_fn is not None:
             values = reduce_fn(values, "sum")
-        return float(values[0] / values[1]) if values[1] > 0 else math.nan
+        return float(values[0] / values[1]) if values[1] > 0 else None
 
     def reduce(self, reduce_fn: ReduceFn | None = None) -> dict[str, float]:
         """The figures over all ranks: {name: value}."""
@@ -65,7 +66,12 @@ class Tally:
 
 
 def rollout_summary(
-    tally: Tally, rewards: torch.Tensor, lengths: torch.Tensor, truncated: torch.Tensor, advantages: torch.Tensor, group_size: int
+    tally: Tally,
+    rewards: torch.Tensor,
+    lengths: torch.Tensor,
+    truncated: torch.Tensor,
+    advantages: torch.Tensor,
+    group_size: int,
 ) -> None:
     """Add the figures of one rollout step to a tally.
 

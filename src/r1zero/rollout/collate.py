@@ -55,7 +55,12 @@ def collate(
         completions: their n responses, each with at least one token.
         packed: one row for all sequences instead of padded rows.
         pad_id: any valid token id; what stands there is never looked at.
+
+    Raises:
+        ValueError: a prompt or a response without a token: nothing would predict its neighbour.
     """
+    if not all(p.ids for p in prompts) or not all(c.ids for c in completions):
+        raise ValueError("a prompt and a response need at least one token each")
     sequences = [p.ids + c.ids for p, c in zip(prompts, completions, strict=True)]
     lengths = [len(c.ids) for c in completions]
     rows, width = len(sequences), max(map(len, sequences))
