@@ -121,7 +121,17 @@ def sync_tolerance(cfg: TrainConfig) -> float:
 
 def template_of(cfg: TrainConfig) -> Template:
     """The template as an object."""
-    return Template(**{k: tuple(v) if isinstance(v, list) else v for k, v in vars(cfg.template).items()})
+    t = cfg.template
+    return Template(
+        name=t.name,
+        text=t.text,
+        stop=tuple(t.stop),
+        keep_stop=t.keep_stop,
+        stop_tokens=tuple(t.stop_tokens),
+        extractor=t.extractor,
+        chat=t.chat,
+        system=t.system,
+    )
 
 
 def close_loggers(loggers: list[Any]) -> None:
@@ -129,4 +139,4 @@ def close_loggers(loggers: list[Any]) -> None:
     if any(isinstance(logger, pl.loggers.WandbLogger) for logger in loggers):
         import wandb
 
-        wandb.finish(quiet=True)
+        wandb.finish()

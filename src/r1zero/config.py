@@ -102,7 +102,7 @@ class ModelConfig:
     revision: str | None = None
     """Branch, tag or commit of the hub repository."""
     context: int | None = None
-    """Longest prompt + response that the model was made for, in tokens; null: read from a local folder's config.json."""
+    """Longest prompt + response in tokens; null: read from the config.json of a local folder."""
     params: float = 0.0
     """Parameters in billions; used to say early that a machine is too small."""
     dtype: str = "bfloat16"

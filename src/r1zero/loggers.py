@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,11 @@ def wandb_logger(save_dir: str, project: str, **settings: Any) -> WandbLogger:
         project: W&B project.
         **settings: further arguments of WandbLogger, such as name, group, tags, offline, entity.
     """
-    import wandb
-
     folder = Path(save_dir)
     folder.mkdir(parents=True, exist_ok=True)
     id_file = folder / "wandb_id"
     if not id_file.is_file():
-        id_file.write_text(wandb.util.generate_id())
+        id_file.write_text(secrets.token_hex(4))
     logger = WandbLogger(save_dir=save_dir, project=project, id=id_file.read_text().strip(), resume="allow", **settings)
     experiment = logger.experiment
     if hasattr(experiment, "define_metric"):

@@ -12,13 +12,13 @@ EXTRACTORS = ("boxed", "answer_tag")
 
 @dataclass(frozen=True)
 class Template:
-    """One YAML of ``conf/template``.
+    r"""One YAML of ``conf/template``.
 
     ``text`` holds ``{question}`` once. With ``chat`` the text becomes the user message of the
     tokenizer's own chat template, ``system`` its system message. ``stop`` strings end a response and
     stay in it when ``keep_stop``; ``stop_tokens`` are special tokens that end it besides the model's
     own EOS ids (those the vocabulary lacks are ignored). ``extractor`` names how the final answer is
-    found: the last balanced ``\\boxed{}`` or the last ``<answer>`` block.
+    found: the last balanced ``\boxed{}`` or the last ``<answer>`` block.
     """
 
     name: str
