@@ -136,6 +136,14 @@ def test_one_bos_where_the_tokenizer_adds_it_and_none_otherwise(name):
         assert text == template.render(QUESTION)
 
 
+def test_a_bos_token_that_the_tokenizer_does_not_add_is_not_added():
+    """Trap 25, the other way: some tokenizers name a BOS, such as a chat marker, and never put it in front."""
+    tokenizer = copy.copy(tiny_tokenizer())
+    tokenizer.bos_token = "<|im_start|>"
+    assert not adds_bos(tokenizer)
+    assert load("r1").encode(QUESTION, tokenizer)[1] == tiny_tokenizer().encode(R1.replace("{question}", QUESTION))
+
+
 def test_a_bos_written_by_the_chat_template_is_not_doubled():
     """Trap 25, as Llama's own chat template does it."""
     tokenizer = tiny_tokenizer(vocab=321, bos=True)
