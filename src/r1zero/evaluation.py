@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from r1zero.algo.stats import ReduceFn, Tally
-from r1zero.batch import Completion, Prompt
+from r1zero.batch import Completion, Prompt, Question
 from r1zero.reward.grader import GradeItem
 from r1zero.reward.outcome import Outcome
 from r1zero.rollout.engine import Engine, Sampling
@@ -28,24 +28,32 @@ class Sample:
     grade: Outcome
 
 
+def grade_texts(grader: Grader, items: Sequence[tuple[Question, str, bool]]) -> list[Outcome]:
+    """Grade (question, response text, whether the token limit cut it), in order."""
+    return grader.grade_batch(
+        [
+            GradeItem(response=text, gold=question.gold, truncated=truncated, question=question.text)
+            for question, text, truncated in items
+        ]
+    )
+
+
 def sample_and_grade(
     engine: Engine, grader: Grader, prompts: Sequence[Prompt], sampling: Sampling, seed: int
 ) -> list[Sample]:
     """Sample ``sampling.n`` responses for each prompt and grade them; samples in prompt order."""
     groups = engine.generate([prompt.ids for prompt in prompts], sampling, seed)
     pairs = [(prompt, completion) for prompt, group in zip(prompts, groups, strict=True) for completion in group]
-    grades = grader.grade_batch(
-        [
-            GradeItem(response=c.text, gold=p.question.gold, truncated=c.truncated, question=p.question.text)
-            for p, c in pairs
-        ]
-    )
+    grades = grade_texts(grader, [(p.question, c.text, c.truncated) for p, c in pairs])
     return [Sample(prompt, completion, grade) for (prompt, completion), grade in zip(pairs, grades, strict=True)]
 
 
 def summarize_samples(samples: Sequence[Sample], reduce_fn: ReduceFn | None = None) -> dict[str, float]:
-    """Mean figures of graded samples over all ranks; lengths in tokens, stop tokens included."""
-    right = torch.tensor([s.grade.reward for s in samples]) > 0.5
+    """Mean figures of graded samples over all ranks; lengths in tokens, stop tokens included.
+
+    A response is right where the verifier says so, whatever other rewards are summed besides.
+    """
+    right = torch.tensor([s.grade.right for s in samples], dtype=torch.bool)
     lengths = torch.tensor([float(len(s.completion.ids)) for s in samples])
     tally = Tally()
     tally.mean("accuracy", right.float())

@@ -1,0 +1,104 @@
+"""Schemas of ``conf/evaluate.yaml``; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from r1zero.config import DataConfig, ModelConfig, RewardConfig, RolloutConfig, TemplateConfig
+
+
+@dataclass
+class SamplingConfig:
+    """How responses are drawn."""
+
+    n: int = 1
+    """Responses per question."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = -1
+    max_tokens: int = 3000
+    """Response-length limit in tokens."""
+
+
+@dataclass
+class ServerConfig:
+    """A model behind an OpenAI-compatible server (``model=server``)."""
+
+    url: str | None = None
+    """Base address, such as http://127.0.0.1:8000/v1."""
+    model: str | None = None
+    """Name the server knows the model by; null: the only one it serves."""
+    kind: str = "vllm"
+    """vllm: all sampling fields of vLLM are sent; openai: those of the OpenAI API alone."""
+    key_env: str | None = None
+    """Environment variable that holds the key; null: the server wants none."""
+    concurrency: int = 16
+    """Requests under way at the same time."""
+    timeout: float = 600.0
+    """Seconds that one request may take."""
+    retries: int = 5
+    """Further attempts after a time-out, a lost connection, or an answer 408, 409, 429 or 5xx."""
+    backoff: float = 1.0
+    """Seconds before the first further attempt; doubled before each next one, a minute at most."""
+
+
+@dataclass
+class PaperConfig:
+    """The row of the paper that an experiment repeats."""
+
+    table: int = MISSING
+    row: str = MISSING
+    """Name of the row in that table."""
+    values: dict[str, float] = field(default_factory=dict)
+    """Accuracy in percent by benchmark, and "average"."""
+    needs: str = ""
+    """What the row needs and this checkout does not bring, in one line."""
+
+
+@dataclass
+class EvaluateConfig:
+    """Root of ``conf/evaluate.yaml``."""
+
+    name: str = "evaluate"
+    """Folder under outputs/."""
+    seed: int = 0
+    """Governs the samples and the bootstrap."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    pass_k: list[int] = field(default_factory=list)
+    """Values of k that the printed table shows; results.json has every k from 1 to sampling.n."""
+    limit: int | None = None
+    """Use only the first questions of each benchmark."""
+    chunk: int = 128
+    """Questions that are sampled together and then written; an interrupted evaluation loses at most one chunk."""
+    context: int | None = None
+    """Longest prompt + response of the engine in tokens; null: what the prompts need, model.context at most."""
+    dry: bool = False
+    """Two questions per benchmark, 16 tokens, prompts cut to fit: does everything work at all?"""
+    device: str = "auto"
+    """auto refuses a large model on a machine without a GPU; cpu insists."""
+    bootstrap: int = 2000
+    """Resamples of the questions behind the 95 % intervals."""
+    model: ModelConfig = MISSING
+    template: TemplateConfig = MISSING
+    benchmarks: dict[str, DataConfig] = field(default_factory=dict)
+    reward: RewardConfig = MISSING
+    rollout: RolloutConfig = MISSING
+    server: ServerConfig = field(default_factory=ServerConfig)
+    overlap: DataConfig | None = None
+    """Training set to measure the overlap with (data@overlap=math12k); null: that of the run that made the model."""
+    paper: PaperConfig | None = None
+    resume: str | None = None
+    """Folder of an interrupted evaluation to go on with."""
+    rescore: str | None = None
+    """Folder of a finished evaluation whose responses are graded again, without generating."""
+    paths: dict[str, Any] = field(default_factory=dict)
+
+
+def register() -> None:
+    """Put the schema into Hydra's store, beside those of :func:`r1zero.config.register`."""
+    ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)

@@ -1,0 +1,182 @@
+"""One offline evaluation: draw what is missing, grade, summarise, write and print."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from r1zero.console import console
+from r1zero.errors import UserError
+from r1zero.evaluate.build import Subject, sampling_of, template_of
+from r1zero.evaluate.config import EvaluateConfig
+from r1zero.evaluate.metrics import add_answer_groups
+from r1zero.evaluate.plots import draw_bars
+from r1zero.evaluate.rescore import regrade, stored_results
+from r1zero.evaluate.results import build_results, results_table, write_json
+from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of
+from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, stack_versions
+from r1zero.reward.grader import Grader
+
+log = logging.getLogger("r1zero")
+
+
+def evaluate(config: DictConfig, run_dir: Path) -> int:
+    """Evaluate, go on with an evaluation, or grade one again.
+
+    Returns:
+        exit code 0.
+
+    Raises:
+        UserError: whatever the user can mend; responses that a server did not give are among it.
+    """
+    cfg: EvaluateConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
+    job = _rescore if cfg.rescore else _evaluate
+    with_folder(config, run_dir, lambda: job(cfg, run_dir))
+    return 0
+
+
+def with_folder(config: DictConfig, run_dir: Path, job: Callable[[], None]) -> None:
+    """Hold the run folder while a job works in it; leave log, config and status there."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = lock_folder(run_dir)
+    set_up_logging(run_dir, is_main=True)
+    for name in ("httpx", "openai", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # a line per request, otherwise
+    status = Status(run_dir, True, 0)
+    status.write("running")
+    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    try:
+        job()
+        status.write("finished")
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        status.write("interrupted" if interrupted else "failed", error=one_line(error))
+        logging.getLogger().error("run ended: %s", traceback.format_exc())
+        if interrupted:
+            console.print(f"stopped; go on with resume={run_dir}", soft_wrap=True)
+        raise
+    finally:
+        lock.close()
+
+
+def _evaluate(cfg: EvaluateConfig, run_dir: Path) -> None:
+    started = time.perf_counter()
+    subject = Subject(cfg, cfg.benchmarks)
+    sampling = sampling_of(cfg.sampling, subject.template, subject.stop_ids)
+    store = ResponseStore(run_dir / "responses", cfg.chunk, cfg.seed)
+    draw = describe_draw(subject.describe(), subject.template, sampling, cfg.seed, cfg.chunk, subject.prompts)
+    check_draw(run_dir, draw)
+    overlaps = subject.overlaps()
+    questions = sum(map(len, subject.prompts.values()))
+    console.print(
+        f"[bold]{cfg.model.name}[/bold], template {cfg.template.name}: {questions} questions of "
+        f"{', '.join(cfg.benchmarks)}, {sampling.n} response(s) each; folder {run_dir}",
+        soft_wrap=True,
+    )
+    tables: dict[str, pd.DataFrame] = {}
+    with Grader(cfg.reward, extractor=subject.template.extractor) as grader:
+        sampler = subject.sampler()
+        try:
+            for name, prompts in subject.prompts.items():
+                with progress(name, len(prompts) * sampling.n) as advance:
+                    store.collect(name, prompts, sampler, grader, sampling, advance)
+        finally:
+            sampler.close()
+        for name in subject.prompts:
+            tables[name] = store.read(name)
+            if len(tables[name]):
+                tables[name] = add_answer_groups(tables[name], grader)
+                grader.check_health(outcomes_of(tables[name]))
+    facts: dict[str, Any] = {
+        "name": cfg.name,
+        "model": subject.describe(),
+        "template": cfg.template.name,
+        "sampling": vars(cfg.sampling),
+        "seed": cfg.seed,
+        "dry": cfg.dry,
+        "limit": cfg.limit,
+        "paper": vars(cfg.paper) if cfg.paper else None,
+        "dropped": subject.dropped,
+        "overlap": overlaps,
+        "missing": {name: len(prompts) * sampling.n - len(tables[name]) for name, prompts in subject.prompts.items()},
+        "reward": _plain(cfg.reward),
+        "seconds": time.perf_counter() - started,
+        "versions": stack_versions(),
+    }
+    write_json(run_dir / "failures.json", {"failures": store.failures})
+    finish(run_dir, tables, cfg, facts)
+    raise_if_missing(facts["missing"], store, run_dir)
+
+
+def _rescore(cfg: EvaluateConfig, run_dir: Path) -> None:
+    assert cfg.rescore is not None
+    folder = Path(cfg.rescore)
+    old = stored_results(folder)
+    store = ResponseStore(folder / "responses", cfg.chunk, cfg.seed)
+    tables: dict[str, pd.DataFrame] = {}
+    changed = 0
+    with Grader(cfg.reward, extractor=template_of(cfg.template).extractor) as grader:
+        for name in store.sets():
+            table, count = regrade(store.read(name), grader)
+            grader.check_health(outcomes_of(table))
+            tables[name] = add_answer_groups(table, grader)
+            changed += count
+    tables = {name: tables[name] for name in old["sets"] if name in tables}
+    kept = ("name", "model", "template", "sampling", "seed", "dry", "limit", "paper", "dropped", "overlap", "missing")
+    facts = {key: old.get(key) for key in kept} | {"reward": _plain(cfg.reward), "versions": stack_versions()}
+    facts |= {"rescored": {"folder": str(folder), "changed": changed}}
+    finish(run_dir, tables, cfg, facts)
+    console.print(
+        f"{changed} of {sum(map(len, tables.values()))} verdicts differ from those in {folder}", soft_wrap=True
+    )
+
+
+def finish(run_dir: Path, tables: dict[str, pd.DataFrame], cfg: EvaluateConfig, facts: dict[str, Any]) -> None:
+    """Write results, responses and chart; print the table and where things are."""
+    results = build_results(tables, facts["sampling"]["n"], cfg.bootstrap, cfg.seed, facts)
+    write_json(run_dir / "results.json", results)
+    if not results["sets"]:
+        return
+    pd.concat(tables.values()).to_parquet(run_dir / "responses.parquet", index=False)
+    draw_bars(results, run_dir / "accuracy.png")
+    console.print(results_table(results, cfg.pass_k))
+    for name, found in (facts.get("overlap") or {}).items():
+        console.print(
+            f"  {name}: {found['exact']} questions stand in {found['train']}, {found['near']} are near to one"
+        )
+    for label, file in (("results", "results.json"), ("responses", "responses.parquet"), ("chart", "accuracy.png")):
+        console.print(f"  {label:9s} {run_dir / file}", soft_wrap=True)
+
+
+def raise_if_missing(missing: dict[str, int], store: ResponseStore, run_dir: Path) -> None:
+    """End with an error when responses could not be had: nothing that is missing was counted as wrong."""
+    total = sum(missing.values())
+    if total:
+        reason = store.failures[0]["reason"] if store.failures else "unknown"
+        raise UserError(
+            f"{total} responses could not be had ({reason}); they are left out of all figures and named in "
+            f"{run_dir / 'failures.json'}: ask for them again with resume={run_dir}"
+        )
+
+
+@contextmanager
+def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over the responses of one set; nothing where there is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda count: bar.update(task, advance=count)
+
+
+def _plain(reward: Any) -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.structured(reward), resolve=True)  # type: ignore[return-value]
