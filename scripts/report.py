@@ -1,0 +1,47 @@
+"""Reports from finished runs: `python scripts/report.py tables outputs/`. See --help."""
+
+import argparse
+import sys
+from pathlib import Path
+
+try:
+    from r1zero.errors import UserError
+    from r1zero.report import tables
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def main() -> int:
+    """Parse the command line and write one report."""
+    parser = argparse.ArgumentParser(description="Reports from finished runs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    table = commands.add_parser("tables", help="evaluations beside the paper's Tables 1 and 4")
+    table.add_argument("folders", nargs="+", type=Path, help="folders of evaluations, or folders above them")
+    table.add_argument("--format", choices=sorted(tables.FORMATS), default="text")
+    table.add_argument("--output", type=Path, help="file to write; otherwise it is printed")
+    models = commands.add_parser("models", help="analyses of several models in one figure")
+    models.add_argument("folders", nargs="+", type=Path, help="folders of analyses, or folders above them")
+    models.add_argument("--output", type=Path, default=Path("models.png"), help="picture to write")
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "models":
+            from r1zero.analysis.compare import draw_models
+
+            print(draw_models(arguments.folders, arguments.output))
+            return 0
+        text = tables.report(arguments.folders, CONF, arguments.format)
+        if arguments.output is None:
+            print(text, end="")
+        else:
+            arguments.output.write_text(text)
+            print(arguments.output)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
