@@ -291,6 +291,10 @@ class TrainConfig:
 
     name: str = "run"
     """Folder under outputs/ and name of the run in the loggers."""
+    group: str = "${name}"
+    """What the runs of one sweep share in the loggers; a sweep sets it."""
+    axes: dict[str, Any] = field(default_factory=dict)
+    """Values that the sweeps of conf/sweep run over, by axis; an experiment says which."""
     seed: int = 0
     """Governs question order, minibatch shuffles and the sampler."""
     steps: int = 1000

@@ -1,0 +1,356 @@
+"""Sweeps: one process per point, finished points left alone, a live table of all of them.
+
+Imports nothing slow: the command line reads it. A point is a run folder named by what varies; its state
+is read from ``status.json`` and ``metrics.csv`` there, so a table of points that another process or
+another machine runs is drawn alike.
+"""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from r1zero.errors import UserError
+
+SCRIPT = "R1ZERO_SCRIPT"
+"""Environment variable with the file that the user started: a launcher's worker has another ``sys.argv``."""
+
+NAMING = ("name", "group", "resume")
+"""Overrides that name a point and change nothing in it."""
+
+PR_SET_PDEATHSIG = 1
+POLL_SECONDS = 0.2
+LINE_SECONDS = 30.0
+"""Without a terminal there is no live table; then a line when a point changes its state, or in so many seconds."""
+
+
+@dataclass(frozen=True)
+class PointState:
+    """Where a point stands.
+
+    ``state`` is waiting, starting, running, finished, interrupted or failed; ``step`` counts rollout steps.
+    ``reward`` is the mean of the last five steps, ``eta`` the seconds left at the pace so far.
+    """
+
+    state: str = "waiting"
+    step: int = 0
+    steps: int = 0
+    reward: float | None = None
+    eta: float | None = None
+    error: str = ""
+
+
+def expand_points(params: dict[str, str], arguments: Sequence[str]) -> list[list[str]]:
+    """The overrides of every point: the product of all axes, in Hydra's order.
+
+    Args:
+        params: axes and settings of ``hydra.sweeper.params``.
+        arguments: overrides of the command line, which win over ``params``.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    given = {a.partition("=")[0] for a in arguments}
+    merged = [*(f"{k}={v}" for k, v in params.items() if k not in given), *arguments]
+    parsed = OverridesParser.create().parse_overrides(merged)
+    batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [list(point) for batch in batches for point in batch]
+
+
+def name_of(overrides: Sequence[str], fixed: Sequence[str], kv_sep: str = "-", item_sep: str = "_") -> str:
+    """A point's name: what varies, as Hydra's ``override_dirname`` spells it."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return get_overrides_dirname(parsed, list(fixed), item_sep, kv_sep)
+
+
+def settings(overrides: Sequence[str]) -> list[str]:
+    """Overrides without those that only name the point."""
+    return sorted(o for o in overrides if o.partition("=")[0] not in NAMING and not o.startswith("hydra."))
+
+
+def read_state(folder: Path, now: float | None = None) -> PointState:
+    """Where the point of this folder stands."""
+    try:
+        status = json.loads((folder / "status.json").read_text())
+    except (OSError, ValueError):
+        return PointState()
+    state, steps = str(status.get("state", "starting")), int(status.get("steps", 0))
+    if state in ("starting", "running") and not _alive(status):
+        state = "interrupted"
+    rewards, seconds, step = _figures(folder / "metrics.csv")
+    eta = None
+    if state == "running" and seconds:
+        eta = (steps - step) * sum(seconds) / len(seconds)
+    reward = sum(rewards[-5:]) / len(rewards[-5:]) if rewards else None
+    return PointState(state, step, steps, reward, eta, str(status.get("error", "")))
+
+
+def _alive(status: dict[str, Any]) -> bool:
+    """Whether the process that wrote the status still runs; on another host we can't know and believe it."""
+    if status.get("host") not in (None, os.uname().nodename):
+        return True
+    try:
+        os.kill(int(status.get("pid", 0)), 0)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _figures(path: Path) -> tuple[list[float], list[float], int]:
+    """Rewards and seconds of each step so far, and the steps done."""
+    rewards, seconds, step = [], [], 0
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return [], [], 0
+    for row in csv.DictReader(lines):
+        try:
+            rewards.append(float(row["reward/mean"] or "nan"))
+            seconds.append(float(row["time/step"] or "nan"))
+            step = int(float(row["step"])) + 1
+        except (KeyError, TypeError, ValueError):
+            continue
+        if rewards[-1] != rewards[-1]:  # the last evaluation's row belongs to no rollout
+            rewards.pop()
+            seconds.pop()
+            step -= 1
+    return rewards, seconds, step
+
+
+# -- one point ----------------------------------------------------------------------------------------
+
+
+def run_point(script: str, overrides: Sequence[str], folder: Path, group: str, name: str = "") -> int:
+    """Run one point in a process of its own, or leave it alone where it is finished already.
+
+    A process of its own frees the engine's memory, W&B and every random state between points, and keeps
+    Lightning's DDP children from starting the whole sweep again (traps 55, 56). What it prints goes to
+    ``console.log`` in its folder. An interrupted or failed point goes on from its newest checkpoint.
+
+    Args:
+        script: the entry point, such as ``train.py``.
+        overrides: the point's overrides.
+        folder: its run folder.
+        group: name that all points of the sweep share in the loggers.
+        name: the point's name in the loggers; the folder's name when empty.
+
+    Returns:
+        exit code of the point; 0 where there was nothing to do.
+
+    Raises:
+        UserError: the folder holds a run with other settings.
+        KeyboardInterrupt: the sweep was asked to stop; the point has saved and ended.
+    """
+    state = read_state(folder)
+    stored = _stored(folder)
+    if stored is not None and state.state != "waiting" and settings(stored) != settings(overrides):
+        changed = sorted(set(settings(stored)) ^ set(settings(overrides)))
+        raise UserError(
+            f"{folder} holds a run with other settings ({', '.join(changed)}): remove it, or give the sweep another "
+            "folder with hydra.sweep.dir=..."
+        )
+    if state.state == "finished":
+        return 0
+    if state.state in ("starting", "running"):
+        raise UserError(f"{folder} is being run by another process")
+    folder.mkdir(parents=True, exist_ok=True)
+    extra = [f"name='{name or folder.name}'", f"group='{group}'", f"hydra.run.dir='{folder}'", "hydra.mode=RUN"]
+    if any((folder / "checkpoints").glob("*.ckpt")):
+        extra.append(f"resume='{folder}'")
+    plain = [o for o in overrides if o.partition("=")[0] not in NAMING]
+    with (folder / "console.log").open("a") as console:
+        child = subprocess.Popen(
+            [sys.executable, script, *plain, *extra],
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_end_with_parent,
+        )
+        return wait(child)
+
+
+def wait(child: subprocess.Popen[Any]) -> int:
+    """Wait for a child; a signal to us is passed on, the child saves and ends, and then we end."""
+    stop: KeyboardInterrupt | None = None
+    code = None
+    while code is None:
+        try:
+            code = child.wait()
+        except KeyboardInterrupt as error:
+            stop = stop or error
+            child.send_signal(getattr(error, "number", signal.SIGINT))
+    if stop is not None:
+        raise stop
+    return code
+
+
+def why(folder: Path) -> str:
+    """Why a point failed, in one line."""
+    error = read_state(folder).error
+    if not error and (folder / "console.log").is_file():
+        lines = [line.strip() for line in (folder / "console.log").read_text(errors="replace").splitlines()]
+        errors = [line for line in lines if "error: " in line.lower()]
+        error = (errors or [line for line in lines if line] or [""])[-1].removeprefix("error: ")
+    return error or f"see {folder}/console.log"
+
+
+def _end_with_parent() -> None:
+    os.setpgid(0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stored(folder: Path) -> list[str] | None:
+    file = folder / ".hydra" / "overrides.yaml"
+    return list(yaml.safe_load(file.read_text()) or []) if file.is_file() else None
+
+
+# -- the table ----------------------------------------------------------------------------------------
+
+
+class SweepTable(threading.Thread):
+    """Shows the points of a sweep while they run: a live table on a terminal, a line per change elsewhere."""
+
+    def __init__(self, title: str, folders: dict[str, Path]) -> None:
+        super().__init__(daemon=True, name="sweep-table")
+        self.title, self.folders = title, folders
+        self._stop_asked = threading.Event()
+        self._started = time.time()
+
+    def states(self) -> dict[str, PointState]:
+        """The state of every point."""
+        return {name: read_state(folder) for name, folder in self.folders.items()}
+
+    def run(self) -> None:
+        """Draw until :meth:`close`."""
+        from rich.live import Live
+
+        from r1zero.console import console
+
+        if console.is_terminal:
+            with Live(self.table(), console=console, refresh_per_second=2, transient=True) as live:
+                while not self._stop_asked.wait(1.0):
+                    live.update(self.table())
+            return
+        shown: dict[str, str] = {}
+        last = time.monotonic()
+        while not self._stop_asked.wait(POLL_SECONDS):
+            states = self.states()
+            for name, state in states.items():
+                if shown.get(name, "waiting") != state.state and state.state != "starting":
+                    shown[name] = state.state
+                    console.print(f"{self.title}: {name} {_line(state)}", highlight=False, soft_wrap=True)
+                    last = time.monotonic()
+            if time.monotonic() - last > LINE_SECONDS:
+                last = time.monotonic()
+                for name, state in states.items():
+                    if state.state == "running":
+                        console.print(f"{self.title}: {name} {_line(state)}", highlight=False, soft_wrap=True)
+
+    def table(self) -> Any:
+        """The points as a rich table."""
+        from rich.table import Table
+
+        states = self.states()
+        done = sum(s.state == "finished" for s in states.values())
+        table = Table(
+            title=f"{self.title}: {done} of {len(states)} points finished, {clock(time.time() - self._started)}"
+        )
+        for column in ("point", "state", "step", "reward", "ETA"):
+            table.add_column(column, justify="left" if column in ("point", "state") else "right")
+        colours = {"finished": "green", "failed": "red", "running": "cyan", "interrupted": "yellow"}
+        for name, state in states.items():
+            colour = colours.get(state.state, "dim")
+            table.add_row(
+                name,
+                f"[{colour}]{state.state}[/{colour}]",
+                f"{state.step}/{state.steps}" if state.steps else "",
+                "" if state.reward is None else f"{state.reward:.3f}",
+                clock(state.eta) if state.eta is not None else "",
+            )
+        return table
+
+    def close(self) -> list[str]:
+        """Stop drawing, print the table once more; returns the names of the failed points."""
+        from r1zero.console import console
+
+        self._stop_asked.set()
+        if self.is_alive():
+            self.join()
+        console.print(self.table())
+        failed = [name for name, state in self.states().items() if state.state == "failed"]
+        for name in failed:
+            console.print(f"failed: {name}: {why(self.folders[name])}", highlight=False, soft_wrap=True)
+        return failed
+
+
+def _line(state: PointState) -> str:
+    parts = [state.state]
+    if state.steps:
+        parts.append(f"step {state.step}/{state.steps}")
+    if state.reward is not None:
+        parts.append(f"reward {state.reward:.3f}")
+    if state.eta is not None:
+        parts.append(f"ETA {clock(state.eta)}")
+    if state.error:
+        parts.append(state.error)
+    return "  ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    whole = round(max(seconds, 0.0))
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+class SweepCallback(Callback):
+    """Hydra's hook around a sweep: knows all points before the first one starts, and draws their table."""
+
+    def __init__(self) -> None:
+        self.table: SweepTable | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Name the points and open the table."""
+        hydra = config.hydra
+        names = hydra.job.config.override_dirname
+        arguments = [a for a in hydra.overrides.task]
+        points = expand_points(dict(hydra.sweeper.params or {}), arguments)
+        folder = Path(hydra.sweep.dir)
+        folders = {}
+        for number, point in enumerate(points):
+            name = name_of(point, names.exclude_keys, names.kv_sep, names.item_sep)
+            folders[name] = folder / subdir(config, number, name)
+        self.table = SweepTable(folder.name, folders)
+        self.table.start()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print what became of the points."""
+        if self.table is not None:
+            self.table.close()
+            self.table = None
+
+
+def subdir(config: DictConfig, number: int, name: str) -> str:
+    """Folder of a point below the sweep's, as ``hydra.sweep.subdir`` spells it."""
+    copy = OmegaConf.masked_copy(config, [k for k in config])
+    OmegaConf.set_readonly(copy.hydra, False)
+    with open_dict(copy.hydra):
+        copy.hydra.job.num, copy.hydra.job.override_dirname = number, name
+    return str(copy.hydra.sweep.subdir)
