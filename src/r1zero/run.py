@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import transformers
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero import build
-from r1zero.callbacks.checkpoint import newest_checkpoint
+from r1zero.callbacks.checkpoint import check_checkpoint, discard_half_written, newest_checkpoint
 from r1zero.callbacks.metrics import MetricsCallback
 from r1zero.callbacks.progress import closing_table
 from r1zero.checks import optimizer_steps
@@ -27,10 +26,12 @@ from r1zero.module import PolicyGradientModule
 from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, stack_versions
 from r1zero.policy import Policy, eos_ids, load_tokenizer, resolve_model
 from r1zero.report.curves import draw_curves
+from r1zero.resume import changed_settings, describe
 from r1zero.reward.grader import Grader
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine
 from r1zero.seeding import derive_seed
+from r1zero.templates import Template
 
 log = logging.getLogger("r1zero")
 
@@ -50,6 +51,8 @@ def train(config: DictConfig, run_dir: Path) -> int:
     lock = lock_folder(run_dir) if is_main else None
     set_up_logging(run_dir, is_main)
     status = Status(run_dir, is_main, cfg.steps)
+    if is_main:
+        _compare_settings(config, cfg, run_dir)
     status.write("starting")
     if is_main:
         (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
@@ -57,7 +60,6 @@ def train(config: DictConfig, run_dir: Path) -> int:
         return _train(cfg, config, run_dir, status)
     except BaseException as error:
         status.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
-        logging.getLogger().error("run ended: %s", traceback.format_exc())
         raise
     finally:
         if lock is not None:
@@ -67,12 +69,29 @@ def train(config: DictConfig, run_dir: Path) -> int:
 def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) -> int:
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(derive_seed(cfg.seed, "initialisation"))
+    if cfg.resume and status.is_main:
+        discard_half_written(run_dir)
     checkpoint = newest_checkpoint(run_dir) if cfg.resume else None
     if cfg.resume and checkpoint is None:
         log.warning("no checkpoint in %s yet: the run starts from its beginning", run_dir)
     folder = resolve_model(cfg.model)
     tokenizer = load_tokenizer(folder, cfg.model.trust_remote_code)
     template = build.template_of(cfg)
+    with Grader(cfg.reward, extractor=template.extractor) as grader:
+        return _train_with(grader, cfg, config, run_dir, status, folder, tokenizer, template, checkpoint)
+
+
+def _train_with(
+    grader: Grader,
+    cfg: TrainConfig,
+    config: DictConfig,
+    run_dir: Path,
+    status: Status,
+    folder: Path,
+    tokenizer: Any,
+    template: Template,
+    checkpoint: Path | None,
+) -> int:
     data = PromptDataModule(
         cfg.data,
         cfg.benchmarks,
@@ -83,6 +102,7 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) 
         seed=cfg.seed,
         eval_limit=cfg.eval.limit,
         eval_prompt_limit=(cfg.model.context or 0) - (cfg.eval.max_tokens or cfg.rollout.max_tokens),
+        check_golds=grader.audit_golds,
     )
     data.setup()
     trainer = build.build_trainer(cfg, config)
@@ -97,7 +117,8 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) 
         sync_tolerance=build.sync_tolerance(cfg),
         seed=cfg.seed,
     )
-    grader = Grader(cfg.reward, extractor=template.extractor)
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, module)
     stop_ids = template.stop_ids(tokenizer, eos_ids(folder))
 
     def start_engine() -> Engine:
@@ -132,15 +153,33 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) 
         )
         _describe(cfg, context, policy, data, checkpoint)
         status.write("running")
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        _fit(trainer, module, data, checkpoint)
         if context.is_main:
             _finish(run_dir, context, summarize(cfg, context, module, trainer))
         status.write("interrupted" if context.interrupted else "finished", step=module.rollout_step)
-        return 128 + context.interrupted if context.interrupted else 0
+        trainer.strategy.barrier("finished")  # a launcher kills the other ranks when one of them ends with a code
+        return 128 + context.interrupted if context.interrupted and context.is_main else 0
     finally:
         context.close()
-        grader.close()
         build.close_loggers(loggers)
+
+
+def _compare_settings(config: DictConfig, cfg: TrainConfig, run_dir: Path) -> None:
+    """Name what is not as it was in the run that is gone on with."""
+    if cfg.resume:
+        changes = changed_settings(run_dir, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+        if changes:
+            log.warning(describe(changes))
+
+
+def _fit(trainer: pl.Trainer, module: PolicyGradientModule, data: PromptDataModule, checkpoint: Path | None) -> None:
+    """Train. Lightning turns an interruption into ``exit(1)``; here it stays an interruption, with its signal."""
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 def _describe(
