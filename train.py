@@ -21,8 +21,12 @@ def main(cfg: DictConfig) -> None:
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Check the settings, then import what is heavy."""
     from r1zero.checks import check
+    from r1zero.resume import finished
 
     check(cfg)
+    if cfg.resume and (line := finished(run_dir, cfg.steps)):
+        print(line)
+        return 0
     from r1zero.run import train
 
     return train(cfg, run_dir)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from run_support import Server
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -24,3 +27,11 @@ def shared() -> Path:
         warnings.warn(f"question sets not found at {SHARED}; tests on real data are skipped", stacklevel=1)
         pytest.skip(f"no shared data at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Starts ``train.py`` without paying for imports."""
+    started = Server(tmp_path_factory.mktemp("forks"))
+    yield started
+    started.close()

@@ -75,8 +75,8 @@ def check_sizes(cfg: TrainConfig) -> None:
     longest = cfg.data.max_prompt_tokens + rollout.max_tokens
     if context and longest > context:
         raise UserError(
-            f"data.max_prompt_tokens={cfg.data.max_prompt_tokens} + rollout.max_tokens={rollout.max_tokens} = {longest} "
-            f"is over the context of model {cfg.model.name}, {context} tokens: lower one of them"
+            f"data.max_prompt_tokens={cfg.data.max_prompt_tokens} + rollout.max_tokens={rollout.max_tokens} = "
+            f"{longest} is over the context of model {cfg.model.name}, {context} tokens: lower one of them"
         )
     limit = cfg.eval.max_tokens or rollout.max_tokens
     if context and limit >= context:
@@ -99,7 +99,8 @@ def check_sampling(cfg: TrainConfig) -> None:
             "does not, so the gradient is biased; use top_p=1 top_k=-1, or algo.sampler_correction=token"
         )
     if not 0 <= algo.clip_low < 1 or algo.clip_high < 0:
-        raise UserError(f"algo.clip_low={algo.clip_low} algo.clip_high={algo.clip_high}: low in [0, 1), high at least 0")
+        clips = f"algo.clip_low={algo.clip_low} algo.clip_high={algo.clip_high}"
+        raise UserError(f"{clips}: low must lie in [0, 1), high must be at least 0")
     if algo.norm_constant is not None and algo.norm_constant < 1:
         raise UserError(f"algo.norm_constant={algo.norm_constant} must be at least 1 token")
     if cfg.optim.lr < 0:
@@ -178,7 +179,7 @@ def _targets(node: Any, where: str) -> Iterator[tuple[str, Any]]:
             if key == "_target_":
                 yield where, node[key]
             else:
-                yield from _targets(node[key], f"{where}.{key}" if where else str(key))
+                yield from _targets(node[key], f"{where}.{key!s}" if where else str(key))
     elif OmegaConf.is_list(node):
         for number, item in enumerate(node):
             yield from _targets(item, f"{where}.{number}")

@@ -1,31 +1,40 @@
-"""The command line: shorthand arguments, resume, one process per sweep point, errors in one line.
+"""The command line: one process per sweep point, errors in one line, signals.
 
 Imports neither torch nor anything else that is slow, so ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import difflib
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from r1zero import config
-from r1zero.errors import SyncError, UserError
+from r1zero.arguments import expand, folder_name
+from r1zero.errors import Stopped, SyncError, UserError
+from r1zero.outputs import disk_full
 
-REQUIRED_GROUPS = ("algo", "model", "template", "data", "reward", "rollout", "optim", "trainer")
+DEBUG = "R1ZERO_DEBUG"
+"""Environment variable; 1 shows the traceback of an error on the console as well."""
+
+PR_SET_PDEATHSIG = 1
+"""Linux: the signal that a process gets when its parent dies."""
 
 TaskFunction = Callable[[DictConfig], Any]
 
@@ -38,24 +47,27 @@ def main(entry: Callable[[], Any], script: Path) -> int:
         script: the file that the user started; ``conf/`` stands beside it or one folder up.
 
     Returns:
-        exit code: 0, 1 after an error, 130 after Ctrl-C.
+        exit code: 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     conf = next(folder / "conf" for folder in (script.parent, script.parent.parent) if (folder / "conf").is_dir())
     config.register()
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         sys.argv[1:] = expand(sys.argv[1:], conf)
-        entry()
+        with tidy_help(script) if {"--help", "-h"} & set(sys.argv) else contextlib.nullcontext():
+            entry()
         if job_result.error is not None:
             raise job_result.error
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (UserError, SyncError) as error:
-        print(f"error: {first_line(error)}", file=sys.stderr)
-        return 1
-    except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error, sys.argv[1:])}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", signal.SIGINT)
+        print("terminated" if number == signal.SIGTERM else "interrupted", file=sys.stderr)
+        return 128 + number
+    except Exception as error:
+        if os.environ.get(DEBUG) == "1":
+            traceback.print_exc()
+        print(f"{rank_label()}error: {explain(error, sys.argv[1:])}", file=sys.stderr)
         return 1
     return job_result.code
 
@@ -65,6 +77,7 @@ class JobResult:
 
     code = 0
     error: BaseException | None = None
+    run_dir: Path | None = None
 
 
 job_result = JobResult()
@@ -84,86 +97,85 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
     run_dir = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
         run_point(list(hydra_config.overrides.task), run_dir, str(hydra_config.job.num))
-    else:
-        try:
-            job_result.code = job(cfg, run_dir)
-        except (UserError, SyncError, OmegaConfBaseException, KeyboardInterrupt) as error:
-            job_result.error = error
+        return
+    job_result.run_dir = run_dir
+    try:
+        job_result.code = job(cfg, run_dir)
+    except (Exception, KeyboardInterrupt) as error:
+        job_result.error = error
+        with contextlib.suppress(OSError), (run_dir / "train.log").open("a") as file:
+            file.write(f"{rank_label()}the run ended here:\n{traceback.format_exc()}")
 
 
 def run_point(overrides: list[str], run_dir: Path, number: str) -> None:
-    """Run one sweep point in a process of its own; a failure is named, and the sweep goes on."""
+    """Run one sweep point in a process of its own; a failure is named, and the sweep goes on.
+
+    The point has a process group of its own, so that a signal reaches it once, through us, wherever it
+    came from; and it is asked to end when this process is killed.
+    """
     print(f"[sweep point {number}] {' '.join(overrides)}", flush=True)
     command = [sys.executable, sys.argv[0], *overrides, f"hydra.run.dir='{run_dir}'", "hydra.mode=RUN"]
-    child = subprocess.Popen(command)
-    try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        # The terminal sent the signal to the child as well; let it save and end.
-        child.wait()
-        raise
-    if code in (128 + signal.SIGINT, -signal.SIGINT):
-        raise KeyboardInterrupt
+    child = subprocess.Popen(command, preexec_fn=_end_with_parent)
+    stop: KeyboardInterrupt | None = None
+    code = None
+    while code is None:
+        try:
+            code = child.wait()
+        except KeyboardInterrupt as error:
+            stop = stop or error
+            child.send_signal(getattr(error, "number", signal.SIGINT))
+    if stop is not None:
+        raise stop
     if code:
         print(f"[sweep point {number}] failed with exit code {code}; see {run_dir}/train.log", file=sys.stderr)
         job_result.code = 1
 
 
-# -- arguments ----------------------------------------------------------------------------------------
+def _end_with_parent() -> None:
+    os.setpgid(0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def expand(arguments: list[str], conf: Path) -> list[str]:
-    """Rewrite shorthand into what Hydra reads; applying it twice changes nothing.
-
-    ``model=<folder>`` and ``data=<path>`` become the options ``folder`` and ``file`` with the path;
-    ``resume=<folder>`` brings the stored command line back.
-
-    Raises:
-        UserError: a group is set to null, or there is nothing to resume from.
-    """
-    resume = next((a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("resume=")), None)
-    if resume and resume != "null" and not any(a.startswith("hydra.run.dir=") for a in arguments):
-        arguments = resumed(arguments, Path(resume))
-    expanded: list[str] = []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in REQUIRED_GROUPS and value in ("null", ""):
-            raise UserError(f"{key}={value} names no option; choose one of {', '.join(options(conf, key))}")
-        if key == "model" and is_path(value, conf / "model"):
-            expanded += ["model=folder", f"model.path='{value}'"]
-        elif key == "data" and is_path(value, conf / "data"):
-            expanded += ["data=file", f"data.path='{value}'"]
-        else:
-            expanded.append(argument)
-    return expanded
+def _stop(number: int, frame: Any) -> None:
+    raise Stopped(number)
 
 
-def is_path(value: str, group: Path) -> bool:
-    """Whether a group's value is a path or hub id rather than one of its options."""
-    if "," in value or (group / f"{value}.yaml").is_file():
-        return False
-    return "/" in value or Path(value).exists()
+def rank_label() -> str:
+    """``[rank 1]`` on ranks other than the first, which speaks for all."""
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    return "" if rank == "0" else f"[rank {rank}] "
 
 
-def resumed(arguments: list[str], folder: Path) -> list[str]:
-    """The stored command line of a run folder, with the new arguments over it."""
-    stored = folder / ".hydra" / "overrides.yaml"
-    if not stored.is_file():
-        raise UserError(f"resume={folder}: this is no run folder (it has no .hydra/overrides.yaml)")
-    new = {argument.partition("=")[0] for argument in arguments}
-    old = [a for a in yaml.safe_load(stored.read_text()) or [] if a.partition("=")[0] not in new]
-    return [*old, *(a for a in arguments if not a.startswith("resume=")), f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
-
-
-def options(conf: Path, group: str) -> list[str]:
-    """Names of a group's files."""
-    return sorted(path.stem for path in (conf / group).glob("*.yaml") if not path.stem.startswith("_"))
-
-
-# -- errors -------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def tidy_help(script: Path) -> Iterator[None]:
+    """Leave out of the list of options what nobody chooses: schemas, and groups that other scripts own."""
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            yield
+    finally:
+        lines = out.getvalue().replace("_schema_, ", "").splitlines()
+        print("\n".join(line for line in lines if script.stem == "pretrain" or not line.startswith("pretrain/")))
 
 
 def explain(error: Exception, arguments: list[str]) -> str:
+    """Any error in one line, with what to do where that is known."""
+    run_dir = job_result.run_dir
+    if isinstance(error, (UserError, SyncError)):
+        return first_line(error)
+    if disk_full(error):
+        again = f"; free some space and go on with resume={run_dir}" if run_dir else ""
+        return f"the disk is full ({first_line(error)[:200]}); what was saved before is whole{again}"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return explain_composition(error, arguments)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.strerror}: {error.filename}"
+    where = f"the traceback is in {run_dir}/train.log" if run_dir else f"{DEBUG}=1 shows the traceback"
+    return f"unexpected {type(error).__name__}: {first_line(error)[:400]} ({where})"
+
+
+def explain_composition(error: Exception, arguments: list[str]) -> str:
     """A composition error in one line: which argument, what is wrong, what could be meant."""
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
     found = re.search(r"Could not find '([\w.\-/]+)/([^'/]+)'", text)

@@ -52,6 +52,11 @@ class RunContext:
         return self._engine
 
     @property
+    def engine_started(self) -> bool:
+        """Whether the engine is there, without starting it."""
+        return self._engine is not None
+
+    @property
     def rank(self) -> int:
         """This process's number among all ranks."""
         return self.trainer.global_rank

@@ -1,5 +1,7 @@
 """Errors that are the user's to fix; the command line prints them as one line, without a traceback."""
 
+import signal
+
 
 class UserError(Exception):
     """Something the user gave is wrong. The message says what, where and what to do, in one line."""
@@ -10,3 +12,11 @@ class SyncError(Exception):
 
     The message names the version served, the measured difference and the limit (traps 37-43).
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the program to stop at once. ``number`` is the signal's; the exit code is 128 + number."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = int(number)

@@ -7,25 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 
-def wandb_logger(save_dir: str, project: str, **settings: Any) -> WandbLogger:
+def wandb_logger(save_dir: str, project: str, group: str | None = None, **settings: Any) -> WandbLogger:
     """Lightning's WandbLogger on the run's own step axis.
 
     The run id is kept in ``<save_dir>/wandb_id``: a resumed run goes on in the same W&B run. All figures
-    are plotted over ``progress/rollout_step`` (traps 51, 59).
+    are plotted over ``progress/rollout_step`` (traps 51, 59). A run is called after its folder, so the
+    points of a sweep are told apart and stand in one group.
 
     Args:
         save_dir: the run folder.
         project: W&B project.
-        **settings: further arguments of WandbLogger, such as name, group, tags, offline, entity.
+        group: group of single runs; the points of a sweep get the sweep's folder added.
+        **settings: further arguments of WandbLogger, such as name, tags, offline, entity.
     """
-    folder = Path(save_dir)
+    folder = Path(save_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     id_file = folder / "wandb_id"
-    if not id_file.is_file():
+    if rank_zero_only.rank == 0 and not id_file.is_file():
         id_file.write_text(secrets.token_hex(4))
-    logger = WandbLogger(save_dir=save_dir, project=project, id=id_file.read_text().strip(), resume="allow", **settings)
+    run_id = id_file.read_text().strip() if id_file.is_file() else None
+    if group and folder.parent.name != group:
+        group = f"{group}/{folder.parent.name}"
+    settings = {"name": folder.name, **settings}
+    logger = WandbLogger(save_dir=save_dir, project=project, group=group, id=run_id, resume="allow", **settings)
     experiment = logger.experiment
     if hasattr(experiment, "define_metric"):
         experiment.define_metric("progress/rollout_step")

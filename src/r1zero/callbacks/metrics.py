@@ -26,24 +26,27 @@ class MetricsFile:
     def __init__(self, path: Path, first_step: int = 0) -> None:
         self.path = path
         self.columns: list[str] = ["step"]
-        rows: list[dict[str, Any]] = []
-        if path.is_file():
-            with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(float(row["step"] or -1)) < first_step]
-            if rows:
-                self.columns = list(rows[0])
+        rows = [row for row in self._read() if int(float(row["step"])) < first_step]
+        if rows:
+            self.columns = list(rows[0])
         self._rewrite(rows)
 
     def append(self, row: Mapping[str, float | str]) -> None:
         """Add a row and flush it."""
         new = [name for name in row if name not in self.columns]
         if new:
-            with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
+            rows = self._read()
             self.columns += new
             self._rewrite(rows)
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerow(row)
+
+    def _read(self) -> list[dict[str, Any]]:
+        """The rows on disk; the last one is left out where a full disk or a kill cut it short."""
+        if not self.path.is_file():
+            return []
+        whole = self.path.read_text().rpartition("\n")[0]
+        return list(csv.DictReader(whole.splitlines()))
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         """Write aside, then rename: an interrupted write leaves the old table."""

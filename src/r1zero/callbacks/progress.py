@@ -50,7 +50,9 @@ class ProgressCallback(pl.Callback):
                 "steps", total=self.context.cfg.steps, completed=pl_module.rollout_step, figures=""
             )
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Print an evaluation that has just been made."""
         self._print_evaluations()
 

@@ -30,7 +30,9 @@ class RolloutCallback(pl.Callback):
         self.context = context
 
     @torch.no_grad()
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Fill ``batch.rollout``."""
         assert isinstance(batch, PromptBatch)
         assert isinstance(pl_module, PolicyGradientModule)
@@ -75,7 +77,9 @@ class RolloutCallback(pl.Callback):
         ]
         return self.context.grader.grade_batch(items)
 
-    def _metrics(self, module: PolicyGradientModule, rollout: RolloutBatch, truncated: torch.Tensor) -> dict[str, float]:
+    def _metrics(
+        self, module: PolicyGradientModule, rollout: RolloutBatch, truncated: torch.Tensor
+    ) -> dict[str, float]:
         """Figures over the responses of all ranks."""
         lengths = torch.tensor([float(len(c.ids)) for c in rollout.completions])
         tally = Tally()

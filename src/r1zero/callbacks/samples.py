@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 
 from r1zero.batch import PromptBatch
 from r1zero.context import RunContext
+from r1zero.module import PolicyGradientModule
 
 
 class CompletionsCallback(pl.Callback):
@@ -25,6 +26,15 @@ class CompletionsCallback(pl.Callback):
     def __init__(self, context: RunContext, every: int = 1, wandb_every: int = 16, wandb_rows: int = 32) -> None:
         self.context = context
         self.every, self.wandb_every, self.wandb_rows = every, wandb_every, wandb_rows
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the files of steps that a resumed run takes again."""
+        assert isinstance(pl_module, PolicyGradientModule)
+        if self.context.is_main:
+            for path in (self.context.run_dir / "completions").glob("step_*"):
+                if path.suffix == ".tmp" or int(path.stem.split("_")[1]) >= pl_module.rollout_step:
+                    path.unlink()
+        trainer.strategy.barrier("completions")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

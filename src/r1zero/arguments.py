@@ -1,0 +1,106 @@
+"""Rewrites the command line into what Hydra reads: shorthand, resume, names of folders. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from pathlib import Path
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from r1zero.errors import UserError
+
+REQUIRED_GROUPS = ("algo", "model", "template", "data", "reward", "rollout", "optim", "trainer")
+
+
+def expand(arguments: list[str], conf: Path) -> list[str]:
+    """Rewrite shorthand into what Hydra reads; applying it twice changes nothing.
+
+    ``model=<folder>`` and ``data=<path>`` become the options ``folder`` and ``file`` with the path;
+    ``resume=<folder>`` brings the stored command line back. Ranks that torchrun started agree on a folder;
+    points of a sweep are named by what varies.
+
+    Raises:
+        UserError: a group is set to null, or there is nothing to resume from.
+    """
+    sweeping = any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in arguments)
+    resume = next((a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("resume=")), None)
+    if not any(a.startswith("hydra.run.dir=") for a in arguments):
+        if resume and resume != "null":
+            if sweeping:
+                raise UserError("resume and a sweep don't go together: resume the points one by one")
+            arguments = resumed(arguments, Path(resume))
+        elif "TORCHELASTIC_RUN_ID" in os.environ:
+            arguments = [*arguments, f"hydra.run.dir='${{paths.outputs}}/${{name}}/{launch_time()}'"]
+        elif sweeping:
+            arguments = [*arguments, *names_of_points(arguments)]
+    expanded: list[str] = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in REQUIRED_GROUPS and value in ("null", ""):
+            raise UserError(f"{key}={value} names no option; choose one of {', '.join(options(conf, key))}")
+        if key == "model" and is_path(value, conf / "model"):
+            expanded += ["model=folder", f"model.path='{value}'"]
+        elif key == "data" and is_path(value, conf / "data"):
+            expanded += ["data=file", f"data.path='{value}'"]
+        else:
+            expanded.append(argument)
+    return expanded
+
+
+def is_path(value: str, group: Path) -> bool:
+    """Whether a group's value is a path or hub id rather than one of its options."""
+    if "," in value or (group / f"{value}.yaml").is_file():
+        return False
+    return "/" in value or Path(value).exists()
+
+
+def resumed(arguments: list[str], folder: Path) -> list[str]:
+    """The stored command line of a run folder, with the new arguments over it."""
+    stored = folder / ".hydra" / "overrides.yaml"
+    if not stored.is_file():
+        raise UserError(f"resume={folder}: this is no run folder (it has no .hydra/overrides.yaml)")
+    new = {argument.partition("=")[0] for argument in arguments}
+    # A group that is chosen anew takes the old values below it along.
+    old = [
+        a
+        for a in yaml.safe_load(stored.read_text()) or []
+        if a.partition("=")[0] not in new and a.partition(".")[0] not in new
+    ]
+    kept = [a for a in arguments if not a.startswith("resume=")]
+    return [*old, *kept, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
+
+
+def launch_time() -> str:
+    """When the launcher that is our parent was started, so that its ranks name one folder (``now`` differs)."""
+    try:
+        ticks = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19])
+        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+        seconds = int(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, StopIteration) as error:
+        raise UserError("give the ranks one run folder with hydra.run.dir=<folder>") from error
+    return time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(seconds))
+
+
+def names_of_points(arguments: list[str]) -> list[str]:
+    """The argument that leaves out of the names of a sweep's folders whatever is the same in all of them."""
+    plain = [a for a in arguments if "=" in a and not a.startswith("-")]
+    with contextlib.suppress(HydraException):
+        parsed = OverridesParser.create().parse_overrides(plain)
+        fixed = [o.get_key_element() for o in parsed if not o.is_sweep_override() and not o.is_hydra_override()]
+        return [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(fixed))}]"]
+    return []
+
+
+def folder_name(text: str) -> str:
+    """A text as the name of one folder."""
+    return re.sub(r"[^\w.,=+-]+", "-", text)[:160]
+
+
+def options(conf: Path, group: str) -> list[str]:
+    """Names of a group's files."""
+    return sorted(path.stem for path in (conf / group).glob("*.yaml") if not path.stem.startswith("_"))

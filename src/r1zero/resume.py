@@ -1,0 +1,83 @@
+"""What a run that goes on must share with the run it goes on from. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from r1zero.errors import UserError
+
+IGNORED = ("resume", "paths", "logger")
+"""Keys whose change means nothing for the numbers of a run."""
+
+SHOWN = 8
+"""Most differences that are named on one line."""
+
+
+def finished(run_dir: Path, steps: int) -> str | None:
+    """One line about a run that has nothing left to do, or None.
+
+    Args:
+        run_dir: the run folder.
+        steps: rollout steps that are asked for now.
+    """
+    try:
+        status = json.loads((run_dir / "status.json").read_text())
+    except (OSError, ValueError):
+        return None
+    done = status.get("step")
+    if status.get("state") != "finished" or not isinstance(done, int) or done < steps:
+        return None
+    return f"nothing to do: {run_dir} finished its {done} rollout steps; steps=<more than {done}> goes on"
+
+
+def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:
+    """Settings that differ from the stored ``config.yaml``, each as "key: old -> new".
+
+    Raises:
+        UserError: the run was made with another model.
+    """
+    stored = run_dir / "config.yaml"
+    if not stored.is_file():
+        return []
+    try:
+        old = yaml.safe_load(stored.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{stored} can't be read, so the run can't go on: it is no YAML any more") from error
+    before, now = flatten(old), flatten(new)
+    if before.get("model.name") != now.get("model.name"):
+        names = f"model {before.get('model.name')}, and model {now.get('model.name')} is asked for"
+        raise UserError(f"{run_dir} was made with {names}: a checkpoint fits its own model alone; start a new run")
+    keys = [key for key in sorted({*before, *now}) if key.split(".")[0] not in IGNORED]
+    absent = object()
+    return [
+        f"{key}: {shown(before, key)} -> {shown(now, key)}"
+        for key in keys
+        if before.get(key, absent) != now.get(key, absent)
+    ]
+
+
+def describe(changes: list[str]) -> str:
+    """The changes on one line, capped."""
+    more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+    return f"going on with changed settings: {', '.join(changes[:SHOWN])}{more}"
+
+
+def shown(values: dict[str, Any], key: str) -> str:
+    """A value as the command line spells it; "unset" where there is none."""
+    if key not in values:
+        return "unset"
+    return "null" if values[key] is None else str(values[key])
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys; tuples and lists are leaves."""
+    if not isinstance(node, dict):
+        return {prefix: list(node) if isinstance(node, tuple) else node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat

@@ -1,0 +1,209 @@
+"""A run that is killed and resumed is the run that was never killed (semantics 14; traps 35, 50, 53)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from run_support import SMALL, Server, checkpoint, differing, start, status, table, until, wait
+
+STEPS = ["steps=6", "optim.schedule=cosine", "optim.warmup_steps=3", "optim.lr=5e-4", "checkpoint.keep=9"]
+
+
+def weights(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "policy" / "model.safetensors")
+
+
+def completions(folder: Path) -> pd.DataFrame:
+    files = sorted((folder / "completions").iterdir())
+    return pd.concat([pd.read_parquet(file) for file in files]).drop(columns="seconds").reset_index(drop=True)
+
+
+def assert_same_run(one: Path, other: Path, steps: int) -> None:
+    """Weights, optimizer, scheduler, loader position, metrics and samples of two runs are exactly equal."""
+    assert differing(weights(one), weights(other)) == []
+    a, b = checkpoint(one, steps), checkpoint(other, steps)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "r1zero", "loops"):
+        assert [d for d in differing(a[key], b[key], key) if "batches_that_stepped" not in d] == []
+    assert table(one) == table(other)
+    pd.testing.assert_frame_equal(completions(one), completions(other))
+    first, second = (json.loads((f / "summary.json").read_text()) for f in (one, other))
+    for key in ("tokens", "rollout_steps", "optimizer_steps", "sync"):
+        assert first[key] == second[key]
+    strip = lambda e: {k: {m: v for m, v in r.items() if m != "seconds"} for k, r in e.items() if k != "step"}  # noqa: E731
+    assert strip(first["eval"]["first"]) == strip(second["eval"]["first"])
+    assert strip(first["eval"]["last"]) == strip(second["eval"]["last"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """K = 2 optimizer steps a rollout step, with a schedule, never disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = server.run([*SMALL, *STEPS, f"hydra.run.dir={folder}"], folder.parent)
+    assert done.code == 0, done.err
+    return folder
+
+
+def test_killed_four_times_and_resumed_equals_undisturbed(server: Server, undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    # The first kill comes before any checkpoint: the run starts over, in the same folder.
+    done = server.run([*SMALL, *STEPS, f"hydra.run.dir={folder}"], tmp_path, "kill_in_rollout:3")
+    assert done.code == -9
+    assert not list(folder.glob("checkpoints/*"))
+    assert status(folder)["state"] == "running"
+    again = ["resume=run"]
+    # In step 3, between its two optimizer steps; checkpoints are made after steps 2 and 4.
+    done = server.run(again, tmp_path, "kill_in_backward:8")
+    assert done.code == -9
+    assert "the run starts from its beginning" in done.err
+    assert [p.name for p in folder.glob("checkpoints/*")] == ["step_000002.ckpt"]
+    rows = len(table(folder))
+    assert rows >= 3
+    # In the middle of writing the checkpoint of step 4: the one of step 2 stays whole.
+    done = server.run(again, tmp_path, "kill_in_checkpoint:1")
+    assert done.code == -9
+    assert sorted(p.name for p in folder.glob("checkpoints/*")) == ["step_000002.ckpt", "step_000004.tmp"]
+    done = server.run(again, tmp_path, "kill_in_reward:4")
+    assert done.code == -9
+    assert "step_000004.tmp is half-written" in done.err
+    # After the last step, before the policy is exported: there is nothing left but the end.
+    done = server.run(again, tmp_path, "kill_in_export:1")
+    assert done.code == -9
+    assert status(folder)["state"] == "running"
+    assert not (folder / "policy").exists()
+    done = server.run(again, tmp_path)
+    assert done.code == 0, done.err
+    assert status(folder)["state"] == "finished"
+    assert_same_run(undisturbed, folder, 6)
+
+
+def test_signals_stop_between_steps_and_resume_goes_on_exactly(
+    server: Server, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C, then SIGTERM: the step is finished and saved wherever checkpoints are due, exit 130 and 143."""
+    folder = tmp_path / "run"
+    done = server.run([*SMALL, *STEPS, f"hydra.run.dir={folder}"], tmp_path, "sigint:1")
+    assert done.code == 130
+    assert done.err == ""
+    assert "SIGINT: this rollout step is finished and saved" in done.out
+    assert "python train.py resume=run" in done.out
+    assert status(folder)["state"] == "interrupted"
+    assert (folder / "policy" / "model.safetensors").is_file()
+    assert json.loads((folder / "summary.json").read_text())["interrupted"] is True
+    assert [p.name for p in folder.glob("checkpoints/*")] == ["step_000001.ckpt"]
+    done = server.run(["resume=run"], tmp_path, "sigterm:4")
+    assert done.code == 143
+    assert "SIGTERM" in done.out
+    assert status(folder) | {"state": "interrupted", "step": 3} == status(folder)
+    done = server.run(["resume=run"], tmp_path)
+    assert done.code == 0, done.err
+    assert_same_run(undisturbed, folder, 6)
+
+
+def test_resume_of_a_finished_run_says_so(server: Server, undisturbed: Path) -> None:
+    before = (undisturbed / "metrics.csv").read_bytes()
+    done = server.run([f"resume={undisturbed}"], undisturbed.parent)
+    assert done.code == 0
+    assert done.err == ""
+    assert done.out.splitlines() == [
+        f"nothing to do: {undisturbed} finished its 6 rollout steps; steps=<more than 6> goes on"
+    ]
+    assert (undisturbed / "metrics.csv").read_bytes() == before
+
+
+def test_a_finished_run_goes_on_with_more_steps_and_names_what_changed(
+    server: Server, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Equal to a run that had all the steps from its beginning, where the schedule does not look ahead."""
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    plain = [*SMALL, "steps=3", "eval.every=0", "algo.minibatch_size=32"]
+    done = server.run([*plain, f"hydra.run.dir={whole}"], tmp_path)
+    assert done.code == 0, done.err
+    done = server.run([*plain, "steps=2", f"hydra.run.dir={grown}"], tmp_path)
+    assert done.code == 0, done.err
+    done = server.run(["resume=grown", "steps=3"], tmp_path)
+    assert done.code == 0, done.err
+    assert done.err == "WARNING: going on with changed settings: steps: 2 -> 3\n"
+    assert differing(weights(whole), weights(grown)) == []
+    assert table(whole) == table(grown)
+
+
+def test_changed_optimizer_settings_take_effect(server: Server, undisturbed: Path, tmp_path: Path) -> None:
+    """A checkpoint brings its own learning rate; the command line wins, as the warning says."""
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    done = server.run(["resume=run", "steps=7", "optim.lr=1e-7", "optim.schedule=constant"], tmp_path)
+    assert done.code == 0, done.err
+    assert "optim.lr: 0.0005 -> 1e-07, optim.schedule: cosine -> constant, steps: 6 -> 7" in done.err
+    assert float(table(folder)[6]["optim/lr"]) == pytest.approx(1e-7)
+
+
+def test_resume_with_another_model_or_checkpoint_is_refused(server: Server, undisturbed: Path, tmp_path: Path) -> None:
+    import torch
+
+    from tiny_models import make_tiny
+
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    config = (folder / "config.yaml").read_bytes()
+    other = make_tiny(tmp_path / "other", context=512)
+    done = server.run(["resume=run", "steps=8", f"model={other}"], tmp_path)
+    assert done.code == 1
+    assert done.errors == [
+        "error: run was made with model tiny, and model folder is asked for: "
+        "a checkpoint fits its own model alone; start a new run"
+    ]
+    assert (folder / "config.yaml").read_bytes() == config
+    done = server.run(["resume=run", "steps=8", f"model.path={other}", "model.context=512"], tmp_path)
+    assert done.code == 1
+    assert len(done.errors) == 1
+    assert "holds another model: " in done.errors[0]
+    # A checkpoint of another release.
+    newest = folder / "checkpoints" / "step_000006.ckpt"
+    content = torch.load(newest, weights_only=True)
+    content |= {"r1zero_format": 0, "r1zero_release": "0.0.1"}
+    torch.save(content, newest)
+    done = server.run(["resume=run", "steps=8"], tmp_path)
+    assert done.code == 1
+    assert len(done.errors) == 1
+    assert "has format 0 (written by r1zero 0.0.1)" in done.errors[0]
+    # One that is cut short under its final name: the one before it is taken.
+    newest.write_bytes(newest.read_bytes()[:1000])
+    done = server.run(["resume=run", "steps=7"], tmp_path, "kill_in_backward:1")
+    assert "step_000006.ckpt can't be read" in done.err
+    assert "step_000004.ckpt" in done.out
+
+
+def test_another_seed_or_other_questions_are_refused_on_resume(
+    server: Server, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    for change, words in (("seed=1", "seed=0"), ("data.limit=50", "other prompts")):
+        done = server.run(["resume=run", "steps=8", change], tmp_path)
+        assert done.code == 1
+        assert len(done.errors) == 1
+        assert words in done.errors[0]
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_killed_and_resumed_with_vllm_equals_undisturbed(tmp_path: Path) -> None:
+    """Real processes, vLLM as the engine: its draws do not depend on what the process did before."""
+    args = [*SMALL, "rollout=vllm", "algo.minibatch_size=32"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    one = start([*args, f"hydra.run.dir={whole}"], tmp_path)
+    done = wait(one)
+    assert done.code == 0, done.err
+    two = start([*args, f"hydra.run.dir={killed}"], tmp_path)
+    until(lambda: (killed / "completions" / "step_000002.parquet").exists() or two.poll() is not None)
+    two.kill()
+    assert wait(two).code == -9
+    done = wait(start(["resume=killed"], tmp_path))
+    assert done.code == 0, done.err
+    assert_same_run(whole, killed, 4)

@@ -1,0 +1,170 @@
+"""Faults put into a training process on purpose, at one exact moment: ``R1ZERO_FAULT=where:when``.
+
+Only the process under test imports this. ``kill`` is a real SIGKILL, so nothing of it is cleaned up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def nth(when: int, action: Callable[[], None]) -> Callable[[], None]:
+    """A function that acts at its ``when``-th call, counted from 1."""
+    count = 0
+
+    def call() -> None:
+        nonlocal count
+        count += 1
+        if count == when:
+            action()
+
+    return call
+
+
+def before(owner: Any, name: str, action: Callable[[], None]) -> None:
+    """Act each time a method is entered."""
+    method = getattr(owner, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        action()
+        return method(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def install(fault: str) -> None:
+    """Put the fault in."""
+    where, _, when = fault.partition(":")
+    FAULTS[where](int(when or 1))
+
+
+def kill_in_rollout(when: int) -> None:
+    """Half of the responses of a rollout step are sampled."""
+    from r1zero.rollout import hf_engine
+
+    before(hf_engine.HFEngine, "generate", nth(when, lambda: before(hf_engine._RowEnds, "__call__", nth(20, kill))))
+
+
+def kill_in_reward(when: int) -> None:
+    """The responses are sampled, not graded."""
+    from r1zero.reward.grader import Grader
+
+    before(Grader, "grade_batch", nth(when, kill))
+
+
+def kill_in_backward(when: int) -> None:
+    """In front of the ``when``-th backward pass of the process."""
+    from r1zero.module import PolicyGradientModule
+
+    before(PolicyGradientModule, "manual_backward", nth(when, kill))
+
+
+def kill_in_checkpoint(when: int) -> None:
+    """Half of a checkpoint is written."""
+    from r1zero.callbacks.checkpoint import DirectCheckpointIO
+
+    whole = DirectCheckpointIO.save_checkpoint
+    count = 0
+
+    def save(self: Any, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        nonlocal count
+        count += 1
+        whole(self, checkpoint, path)
+        if count == when:
+            with open(path, "r+b") as file:
+                file.truncate(os.path.getsize(path) // 2)
+            kill()
+
+    DirectCheckpointIO.save_checkpoint = save  # type: ignore[method-assign]
+
+
+def kill_in_export(when: int) -> None:
+    """The run is over, its policy is not written yet."""
+    from r1zero.policy import Policy
+
+    before(Policy, "save", nth(when, kill))
+
+
+def nan_in_loss(when: int) -> None:
+    """The ``when``-th and all later losses are not numbers."""
+    from r1zero.learner import Learner
+
+    loss = Learner.loss
+    count = 0
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        value = loss(*args, **kwargs)
+        return value * float("nan") if count >= when else value
+
+    Learner.loss = broken  # type: ignore[method-assign]
+
+
+def bug(when: int) -> None:
+    """An error that nobody thought of."""
+    from r1zero.module import PolicyGradientModule
+
+    def fail() -> None:
+        raise ZeroDivisionError("a bug\nof two lines")
+
+    before(PolicyGradientModule, "training_step", nth(when, fail))
+
+
+def engine_fails(when: int) -> None:
+    """The engine can't start."""
+    from r1zero.rollout import hf_engine
+
+    def fail() -> None:
+        raise RuntimeError("no engine today")
+
+    before(hf_engine.HFEngine, "__init__", nth(when, fail))
+
+
+def interrupt(when: int, number: int = signal.SIGINT, times: int = 1) -> None:
+    """A signal arrives in the middle of a rollout step's learning."""
+    from r1zero.module import PolicyGradientModule
+
+    def send() -> None:
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+
+    before(PolicyGradientModule, "_optimizer_step", nth(when, send))
+
+
+def interrupt_at_start(when: int, number: int = signal.SIGINT) -> None:
+    """A signal arrives while the model is loaded (1) or while the engine starts (2)."""
+    from r1zero.policy import Policy
+    from r1zero.rollout import hf_engine
+
+    def send() -> None:
+        os.kill(os.getpid(), number)
+
+    if when == 1:
+        before(Policy, "__init__", send)
+    else:
+        before(hf_engine.HFEngine, "__init__", send)
+
+
+FAULTS: dict[str, Callable[[int], None]] = {
+    "kill_in_rollout": kill_in_rollout,
+    "kill_in_reward": kill_in_reward,
+    "kill_in_backward": kill_in_backward,
+    "kill_in_checkpoint": kill_in_checkpoint,
+    "kill_in_export": kill_in_export,
+    "nan_in_loss": nan_in_loss,
+    "bug": bug,
+    "engine_fails": engine_fails,
+    "sigint": interrupt,
+    "sigterm": lambda when: interrupt(when, signal.SIGTERM),
+    "sigint_twice": lambda when: interrupt(when, times=2),
+    "sigint_at_start": interrupt_at_start,
+    "sigterm_at_start": lambda when: interrupt_at_start(when, signal.SIGTERM),
+}

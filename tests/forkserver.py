@@ -1,0 +1,67 @@
+"""Runs ``train.py`` in forks of a process that has imported everything, so a run does not pay for imports.
+
+Reads one JSON object a line: {"args", "cwd", "env", "out", "fault"} starts a run and answers {"pid"};
+{"wait": pid} answers {"code"}, negative for a signal. The run is ``train.py`` as the user starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def preload() -> None:
+    """Import what a run imports; nothing here starts a thread or draws a number."""
+    import datasets  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import pandas  # noqa: F401
+    from transformers import AutoModelForCausalLM, Qwen2ForCausalLM  # noqa: F401
+
+    import r1zero.run
+    import r1zero.rollout.hf_engine  # noqa: F401
+
+
+def child(request: dict) -> None:
+    """Become ``python train.py <args>``; returns where the script falls off its end."""
+    os.setsid()
+    out = os.open(request["out"] + ".out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    err = os.open(request["out"] + ".err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.update(request.get("env", {}))
+    os.chdir(request["cwd"])
+    if request.get("fault"):
+        sys.path.insert(0, str(Path(__file__).parent))
+        import faults
+
+        faults.install(request["fault"])
+    sys.argv = [str(ROOT / "train.py"), *request["args"]]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def main() -> None:
+    preload()
+    answer = os.fdopen(os.dup(1), "w", buffering=1)
+    print("{}", file=answer)
+    for line in iter(sys.stdin.readline, ""):
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), file=answer)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            answer.close()
+            child(request)
+            return
+        print(json.dumps({"pid": pid}), file=answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""What the end-to-end tests share: starting ``train.py``, and reading what a run leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "WANDB_MODE": "offline",
+    "WANDB_SILENT": "true",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+SMALL = [
+    "experiment=demo",
+    "rollout=hf",
+    "steps=4",
+    "rollout.questions=4",
+    "rollout.max_tokens=64",
+    "algo.minibatch_size=16",
+    "eval.limit=8",
+    "eval.every=2",
+    "checkpoint.every=2",
+]
+"""A run of seconds: 4 questions x 8 responses, two optimizer steps a rollout step."""
+
+CLOCK = re.compile(r"^(time|throughput)/|seconds")
+"""Columns of metrics.csv that measure time, which no two runs share."""
+
+
+@dataclass
+class Finished:
+    """A process that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """Lines on stderr that are not warnings."""
+        return [line for line in self.err.splitlines() if line.strip() and not line.startswith("WARNING: ")]
+
+
+class Server:
+    """Client of ``forkserver.py``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("forkserver.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env=os.environ | ENVIRONMENT,
+        )
+        assert self._answer() == {}
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        return self._answer()
+
+    def start(self, args: Sequence[str], cwd: Path, fault: str = "", env: dict[str, str] | None = None) -> Running:
+        """Start ``train.py``."""
+        self.count += 1
+        out = str(self.folder / f"run{self.count}")
+        request = {"args": list(args), "cwd": str(cwd), "out": out, "fault": fault, "env": env or {}}
+        return Running(self, self._ask(request)["pid"], out)
+
+    def run(self, args: Sequence[str], cwd: Path, fault: str = "", env: dict[str, str] | None = None) -> Finished:
+        """Run ``train.py`` to its end."""
+        return self.start(args, cwd, fault, env).wait()
+
+    def close(self) -> None:
+        """End the server."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=10)
+
+
+@dataclass
+class Running:
+    """A run under way; it leads a session of its own."""
+
+    server: Server
+    pid: int
+    out: str
+
+    def signal(self, number: int) -> None:
+        """Send a signal to this process alone."""
+        os.kill(self.pid, number)
+
+    def wait(self) -> Finished:
+        """Wait for the end, and see that nothing of it is left running."""
+        code = self.server._ask({"wait": self.pid})["code"]
+        assert_no_orphans(self.pid)
+        return Finished(code, Path(self.out + ".out").read_text(), Path(self.out + ".err").read_text())
+
+
+def assert_no_orphans(session: int, seconds: float = 10.0) -> None:
+    """Fail when processes of a session outlive it: grader workers, engines, ranks."""
+    deadline = time.monotonic() + seconds
+    while left := members(session):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still running: {[' '.join(p.cmdline())[:120] for p in left]}")
+        time.sleep(0.1)
+
+
+def members(session: int) -> list[psutil.Process]:
+    """Live processes of a session."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def train(args: Sequence[str], cwd: Path, env: dict[str, str] | None = None, timeout: float = 600) -> Finished:
+    """Run ``python train.py`` as a process of its own, imports and all."""
+    return wait(start(args, cwd, env), timeout)
+
+
+def start(
+    args: Sequence[str], cwd: Path, env: dict[str, str] | None = None, command: Sequence[str] = (sys.executable,)
+) -> subprocess.Popen[str]:
+    """Start ``python train.py``."""
+    return subprocess.Popen(
+        [*command, str(ROOT / "train.py"), *args],
+        cwd=cwd,
+        env=os.environ | ENVIRONMENT | (env or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait(process: subprocess.Popen[str], timeout: float = 600) -> Finished:
+    """Wait for a process; kill its whole session when it takes too long."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert_no_orphans(process.pid)
+    return Finished(process.returncode, out, err)
+
+
+def until(condition: Callable[[], bool], seconds: float = 300.0) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it never came to pass")
+        time.sleep(0.05)
+
+
+# -- what a run leaves --------------------------------------------------------------------------------
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    """metrics.csv without what the clock measures; empty cells left out, so that column order plays no part."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if v != "" and not CLOCK.search(k)} for row in rows]
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """status.json."""
+    return json.loads((folder / "status.json").read_text())
+
+
+def checkpoint(folder: Path, step: int) -> dict[str, Any]:
+    """A checkpoint's content."""
+    return torch.load(folder / "checkpoints" / f"step_{step:06d}.ckpt", weights_only=True)
+
+
+def differing(a: Any, b: Any, where: str = "") -> list[str]:
+    """Paths of what differs between two nests of dicts, lists, tensors and values; tensors by ``torch.equal``."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return [] if torch.equal(a, b) else [where]
+    if isinstance(a, dict) and isinstance(b, dict):
+        names = {*a, *b}
+        return [d for k in sorted(names, key=str) for d in differing(a.get(k), b.get(k), f"{where}.{k}")]
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differing(x, y, f"{where}.{i}")]
+    return [] if a == b or (a != a and b != b) else [f"{where}: {a} and {b}"]
