@@ -61,8 +61,8 @@ def rewrites(gold: str) -> dict[str, str]:
             out["decimal"] = _decimal(number.value)
             out["unreduced"] = f"\\frac{{{3 * number.value.numerator}}}{{{3 * number.value.denominator}}}"
     got = shape(text)
-    plain = "=" not in text and "\\ldots" not in text
-    if got is not None and got.kind == "list" and "," in text and plain and number is None:
+    simple = "=" not in text and "\\ldots" not in text
+    if got is not None and got.kind == "list" and "," in text and simple and number is None:
         out["reversed list"] = ", ".join(reversed(got.members))
         out["list in braces"] = "\\{" + ",".join(got.members) + "\\}"
     terms = re.fullmatch(r"(\d+)\s*([-+])\s*(\d*\\sqrt\{\d+\})", gold)

@@ -32,7 +32,7 @@ def test_outcomes_come_in_order_with_their_status(grader):
     ]
     outcomes = grader.grade_batch(items)
     assert [outcome.status.value for outcome in outcomes] == (
-        "right right wrong no_answer truncated bad_gold right unformatted no_answer".split()
+        ["right", "right", "wrong", "no_answer", "truncated", "bad_gold", "right", "unformatted", "no_answer"]
     )
     assert [outcome.reward for outcome in outcomes] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
 

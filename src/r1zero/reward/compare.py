@@ -27,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     rules_members.intervals,
     rules_members.matrices,
     rules_members.collection,
+    rules_formula.approximation,
     rules_formula.equation,
     rules_formula.value,
     rules_formula.kind,
@@ -94,8 +95,8 @@ def _decide(answer: str, gold: str, cas: Cas | None, inner: bool, nesting: int) 
     if cas is None:
         raise NeedsCas
     right = cas(answer, gold)
-    if right and differs_by_case(answer, gold):
-        return Verdict(False, "math_verify, then letter case")
+    if right and (differs_by_case(answer, gold) or answer.count("'") != gold.count("'")):
+        return Verdict(False, "math_verify, then letters")
     return Verdict(right, "math_verify")
 
 

@@ -69,10 +69,10 @@ class Grader:
         self._owner = os.getpid()
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Grader:  # noqa: D105
+    def __enter__(self) -> Grader:
         return self
 
-    def __exit__(  # noqa: D105
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()

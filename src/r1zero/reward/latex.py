@@ -42,7 +42,8 @@ _SUPERSCRIPTS = dict(
 _SUBSCRIPTS = dict(zip("\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089", "0123456789", strict=True))
 
 _MERGED = {
-    r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac", r"\dbinom": r"\binom", r"\tbinom": r"\binom",
+    r"\dfrac": r"\frac", r"\nicefrac": r"\frac", r"\sfrac": r"\frac", r"\xfrac": r"\frac",
+    r"\tfrac": r"\frac", r"\cfrac": r"\frac", r"\dbinom": r"\binom", r"\tbinom": r"\binom",
     r"\choose": r"\choose", r"\le": r"\leq", r"\ge": r"\geq", r"\leqslant": r"\leq", r"\geqslant": r"\geq",
     r"\leqq": r"\leq", r"\geqq": r"\geq", r"\ne": r"\neq", r"\lt": "<", r"\gt": ">", r"\times": r"\cdot",
     r"\ast": r"\cdot", r"\div": "/", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]",
@@ -91,6 +92,7 @@ _SIZED = {
     r"\hphantom",
     r"\vphantom",
     r"\color",
+    r"\textcolor",
     r"\label",
     r"\tag",
 }
@@ -98,10 +100,12 @@ _DELIMITERS = {"$", r"\(", r"\)", r"\[", r"\]"}
 _TEXT_LETTERS = {"e", "i", "d"}
 
 _LEX = re.compile(r"\\[a-zA-Z]+\*?|\\.|\s+|\*+|[^\\]", re.DOTALL)
+_WRAPPED = re.compile(r"\\text\{([^{}]*\d[^{}]*)\}")  # text that holds a number is read like any other answer
+_INDEXED_ROOT = re.compile("([\u00b2-\u00b9\u2074-\u2079])\u221a")
 _ELLIPSIS = re.compile(r"\.{3,}")
 _INNER_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox|textit|textrm)\s*\{([^{}]*)\}")
 _DOLLAR = re.compile(r"(?<!\\)\$")
-_MARKED_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\!,|\{,\\!\})(?=\d{3}(?!\d))")
+_MARKED_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\!,|\{,\\!\}|')(?=\d{3}(?!\d))")
 
 
 @lru_cache(maxsize=4096)
@@ -129,6 +133,7 @@ def to_latex(text: str) -> str:
     """Spell unicode digits, signs, superscripts and vulgar fractions as LaTeX; drop control characters."""
     if text.isascii() and text.isprintable():
         return text
+    text = _INDEXED_ROOT.sub(lambda match: rf"\sqrt[{_SUPERSCRIPTS[match.group(1)]}]", text)
     out: list[str] = []
     script = ""
     for char in text:
@@ -230,9 +235,9 @@ def _group(raw: list[str], index: int) -> tuple[str, int]:
 def _tidy(tokens: list[str]) -> list[str]:
     """Drop a trailing stop, and braces round the whole or round a brace group."""
     tokens = list(tokens)
-    while tokens and tokens[-1] in (".", " ", ";", ",", r"\cdot"):
+    while tokens and tokens[-1] in (".", " ", ";", ",", r"\cdot", "\\\\", "_", "`"):
         tokens.pop()
-    while tokens and tokens[0] == " ":
+    while tokens and tokens[0] in (" ", "_", "`", "\\\\"):
         tokens = tokens[1:]
     while len(tokens) >= 2 and tokens[0] == "{" and tokens[-1] == "}" and _closes(tokens, 0) == len(tokens) - 1:
         tokens = tokens[1:-1]
@@ -275,7 +280,9 @@ def canonical(text: str) -> str:
     >>> canonical(r"$\dfrac{1}{2}\,.$")
     '\\frac{1}{2}'
     """
-    return join(_tidy(lex(text)))
+    spelled = join(_tidy(lex(text)))
+    wrapped = _WRAPPED.fullmatch(spelled)
+    return canonical(wrapped.group(1)) if wrapped else spelled
 
 
 @lru_cache(maxsize=65536)

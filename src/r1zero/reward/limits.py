@@ -6,7 +6,7 @@ import re
 
 from r1zero.reward.structure import tokens
 
-MAX_TEXT = 4000
+MAX_TEXT = 2000
 """Characters; longer answers are compared as they stand."""
 MAX_PARSED = 400
 MAX_DEPTH = 12

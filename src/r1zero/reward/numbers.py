@@ -54,7 +54,7 @@ def parse_number(text: str, thousands: bool = True) -> Number | None:
         thousands: Read "1,000" and "1 000" as a thousand; off inside brackets and lists.
     """
     if not text or len(text) > MAX_DIGITS or not any(char.isdigit() for char in text):
-        word = _WORDS.get(text.lower())
+        word = _WORDS.get(text.removeprefix("\\text{").removesuffix("}").strip().lower())
         return None if word is None else Number(Fraction(word))
     for reader in (_decimal, _fraction, _mixed, _scientific, _repeating):
         number = reader(text)

@@ -108,6 +108,14 @@ def proportional(answer: str, gold: str) -> bool | None:
     return None
 
 
+def near(value: Value, others: list[Value]) -> bool:
+    """Whether values of constants are within 5% of the first."""
+    if value is None:
+        return False
+    exact = abs(_real_or_complex(_context(DIGITS), value))
+    return all(abs(_real_or_complex(_context(DIGITS), other) - value) <= exact / 20 for other in others)
+
+
 def is_formula(text: str) -> bool:
     """Whether canonical text is a formula that this module reads."""
     return parse(text) is not None

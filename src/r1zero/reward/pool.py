@@ -35,6 +35,7 @@ class Job:
 
     line: bytes
     future: Future[dict[str, Any]] = field(default_factory=Future)
+    deaths: int = 0
 
 
 @dataclass(eq=False)
@@ -51,7 +52,8 @@ class _Worker:
 class WorkerPool:
     """Runs jobs in ``workers`` processes; every future gets a dict, whatever happens to the process.
 
-    The result is what the worker answered, or ``{"error": "timeout" | "crash", "detail": ...}``.
+    The result is what the worker answered, or ``{"error": "timeout" | "crash", "detail": ...}``. A job whose
+    worker died is tried once more, because the worker may have been killed for something else.
     Usable from any thread. The processes start at the first job or at ``start``.
 
     Args:
@@ -74,7 +76,8 @@ class WorkerPool:
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._early_deaths = 0
+        self._broken = ""
+        self._failed_starts = 0
 
     def submit(self, payload: dict[str, Any]) -> Future[dict[str, Any]]:
         """Queue one job (JSON types only) and return its future.
@@ -88,6 +91,9 @@ class WorkerPool:
                 raise RuntimeError("the worker pool is closed")
             self._start()
             self._queue.append(job)
+            broken = self._broken
+        if broken:
+            _finish(job, {"error": "crash", "detail": broken})
         self._poke()
         return job.future
 
@@ -188,63 +194,65 @@ class WorkerPool:
             if self._control is not None:
                 self._control.send(f"kill {worker.number}\n".encode())
         self.kills += 1
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts > 3 * self.workers:
+                self._broken = "the worker processes can't be started; their own error stands above"
         if worker.jobs and result is not None:
-            _finish(worker.jobs.popleft(), result)
+            head = worker.jobs[0]
+            head.deaths += result["error"] == "crash"
+            if result["error"] == "timeout" or head.deaths > 1:
+                _finish(worker.jobs.popleft(), result)
         with self._lock:
             self._queue.extendleft(reversed(worker.jobs))
 
     def _dispatch(self) -> None:
-        selector = selectors.DefaultSelector()
-        assert self._wake is not None
-        selector.register(self._wake[0], selectors.EVENT_READ, None)
-        while not self._closed:
-            try:
-                while len(self._pool) < self.workers:
-                    self._spawn(selector)
-            except OSError:
-                if not self._restart(selector):
-                    return
-                continue
-            self._hand_out()
-            now = time.monotonic()
-            wait = min((worker.deadline for worker in self._pool.values()), default=float("inf")) - now
-            events = selector.select(None if wait == float("inf") else max(wait, 0.0))
-            for event, _ in events:
-                if event.data is None:
-                    with contextlib.suppress(BlockingIOError):
-                        self._wake[0].recv(4096)
-                elif event.data.number in self._pool and not self._receive(event.data, selector):
-                    self._died(event.data, selector)
-            now = time.monotonic()
-            for worker in [worker for worker in self._pool.values() if worker.deadline <= now]:
-                late = {"error": "timeout", "detail": f"no verdict within {self.timeout:g} s", "seconds": self.timeout}
-                self._drop(worker, selector, late)
-        selector.close()
+        """Run until closed. Whatever goes wrong here, no future is left open."""
+        try:
+            with selectors.DefaultSelector() as selector:
+                assert self._wake is not None
+                selector.register(self._wake[0], selectors.EVENT_READ, None)
+                while not self._closed and not self._broken:
+                    self._turn(selector)
+        except Exception as error:
+            self._broken = f"the dispatcher of the worker processes failed: {type(error).__name__}: {error}"
+        if self._broken:
+            with self._lock:
+                open_jobs = [*(job for worker in self._pool.values() for job in worker.jobs), *self._queue]
+                self._queue.clear()
+            for job in open_jobs:
+                _finish(job, {"error": "crash", "detail": self._broken})
 
-    def _died(self, worker: _Worker, selector: selectors.BaseSelector) -> None:
-        if not worker.ready:
-            self._early_deaths += 1
-            if self._early_deaths > 3 * self.workers:
-                time.sleep(1.0)  # a worker that can't start: don't spin
-        self._drop(worker, selector, {"error": "crash", "detail": "the worker process died"})
-        if self._server is not None and self._server.poll() is not None:
+    def _turn(self, selector: selectors.BaseSelector) -> None:
+        try:
+            while len(self._pool) < self.workers:
+                self._spawn(selector)
+        except OSError:
             self._restart(selector)
+            return
+        self._hand_out()
+        wait = min(worker.deadline for worker in self._pool.values()) - time.monotonic()
+        events = selector.select(None if wait == float("inf") else max(wait, 0.0))
+        for event, _ in events:
+            if event.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    self._wake[0].recv(4096)  # type: ignore[index]
+            elif event.data.number in self._pool and not self._receive(event.data, selector):
+                self._drop(event.data, selector, {"error": "crash", "detail": "the worker process died"})
+                if self._server is not None and self._server.poll() is not None:
+                    self._restart(selector)
+        now = time.monotonic()
+        for worker in [worker for worker in self._pool.values() if worker.deadline <= now]:
+            late = {"error": "timeout", "detail": f"no verdict within {self.timeout:g} s", "seconds": self.timeout}
+            self._drop(worker, selector, late)
 
-    def _restart(self, selector: selectors.BaseSelector) -> bool:
-        """Start the helper process again after it died; give up, and fail every job, the fourth time."""
+    def _restart(self, selector: selectors.BaseSelector) -> None:
+        """Start the helper process again after it died."""
         for worker in list(self._pool.values()):
             self._drop(worker, selector, {"error": "crash", "detail": "the worker processes died"})
         self._stop_server()
-        self._early_deaths += self.workers
-        if self._closed or self._early_deaths > 3 * self.workers:
-            with self._lock:
-                self._closed = True
-                jobs, self._queue = list(self._queue), deque()
-            for job in jobs:
-                _finish(job, {"error": "crash", "detail": "the worker processes can't be started"})
-            return False
-        self._start_server()
-        return True
+        if not self._closed and not self._broken:
+            self._start_server()
 
     def _hand_out(self) -> None:
         for depth in range(1, LOOK_AHEAD + 1):
@@ -291,7 +299,7 @@ class WorkerPool:
             now = time.monotonic()
             if not worker.ready:
                 worker.ready = True
-                self._early_deaths = 0
+                self._failed_starts = 0
             elif worker.jobs:
                 result = json.loads(line)
                 _finish(worker.jobs.popleft(), {**result, "seconds": now - worker.started})

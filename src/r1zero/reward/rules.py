@@ -15,7 +15,7 @@ from r1zero.reward import words
 from r1zero.reward.latex import key
 from r1zero.reward.numbers import parse_number, same_number
 from r1zero.reward.structure import membership, shape, sides, split, unbracketed
-from r1zero.reward.units import conflict, split_unit
+from r1zero.reward.units import conflict, names_unit, split_unit
 
 
 class Compare(Protocol):
@@ -34,7 +34,7 @@ _BASES = {
 _BASED = re.compile(
     r"\(?(?P<digits>-?\d[0-9A-F.,]*|-?[A-F]+\d[0-9A-F]*)\)?"
     r"(?:_(?:\{(?P<braced>\d+)\}|(?P<bare>\d+)|\{?\\text\{(?P<word>[a-z ]+)\}\}?|\{(?P<plain>[a-z]+)\})"
-    r"|(?:\\text\{| )?(?:in |\()?base(?:-| )(?P<said>\w+)\)?\}?)"
+    r"|(?:\\text\{| )?(?:in |\()?base(?:-| )?(?P<said>\w+)\)?\}?)"
 )
 _CLOCK = re.compile(r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2}))?(?P<half>[ap]m)?")
 
@@ -90,13 +90,15 @@ def word(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
     if wanted and given:
         if wanted[0] == given[0]:
             return True if words.is_name(*wanted) or words.is_name(*given) else None
+        if any((got := shape(side)) is not None and got.kind == "list" for side in (answer, gold)):
+            return None
         if wanted[1] or given[1] or words.is_name(*wanted) != words.is_name(*given):
             return False
         return None if sorted("".join(wanted[0])) == sorted("".join(given[0])) else False
-    if wanted and wanted[1] and words.is_name(*wanted):
-        return None if sides(answer) else False
-    if given and given[1] and words.is_name(*given):
-        return False
+    for said, other in ((wanted, answer), (given, gold)):
+        if said and said[1] and words.is_name(*said):
+            got = shape(other)
+            return None if sides(other) or got is None or got.kind == "list" else False
     return None
 
 
@@ -115,7 +117,7 @@ def base(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
 
 
 def _based(value: str) -> tuple[str, int] | None:
-    match = _BASED.fullmatch(value)
+    match = _BASED.fullmatch(value) or _BASED.fullmatch(re.sub(r"\s+", " ", words.raw_text(value)))
     if match is None:
         return None
     name = (match["word"] or match["plain"] or match["said"] or "").strip()
@@ -152,7 +154,11 @@ def _time(value: str) -> tuple[int, int, int, str] | None:
 def quantity(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
     """Units, percent and money: optional on either side, two different units are wrong; 0.28 is 28%, never 28."""
     ours, theirs = split_unit(answer), split_unit(gold)
-    if not ours.unit and not theirs.unit and ours.scale == theirs.scale == 1:
+    if not ours.unit and theirs.unit:
+        ours = names_unit(answer, theirs.unit) or ours
+    if ours.unit and not theirs.unit:
+        theirs = names_unit(gold, ours.unit) or theirs
+    if (ours.body, theirs.body) == (answer, gold):
         return None
     if ours.percent != theirs.percent and (ours.unit == () or theirs.unit == ()):
         left, right = parse_number(ours.body, not inner), parse_number(theirs.body, not inner)

@@ -9,6 +9,7 @@ from r1zero.reward.latex import key
 from r1zero.reward.numbers import parse_number
 from r1zero.reward.rules import Compare
 from r1zero.reward.structure import matrix, shape, sides, split, tokens
+from r1zero.reward.units import split_unit
 
 _FUNCTION_SIDE = re.compile(
     r"[a-zA-Z](?:_\{?\w+\}?)?(?:\^\{-1\})?\([a-zA-Z](?:,[a-zA-Z])*\)|[a-zA-Z]'?(?:_\{?\w+\}?)?|\\[a-z]+"
@@ -44,6 +45,23 @@ def equation(answer: str, gold: str, compare: Compare, inner: bool) -> bool | No
         if _names(ours[0]) and _names(theirs[0]) and numeric.constant(ours[1]) is not None:
             return False  # x=5 against y=5
     return None
+
+
+def approximation(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
+    r"""``a \approx b``: a gold answer accepts either side; an answer is its exact side, and b must be near it."""
+    ours, theirs = split(answer, _NEARLY), split(gold, _NEARLY)
+    if ours is None or theirs is None or (len(ours) == len(theirs) == 1):
+        return None
+    given, wanted = [side for side in ours if side], [side for side in theirs if side]
+    if not given or not wanted or any("=" in tokens(side) for side in given):
+        return None
+    values = [numeric.constant(split_unit(side).body) for side in given]
+    if any(one is None for one in values[1:]) or (len(values) > 1 and not numeric.near(values[0], values[1:])):
+        return False
+    return any(compare(side, form, inner) for side in {given[0], given[-1]} for form in wanted)
+
+
+_NEARLY = frozenset({r"\approx", r"\simeq", r"\approxeq", r"\doteq"})
 
 
 def _exact_sides(value: str) -> list[str] | None:

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+MAX_BRACKETS = 20
 _TOKENS = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|[a-zA-Z]+|\d+|\s+|.", re.DOTALL)
 _OPENING = {"(", "[", "{", r"\{", r"\lfloor", r"\lceil", r"\langle", r"\begin"}
 _CLOSING = {")", "]", "}", r"\}", r"\rfloor", r"\rceil", r"\rangle", r"\end"}
@@ -126,7 +127,9 @@ def _inside(text: str) -> str | None:
 def unbracketed(text: str) -> str:
     """Text without round brackets that enclose the whole of it."""
     inner = _inside(text)
-    while inner is not None and text[0] == "(" and text[-1] == ")" and split(inner, {",", ";"}) == [inner]:
+    for _ in range(MAX_BRACKETS):
+        if inner is None or text[0] != "(" or text[-1] != ")" or split(inner, {",", ";"}) != [inner]:
+            break
         text = inner
         inner = _inside(text)
     return text

@@ -48,6 +48,7 @@ _DEGREE = re.compile(r"\^(?:\{\\circ\}|\\circ)\s*(?:\\text\{)?(?P<scale>[CFK])?\
 _BARE = re.compile(
     r"(?P<body>.*?[\d})\]]) ?(?P<words>[A-Za-z][A-Za-z .]*(?:\^\{?[23]\}?)?(?:/[A-Za-z]+(?:\^\{?[23]\}?)?)?)$"
 )
+_ORDINAL_MARK = re.compile(r"(?<=\d)\^\{?\\text\{(?:st|nd|rd|th)\}\}?$")
 _WORD = re.compile(r"[A-Za-z$%]+|\^\{?-?\d\}?|/|\d|\\cdot|[-.*() ]|.")
 
 Unit = tuple[tuple[str, int], ...]
@@ -85,6 +86,9 @@ def split_unit(text: str) -> Quantity:
     if text.endswith("%"):
         body = text[:-1].removesuffix("\\").strip()
         return Quantity(body, (("%", 1),)) if body else Quantity(text)
+    ordinal = _ORDINAL_MARK.search(text)
+    if ordinal and ordinal.start() > 0:
+        return Quantity(text[: ordinal.start()])
     degree = _DEGREE.search(text)
     if degree and degree.start() > 0:
         return Quantity(text[: degree.start()].strip(), ((degree["scale"] or "deg", 1),))
@@ -112,7 +116,7 @@ def _with_words(text: str, body: str, words: str, bare: bool) -> Quantity:
     return Quantity(body, unit, scale)
 
 
-def _read(words: str, bare: bool, spaced: bool) -> tuple[Unit, int] | None:
+def _read(words: str, bare: bool, spaced: bool, letters: bool = False) -> tuple[Unit, int] | None:
     """Powers of the named units and the scale word; None when the words are no unit."""
     found: dict[str, int] = {}
     scale, sign, pending, last = 1, 1, 1, ""
@@ -145,9 +149,9 @@ def _read(words: str, bare: bool, spaced: bool) -> tuple[Unit, int] | None:
         else:
             name = _name(token)
             known = name in _NAMES
-            if bare and not known and not (spaced and len(token) >= 4) and not found:
+            if bare and not known and sign == 1 and not (spaced and len(token) >= 4) and not found:
                 return None
-            if bare and len(token) == 1:
+            if bare and len(token) == 1 and sign == 1 and not letters:
                 return None  # 5 m is five meters or five times m; only text says which
             last = name
             found[name] = found.get(name, 0) + sign * pending
@@ -165,6 +169,15 @@ def _name(word: str) -> str:
         if form in _CANON:
             return _CANON[form]
     return singular
+
+
+def names_unit(text: str, unit: Unit) -> Quantity | None:
+    """The quantity that text means when its last letter is read as the given unit ("2h" beside "2 hours")."""
+    bare = _BARE.fullmatch(text)
+    if bare is None:
+        return None
+    read = _read(bare["words"], bare=True, spaced=False, letters=True)
+    return Quantity(bare["body"], unit) if read is not None and read[0] == unit else None
 
 
 def conflict(left: Unit, right: Unit) -> bool:
