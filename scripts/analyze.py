@@ -1,0 +1,39 @@
+"""Study a base model: `python scripts/analyze.py model=llama3b template=r1`. See --help."""
+
+import sys
+from pathlib import Path
+
+try:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig
+
+    from r1zero import cli
+    from r1zero.analysis import config
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+config.register()
+
+
+@hydra.main(config_path=str(CONF), config_name="analyze", version_base="1.3")
+def analyze(cfg: DictConfig) -> None:
+    """Run one analysis, or every point of a sweep."""
+    cli.dispatch(cfg, job)
+
+
+def job(cfg: DictConfig, run_dir: Path) -> int:
+    """Check the settings, then import what is heavy."""
+    from r1zero.analysis.checks import check
+    from r1zero.evaluate.checks import adopt_dtype
+
+    adopt_dtype(cfg, list(HydraConfig.get().overrides.task))
+    check(cfg)
+    from r1zero.analysis.run import analyze
+
+    return analyze(cfg, run_dir)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(analyze, Path(__file__).resolve()))

@@ -1,0 +1,60 @@
+"""Impossible settings of an analysis, found before anything heavy is imported."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from r1zero.data.sources import check_source
+from r1zero.errors import UserError
+from r1zero.evaluate.checks import check_common, check_pass_k, check_server, shrink_if_dry
+
+TASKS = ("answering", "reflection")
+
+
+def check(config: DictConfig) -> None:
+    """Refuse an analysis that can't work, in one line.
+
+    Raises:
+        UserError: naming the keys and what to do.
+    """
+    shrink_if_dry(config)
+    check_common(config)
+    check_source(config.data)
+    check_temperatures(list(config.temperatures), config.sampling.n)
+    check_pass_k([config.pass_k], config.sampling.n)
+    if config.questions < 1:
+        raise UserError(f"questions={config.questions} must be at least 1")
+    check_judge(config.judge)
+
+
+def check_temperatures(temperatures: list[float], n: int) -> None:
+    """Temperatures: some, each once, none below 0, and 0 only where one response is drawn."""
+    if not temperatures:
+        raise UserError("temperatures=[] leaves nothing to analyze; give e.g. temperatures=[0.1,0.5,1.0]")
+    if len(set(temperatures)) < len(temperatures) or min(temperatures) < 0:
+        raise UserError(f"temperatures={temperatures}: each must stand there once, and none below 0")
+    if 0 in temperatures and n > 1:
+        raise UserError(f"temperatures={temperatures}: 0 gives {n} equal responses; leave it out, or set sampling.n=1")
+
+
+def check_judge(judge: DictConfig) -> None:
+    """The judge: how it is reached, its key, its prompts."""
+    if judge.via not in ("server", "model", "none"):
+        raise UserError(f"judge.via={judge.via} is unknown; choose server, model or none")
+    if judge.via == "none":
+        return
+    if judge.model is None:
+        raise UserError(f"judge.model is not set: name the model that judge={judge.name} asks")
+    if judge.reflection not in ("keyword", "all"):
+        raise UserError(f"judge.reflection={judge.reflection} is unknown; choose keyword or all")
+    if judge.via == "server":
+        try:
+            check_server(judge, "judge")
+        except UserError as error:
+            raise UserError(f"{error} (judge=none leaves the judge out)") from None
+    for task in TASKS:
+        prompt = judge.prompts.get(task)
+        if prompt is None:
+            raise UserError(f"judge.prompts.{task} is missing; see conf/judge/prompts/default.yaml")
+        if "{response}" not in prompt.user or not prompt.labels:
+            raise UserError(f"judge.prompts.{task} must hold {{response}} in its user text, and labels")
