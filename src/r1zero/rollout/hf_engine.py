@@ -227,6 +227,8 @@ class _RowEnds(StoppingCriteria):
 
     def _match(self, rows: list[int], last: list[int]) -> None:
         rows = [row for row in rows if last[row] not in self._silent and last[row] < len(self._tokenizer)]
+        if not rows:
+            return  # decoding an empty batch gives one empty text
         for row in rows:
             self._tails[row].append(last[row])
         tails = self._tokenizer.batch_decode([list(self._tails[row]) for row in rows])
