@@ -24,12 +24,22 @@ def main() -> int:
     models = commands.add_parser("models", help="analyses of several models in one figure")
     models.add_argument("folders", nargs="+", type=Path, help="folders of analyses, or folders above them")
     models.add_argument("--output", type=Path, default=Path("models.png"), help="picture to write")
+    figure = commands.add_parser("figures", help="the paper's figures from training runs, and an HTML report")
+    figure.add_argument("runs", nargs="+", help="run folders, folders above them, or wandb:entity/project")
+    figure.add_argument("--figures", help="comma-separated, such as fig4,fig8; default: those that the runs can fill")
+    figure.add_argument("--output", type=Path, help="folder to write; default: figures/ in the first folder")
     arguments = parser.parse_args()
     try:
         if arguments.command == "models":
             from r1zero.analysis.compare import draw_models
 
             print(draw_models(arguments.folders, arguments.output))
+            return 0
+        if arguments.command == "figures":
+            from r1zero.report.training import write_figures
+
+            for path in write_figures(arguments.runs, arguments.figures, arguments.output):
+                print(path)
             return 0
         text = tables.report(arguments.folders, CONF, arguments.format)
         if arguments.output is None:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -231,7 +231,7 @@ class SweepTable(threading.Thread):
         super().__init__(daemon=True, name="sweep-table")
         self.title, self.folders = title, folders
         self._stop_asked = threading.Event()
-        self._started = time.time()
+        self._since = time.time()
 
     def states(self) -> dict[str, PointState]:
         """The state of every point."""
@@ -270,7 +270,7 @@ class SweepTable(threading.Thread):
         states = self.states()
         done = sum(s.state == "finished" for s in states.values())
         table = Table(
-            title=f"{self.title}: {done} of {len(states)} points finished, {clock(time.time() - self._started)}"
+            title=f"{self.title}: {done} of {len(states)} points finished, {clock(time.time() - self._since)}"
         )
         for column in ("point", "state", "step", "reward", "ETA"):
             table.add_column(column, justify="left" if column in ("point", "state") else "right")

@@ -29,6 +29,11 @@ VARIANTS: dict[str, tuple[str, bool]] = {
 EXTREME = 0.25
 """A question is very hard or very easy when its success rate is at most this, or at least 1 minus it."""
 
+MIN_WRONG = 8
+"""Wrong responses with an advantage below which no slope is measured."""
+MIN_VARIANCE = 0.02
+"""Variance of log length below which no slope is measured: a standard deviation of 14 %."""
+
 
 def token_weights(
     rewards: torch.Tensor,
@@ -144,7 +149,8 @@ class BiasSums:
         """The biases of each algorithm as two figures.
 
         ``bias/length_slope/<algo>``: slope of log |w| against log T over wrong responses; -1: a wrong answer
-        twice as long is punished half as much per token; 0: length plays no part. NaN without two lengths.
+        twice as long is punished half as much per token; 0: length plays no part. NaN below 8 such responses
+        or where their lengths hardly differ.
         ``bias/extreme_share/<algo>``: share of all pull that very easy and very hard questions have.
         """
         group = len(self.questions) - 1
@@ -153,8 +159,9 @@ class BiasSums:
         out: dict[str, float] = {}
         for column, name in enumerate(VARIANTS):
             n, x, y, xy, xx = self.moments[column].tolist()
-            spread = n * xx - x * x
-            out[f"bias/length_slope/{name}"] = (n * xy - x * y) / spread if n > 1 and spread > 1e-9 else math.nan
+            spread = n * xx - x * x  # n^2 times the variance of log T
+            clear = n >= MIN_WRONG and spread > n * n * MIN_VARIANCE
+            out[f"bias/length_slope/{name}"] = (n * xy - x * y) / spread if clear else math.nan
             pull = self.questions[:, column + 1]
             total = float(pull.sum())
             out[f"bias/extreme_share/{name}"] = float(pull[extreme].sum()) / total if total > 0 else math.nan

@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-# Okabe-Ito: told apart by readers with any colour vision.
-BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
+from r1zero.report import style
+from r1zero.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, plt
 
 
 def draw_curves(run_dir: Path) -> Path:
@@ -22,7 +18,7 @@ def draw_curves(run_dir: Path) -> Path:
         path of the picture.
     """
     table = pd.read_csv(run_dir / "metrics.csv")
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    figure, axes = style.panels(1, 3, height=3.6)
     window = max(1, len(table) // 12)
     _curve(axes[0], table, "reward/mean", "reward of rollouts", BLUE, window)
     axes[0].set(title="Reward", ylabel="share of right responses", ylim=(0, 1))
@@ -37,8 +33,6 @@ def draw_curves(run_dir: Path) -> Path:
     axes[2].set(title="Evaluation", ylabel="accuracy", ylim=(0, 1))
     for axis in axes:
         axis.set_xlabel("rollout step")
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=9)
     path = run_dir / "curves.png"

@@ -1,0 +1,263 @@
+"""The paper's figures from training runs; each returns the figure and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from r1zero.algo.bias import VARIANTS
+from r1zero.errors import UserError
+from r1zero.report import style
+from r1zero.report.runs import Run
+
+Drawn = tuple[Any, pd.DataFrame]
+COLUMNS = ["panel", "series", "x", "mean", "low", "high", "seeds"]
+
+TRAINING = (
+    ("reward/mean", "Training reward", "share of right responses"),
+    ("length/mean", "Response length", "tokens"),
+    ("length/incorrect", "Length of wrong responses", "tokens"),
+    ("length/correct", "Length of right responses", "tokens"),
+)
+EVALUATION = (
+    ("accuracy", "Benchmark accuracy", "share of right responses"),
+    ("length_incorrect", "Evaluation: length of wrong responses", "tokens"),
+)
+EXTRAS = (
+    ("policy/entropy", "Entropy", "nats a token"),
+    ("diversity/distinct_answers", "Different answers in a group", "answers"),
+    ("diversity/self_similarity", "Similarity of a group's responses", "mean Jaccard of n-grams"),
+    ("group/zero_advantage_frac", "Groups without a signal", "share of groups"),
+    ("bias/length_slope/{algo}", "Length bias on wrong answers", "slope of log weight on log length"),
+    ("bias/extreme_share/{algo}", "Pull of extreme questions", "share of all pull"),
+)
+
+
+def groups_of(runs: Sequence[Run], key: Callable[[Run], str]) -> dict[str, list[Run]]:
+    """Runs by a label; the four algorithms first, in their fixed order, then in order of appearance."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
+    fixed = [name for name in style.ALGORITHMS if name in found]
+    return {name: found[name] for name in [*fixed, *(n for n in found if n not in fixed)]}
+
+
+def smoothed(values: list[tuple[float, float]], window: int) -> list[tuple[float, float]]:
+    """Centred running mean over ``window`` rollout steps; the number of points stays."""
+    if window <= 1 or not values:
+        return values
+    frame = pd.DataFrame(values, columns=["x", "y"])
+    frame["y"] = frame["y"].rolling(window, min_periods=1, center=True).mean()
+    return list(frame.itertuples(index=False, name=None))
+
+
+def window_for(runs: Sequence[Run]) -> int:
+    """Steps of the running mean of training figures: about a twelfth of the run."""
+    longest = max((len(run.metrics) for run in runs), default=1)
+    return max(1, longest // 12)
+
+
+def curves(
+    axis: Any,
+    groups: dict[str, list[Run]],
+    values: Callable[[Run], list[tuple[float, float]]],
+    panel: str,
+    marked: bool,
+) -> pd.DataFrame:
+    """Draw one panel, a band per group; returns panel, series, x, mean, low, high, seeds."""
+    tables = []
+    for position, (name, members) in enumerate(groups.items()):
+        table = style.over_seeds([point for run in members for point in values(run)])
+        if table.empty:
+            continue
+        label, colour, marker = style.look(name, position)
+        style.band(axis, table, label, colour, marker if marked else None)
+        table.insert(0, "series", name)
+        table.insert(0, "panel", panel)
+        tables.append(table)
+    return pd.concat(tables) if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def dynamics(runs: Sequence[Run], key: Callable[[Run], str]) -> Drawn:
+    """Six panels over training: reward, lengths of all, wrong and right responses, evaluation accuracy and length."""
+    groups = groups_of(runs, key)
+    figure, axes = style.panels(2, 3)
+    window = window_for(runs)
+    numbers = []
+    for axis, (column, title, unit) in zip(axes, (*TRAINING[:3], TRAINING[3]), strict=False):
+        numbers.append(curves(axis, groups, lambda r, c=column: smoothed(r.series(c), window), title, marked=False))
+        axis.set(title=title, xlabel="rollout step", ylabel=unit)
+    for axis, (metric, title, unit) in zip(axes[4:], EVALUATION, strict=True):
+        numbers.append(curves(axis, groups, lambda r, m=metric: r.evaluation(m), title, marked=True))
+        axis.set(title=title, xlabel="rollout step", ylabel=unit)
+    lengths = [axes[1], axes[2], axes[3], axes[5]]
+    for axis in lengths:
+        style.from_zero(axis)
+    style.shared_legend(figure, axes)
+    return figure, pd.concat(numbers)
+
+
+def fig4(runs: Sequence[Run]) -> Drawn:
+    """The biases side by side: weight of a token against length, pull of a question against success rate.
+
+    All runs' rollouts are pooled; each algorithm's weights are relative to its own mean, so that the four
+    can be compared on one axis (an optimizer that scales gradients, as Adam does, sees no more than that).
+    """
+    tables = [run.bias for run in runs if run.bias is not None]
+    if not tables:
+        raise UserError("no run has a bias.csv; train with callbacks.bias, which is on by default")
+    bias = pd.concat(tables)
+    figure, axes = style.panels(1, 3, width=4.1, height=3.5)
+    numbers = []
+    for axis, answer in ((axes[0], "wrong"), (axes[1], "right")):
+        part = bias[(bias["kind"] == "token") & (bias["answer"] == answer)]
+        numbers.append(_weights(axis, part, f"token, {answer} responses"))
+        axis.set(
+            title=f"Token of a {answer} response", xlabel="response length in tokens", ylabel="weight / mean weight"
+        )
+        style.from_zero(axis)
+    part = bias[bias["kind"] == "question"]
+    part = part[(part["low"] > 0) & (part["low"] < 1)]
+    numbers.append(_weights(axes[2], part, "question"))
+    axes[2].set(title="Question", xlabel="success rate of its group", ylabel="pull / mean pull", xlim=(0, 1))
+    style.from_zero(axes[2])
+    style.shared_legend(figure, axes)
+    return figure, pd.concat(numbers)
+
+
+def _weights(axis: Any, part: pd.DataFrame, panel: str) -> pd.DataFrame:
+    """Draw |weight| over bins for the four algorithms, each relative to its own mean over responses."""
+    out = []
+    total = part["count"].sum()
+    for name in VARIANTS:
+        weighted = pd.DataFrame({"low": part["low"], "high": part["high"], "count": part["count"]})
+        weighted["sum"] = part[name] * part["count"]
+        bins = weighted.groupby(["low", "high"], as_index=False).sum()
+        bins = bins[bins["count"] >= max(8.0, 2e-4 * total)]  # rarer bins are noise
+        if bins.empty:
+            continue
+        x = (bins["low"] + bins["high"]) / 2
+        mean = bins["sum"].sum() / bins["count"].sum()
+        y = bins["sum"] / bins["count"] / mean
+        label, colour, marker = style.ALGORITHMS[name]
+        axis.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.8, label=label)
+        out.append(pd.DataFrame({"panel": panel, "series": name, "x": x, "relative_weight": y, "count": bins["count"]}))
+    return pd.concat(out) if out else pd.DataFrame(columns=["panel", "series", "x", "relative_weight", "count"])
+
+
+def fig5(runs: Sequence[Run]) -> Drawn:
+    """GRPO against Dr. GRPO over training (Fig. 5)."""
+    picked = [r for r in runs if r.algo in ("grpo", "drgrpo")] or list(runs)
+    return dynamics(picked, lambda r: r.algo)
+
+
+def fig6(runs: Sequence[Run]) -> Drawn:
+    """Template x question set: accuracy over training, a panel per question set (Fig. 6)."""
+    sets = list(dict.fromkeys(run.data for run in runs))
+    templates = list(dict.fromkeys(run.template for run in runs))
+    columns = min(len(sets), 4)
+    figure, axes = style.panels(-(-len(sets) // columns), columns, width=3.4)
+    numbers = []
+    for axis, name in zip(axes, sets, strict=False):
+        here = [run for run in runs if run.data == name]
+        groups = {t: [r for r in here if r.template == t] for t in templates}
+        numbers.append(curves(axis, groups, lambda r: r.evaluation("accuracy"), name, marked=True))
+        axis.set(title=f"trained on {name}", xlabel="rollout step", ylabel="benchmark accuracy")
+    _same_limits(axes[: len(sets)])
+    for axis in axes[len(sets) :]:
+        axis.set_visible(False)
+    style.shared_legend(figure, axes)
+    return figure, pd.concat(numbers)
+
+
+def fig7(runs: Sequence[Run]) -> Drawn:
+    """Base models: accuracy and length over training, GRPO against Dr. GRPO (Fig. 7)."""
+    figure, axes = style.panels(1, 3)
+    several = len({run.algo for run in runs}) > 1
+
+    def key(run: Run) -> str:
+        return f"{run.model}, {style.look(run.algo, 0)[0]}" if several else run.model
+
+    groups = groups_of(runs, key)
+    numbers = [curves(axes[0], groups, lambda r: r.evaluation("accuracy"), "accuracy", marked=True)]
+    axes[0].set(title="Benchmark accuracy", xlabel="rollout step", ylabel="share of right responses")
+    numbers.append(curves(axes[1], groups, lambda r: r.evaluation("length"), "length", marked=True))
+    axes[1].set(title="Evaluation length", xlabel="rollout step", ylabel="tokens")
+    numbers.append(curves(axes[2], groups, lambda r: r.evaluation("length_incorrect"), "length, wrong", marked=True))
+    axes[2].set(title="Length of wrong responses", xlabel="rollout step", ylabel="tokens")
+    for axis in axes[1:]:
+        style.from_zero(axis)
+    style.shared_legend(figure, axes, columns=3)
+    return figure, pd.concat(numbers)
+
+
+def fig8(runs: Sequence[Run]) -> Drawn:
+    """The ablation of both normalisations, four algorithms (Fig. 8)."""
+    return dynamics(runs, lambda r: r.algo)
+
+
+def extras(runs: Sequence[Run]) -> Drawn:
+    """What the paper's last section asks for: entropy and diversity, and the two biases as figures over training."""
+    groups = groups_of(runs, lambda r: r.algo)
+    window = window_for(runs)
+    shown = [panel for panel in EXTRAS if any(run.series(panel[0].format(algo=run.algo)) for run in runs)]
+    if not shown:
+        raise UserError("no run has figures of entropy, diversity or bias")
+    columns = min(3, len(shown))
+    figure, axes = style.panels(-(-len(shown) // columns), columns)
+    numbers = []
+    for axis, (column, title, unit) in zip(axes, shown, strict=False):
+
+        def values(run: Run, column: str = column) -> list[tuple[float, float]]:
+            return smoothed(run.series(column.format(algo=run.algo)), window)
+
+        numbers.append(curves(axis, groups, values, title, marked=False))
+        axis.set(title=title, xlabel="rollout step", ylabel=unit)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    style.shared_legend(figure, axes)
+    return figure, pd.concat(numbers)
+
+
+FIGURES: dict[str, tuple[Callable[[Sequence[Run]], Drawn], str]] = {
+    "fig4": (fig4, "The two biases: how strongly a token, and a question, pulls on the policy under each algorithm."),
+    "fig5": (fig5, "GRPO against Dr. GRPO over training."),
+    "fig6": (fig6, "Template x question set: benchmark accuracy over training."),
+    "fig7": (fig7, "Base models: accuracy and length over training."),
+    "fig8": (fig8, "The ablation: length and standard-deviation normalisation, each on and off."),
+    "extras": (extras, "Entropy, diversity and the strength of both biases over training."),
+}
+"""Figure -> how it is drawn, and what it shows."""
+
+
+def choose(runs: Sequence[Run]) -> list[str]:
+    """The figures that a set of runs can fill."""
+    names = ["fig4"] if any(run.bias is not None for run in runs) else []
+    if len({r.template for r in runs}) > 1 or len({r.data for r in runs}) > 1:
+        names.append("fig6")
+    if len({r.model for r in runs}) > 1:
+        names.append("fig7")
+    algorithms = {r.algo for r in runs}
+    if len(algorithms) > 2:
+        names.append("fig8")
+    elif len(algorithms) == 2 or not set(names) & {"fig6", "fig7"}:
+        names.append("fig5")
+    return [*names, "extras"]
+
+
+def draw(names: Sequence[str], runs: Sequence[Run], folder: Path) -> dict[str, Path]:
+    """Draw figures into a folder as PNG, SVG and CSV; {name: path of the PNG}."""
+    for name in names:
+        if name not in FIGURES:
+            raise UserError(f"figure {name} is unknown; choose from {', '.join(FIGURES)}")
+    return {name: style.save(*FIGURES[name][0](runs), folder, name) for name in names}
+
+
+def _same_limits(axes: Sequence[Any]) -> None:
+    lows, highs = zip(*(axis.get_ylim() for axis in axes), strict=True)
+    for axis in axes:
+        axis.set_ylim(min(np.min(lows), 0), max(highs))
