@@ -15,6 +15,7 @@ import random
 import re
 import time
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 from r1zero.config import RewardConfig
@@ -156,7 +157,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rows = [json.loads(line) for line in options.file.read_text(encoding="utf-8").splitlines()[: options.limit]]
+    with options.file.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in islice(lines, options.limit)]
     golds = [forms[0] for row in rows if (forms := prepare_gold(row["answer"]))]
     made = pairs(golds, options.seed)
     items = [GradeItem(f"so the answer is $\\boxed{{{answer}}}$.", (gold,)) for answer, gold, _, _ in made]

@@ -1,14 +1,21 @@
-"""The grader as training uses it: order, statuses, any thread, clean-up (traps 45, 46, 48, 49)."""
+"""The grader as training uses it: order, statuses, any thread, plug-ins, health (traps 45, 46, 48, 49)."""
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+import warnings
 
 import pytest
 
-from r1zero.config import RewardConfig
+from r1zero.config import RewardConfig, RewardFunctionConfig
+from r1zero.errors import UserError
+from r1zero.reward import mathverify
+from r1zero.reward.functions import exact_match, length_penalty, tag_format
 from r1zero.reward.grader import GradeItem, Grader
-from r1zero.reward.outcome import Status
+from r1zero.reward.health import RewardError, check_health, summarise
+from r1zero.reward.outcome import Outcome, Status
 
 
 @pytest.fixture(scope="module")
@@ -19,28 +26,225 @@ def grader():
 
 def test_outcomes_come_in_order_with_their_status(grader):
     """Right, wrong, no box, cut off, no gold: one status each, in the order of the items."""
-    items = [
-        GradeItem("so \\boxed{4}", ("4",)),
-        GradeItem("so \\boxed{\\sin^2 x+\\cos^2 x}", ("1",)),
-        GradeItem("so \\boxed{5}", ("4",)),
-        GradeItem("so 4", ("4",)),
-        GradeItem("so \\boxed{4}", ("4",), truncated=True),
-        GradeItem("so \\boxed{4}", ()),
-        GradeItem("</think> <answer> 4 </answer>", ("4",), extractor="answer_tag"),
-        GradeItem("<answer> 4 </answer>", ("4",), extractor="answer_tag"),
-        GradeItem(None, ("4",)),
+    cases = [
+        (GradeItem("so \\boxed{4}", ("4",)), "right"),
+        (GradeItem("so \\boxed{\\min(1,2)}", ("1",)), "right"),
+        (GradeItem("so \\boxed{5}", ("4",)), "wrong"),
+        (GradeItem("so 4", ("4",)), "no_answer"),
+        (GradeItem("so \\boxed{4}", ("4",), truncated=True), "truncated"),
+        (GradeItem("so \\boxed{4}", ()), "bad_gold"),
+        (GradeItem("</think> <answer> 4 </answer>", ("4",), extractor="answer_tag"), "right"),
+        (GradeItem("<answer> 4 </answer>", ("4",), extractor="answer_tag"), "unformatted"),
+        (GradeItem(None, ("4",)), "no_answer"),
+        (GradeItem("so \\boxed{7}", ("6", "7")), "right"),
     ]
-    outcomes = grader.grade_batch(items)
-    assert [outcome.status.value for outcome in outcomes] == (
-        ["right", "right", "wrong", "no_answer", "truncated", "bad_gold", "right", "unformatted", "no_answer"]
-    )
-    assert [outcome.reward for outcome in outcomes] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+    outcomes = grader.grade_batch([item for item, _ in cases] * 20)
+    assert [outcome.status.value for outcome in outcomes] == [status for _, status in cases] * 20
+    assert all(outcome.reward == float(outcome.status is Status.right) for outcome in outcomes)
+    assert outcomes[1].rule == "math_verify"
+
+
+def test_the_question_never_counts(grader):
+    """A box in the question is not the answer of a response without one."""
+    item = GradeItem("I don't know.", ("4",), question="Answer in \\boxed{4}.")
+    assert grader.grade_batch([item])[0].status is Status.no_answer
 
 
 def test_grading_works_in_a_thread(grader):
-    """math-verify needs the main thread for its alarm; the workers have their own (trap 45)."""
+    """math-verify's alarm needs the main thread; the workers have their own (trap 45)."""
     outcomes = []
-    thread = threading.Thread(target=lambda: outcomes.append(grader.grade("\\boxed{\\sqrt{8}}", ("2\\sqrt{2}",))))
+    thread = threading.Thread(target=lambda: outcomes.append(grader.grade("\\boxed{\\max(8,1)}", ("8",))))
     thread.start()
     thread.join(timeout=30)
     assert outcomes[0].status is Status.right
+    assert outcomes[0].rule == "math_verify"
+
+
+def test_submit_streams(grader):
+    """What exact rules decide is there when submit returns."""
+    future = grader.submit(GradeItem("so \\boxed{0.5}", ("\\frac{1}{2}",)))
+    assert future.done()
+    assert future.result().rule == "number"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "9^{9^{9^{9}}}", "10^{\\left(5^{5^{5^{5}}}\\right)}", "99999999!", "(10^9)!", "\\binom{10^9}{10^8}",
+        "\\sum_{k=1}^{10^{12}}\\frac{1}{k^k}", "\\int_0^1\\sin(x^x)dx", "\\prod_{k=1}^{10^9}k",
+        "3!!!!!!!!", "2**2**2**2**99",
+        "\\sqrt{" * 400 + "2" + "}" * 400, "1+" * 6000 + "1", "x" * 50_000, "7" * 100_000, "{" * 100_000,
+        "e^{e^{e^{e^{10}}}}", "\\log_{2}(9^{9^9})", "(x+1)^{9999}", "\\binom{99999}{5000}", "10^{-10^{10}}",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("gold", ["12", "\\frac{1}{3}", "x+1", "\\min(1,2)"])
+def test_huge_values_are_wrong_at_once(grader, answer, gold):
+    """Cost caps: no worker is spent on what can't be computed."""
+    begin = time.perf_counter()
+    outcome = grader.grade(f"\\boxed{{{answer}}}", (gold,))
+    assert outcome.status in (Status.wrong, Status.no_answer)
+    assert time.perf_counter() - begin < 3.0
+
+
+def test_math_verify_reads_each_gold_once():
+    """Eight responses to a question cost one reading of its gold answer (traps 47, 49)."""
+    mathverify.parse_answer.cache_clear()
+    for n in range(8):
+        mathverify.equal(f"\\min({n},5)", "\\max(1,2)")
+    info = mathverify.parse_answer.cache_info()
+    assert (info.misses, info.hits) == (9, 7)
+
+
+def test_math_verify_gets_the_gold_first():
+    """verify is not symmetric: x=5 answers 5, and so does 5 the gold x=5, but 25 is no circle (trap 47)."""
+    assert mathverify.equal("x^2+y^2=25", "25")
+    assert not mathverify.equal("25", "x^2+y^2=25")
+    assert mathverify.equal("[2,\\infty)", "x\\geq 2")
+    assert not mathverify.equal("x\\geq 2", "[2,\\infty)")
+
+
+def config(**functions: dict) -> RewardConfig:
+    made = {name: RewardFunctionConfig(**fields) for name, fields in functions.items()}
+    return RewardConfig(name="test", timeout=1.0, workers=2, functions=made)
+
+
+def test_rewards_are_summed_by_weight():
+    """0.75 * verifier + 0.2 * format - 0.5 * excess, each under its name; a truncated response gets 0."""
+    settings = config(
+        format={"path": "r1zero.reward.functions.tag_format", "weight": 0.2},
+        length={"path": "r1zero.reward.functions.length_penalty", "weight": 0.5, "params": {"free": 100, "limit": 200}},
+    )
+    settings.weight = 0.75
+    right = " so </think> <answer> 4 </answer>"
+    with Grader(settings, "answer_tag") as grader:
+        outcomes = grader.grade_batch(
+            [
+                GradeItem(right, ("4",), tokens=150),
+                GradeItem(right, ("5",), tokens=50),
+                GradeItem("4", ("4",), tokens=1000),
+                GradeItem(right, ("4",), tokens=150, truncated=True),
+            ]
+        )
+    assert [outcome.reward for outcome in outcomes] == pytest.approx([0.75 + 0.2 - 0.25, 0.2, -0.5, 0.0])
+    assert outcomes[0].components == {"verifier": 1.0, "format": 1.0, "length": -0.5}
+    assert [outcome.status.value for outcome in outcomes] == ["right", "wrong", "unformatted", "truncated"]
+
+
+def test_the_verifier_may_weigh_nothing():
+    settings = config(exact={"path": "r1zero.reward.functions.exact_match"})
+    settings.weight = 0.0
+    with Grader(settings) as grader:
+        outcomes = grader.grade_batch([GradeItem("\\boxed{0.5}", ("1/2",)), GradeItem("\\boxed{1/2}", ("1/2",))])
+    assert [(outcome.status.value, outcome.reward) for outcome in outcomes] == [("right", 0.0), ("right", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "detail"),
+    [
+        ("raise_error", Status.crash, "reward function bad: KeyError: 'no such thing'"),
+        ("hang", Status.timeout, "reward function bad: no verdict within 1 s"),
+        ("not_a_number", Status.crash, "reward function bad: ValueError"),
+        ("die", Status.crash, "reward function bad: the worker process died"),
+        ("missing", Status.crash, "reward function bad: ImportError: worker_functions has no function missing"),
+    ],
+)
+def test_a_plug_in_that_fails_counts_zero_and_shows(name, status, detail):
+    """It fails the outcome, so that the health check sees it; the verifier's part of the reward stays."""
+    with Grader(config(bad={"path": f"worker_functions.{name}"})) as grader:
+        outcome = grader.grade("\\boxed{4}", ("4",))
+    assert outcome.status is status
+    assert outcome.failed
+    assert outcome.detail.startswith(detail)
+    assert outcome.reward == 1.0
+    assert outcome.components == {"verifier": 1.0, "bad": 0.0}
+
+
+def test_a_plug_in_gets_what_it_names():
+    with Grader(config(all={"path": "worker_functions.everything", "params": {"extra": 1}})) as grader:
+        assert grader.grade("\\boxed{4}", ("4",)).components["all"] == 6.0
+
+
+def test_mistakes_of_the_user_are_named():
+    with pytest.raises(UserError, match="extractor 'regex' is unknown"):
+        Grader(RewardConfig(name="test"), "regex")
+    with pytest.raises(UserError, match=r"reward\.timeout=0 must be above 0"):
+        Grader(RewardConfig(name="test", timeout=0.0))
+    with pytest.raises(UserError, match=r"reward\.workers=0"):
+        Grader(RewardConfig(name="test", workers=0))
+    for path in ("no.such.module.function", "justaname", ""):
+        with pytest.raises(UserError, match=r"reward\.functions\.mine\.path=.*there is no module"):
+            Grader(config(mine={"path": path}))
+
+
+def test_example_functions():
+    assert tag_format(" so </think> <answer> 4 </answer>") == 1.0
+    assert tag_format(" a < b </think>\n<answer> 4 < 5 </answer>\n") == 1.0
+    for bad in ("4", "<answer> 4 </answer>", "</think> <answer> 4 </answer> so", "</think> x <answer> 4 </answer>"):
+        assert tag_format(bad) == 0.0
+    assert tag_format("</think> <answer> 4 </answer> <answer> 5 </answer>") == 0.0
+    assert [length_penalty(n, 100, 200) for n in (0, 100, 150, 200, 999)] == [0.0, 0.0, -0.5, -1.0, -1.0]
+    with pytest.raises(ValueError, match="number of generated tokens"):
+        length_penalty(None, 1, 2)
+    with pytest.raises(ValueError, match="0 <= free < limit"):
+        length_penalty(1, 2, 2)
+    assert (exact_match(" 4 ", ("4",)), exact_match("04", ("4",)), exact_match(None, ("4",))) == (1.0, 0.0, 0.0)
+
+
+def outcomes(**counts: int) -> list[Outcome]:
+    return [Outcome(Status(status), 0.0, "a", "number") for status, count in counts.items() for _ in range(count)]
+
+
+def test_health_figures_by_hand():
+    """10 outcomes: 1 timeout, 1 crash, 4 without an answer, 4 compared, of which 1 by math-verify."""
+    graded = outcomes(timeout=1, crash=1, no_answer=1, unformatted=1, truncated=1, bad_gold=1, right=2, wrong=1)
+    graded.append(Outcome(Status.wrong, 0.0, "a", "math_verify", seconds=0.5))
+    figures = summarise(graded)
+    assert figures == {
+        "timeouts": 0.1,
+        "failures": 0.2,
+        "unparsed": 0.4,
+        "fast_path_frac": pytest.approx(3 / 6),
+        "seconds_p99": 0.5,
+    }
+    spread = [Outcome(Status.right, 1.0, "1", "text", seconds=float(n)) for n in range(1, 101)]
+    assert summarise(spread)["seconds_p99"] == 99.0
+    assert summarise([])["fast_path_frac"] == 1.0
+    assert not any(math.isnan(value) for value in summarise([]).values())
+
+
+@pytest.mark.parametrize(("failed", "expected"), [(0, None), (1, None), (2, "warn"), (20, "warn"), (21, "stop")])
+def test_health_warns_above_one_percent_and_stops_above_twenty(failed, expected):
+    """Of 100 answers 1 may fail in silence, 2 to 20 warn, 21 stop training with one line."""
+    graded = outcomes(right=100 - failed, timeout=failed)
+    if expected is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            check_health(graded)
+    elif expected == "warn":
+        with pytest.warns(UserWarning, match=f"failed on {failed} of 100"):
+            check_health(graded)
+    else:
+        with pytest.raises(RewardError, match="21 of 100 answers") as caught:
+            check_health(graded)
+        assert isinstance(caught.value, UserError)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_grader_checks_health_by_its_own_limits():
+    settings = RewardConfig(name="test", warn_failures=0.5, stop_failures=0.6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Grader(settings).check_health(outcomes(right=1, crash=1))
+    with pytest.raises(RewardError):
+        Grader(settings).check_health(outcomes(right=1, crash=2))
+
+
+def test_a_closed_grader_opens_again():
+    """close frees the processes; a later answer starts new ones."""
+    grader = Grader(RewardConfig(name="test", workers=1))
+    first = grader.grade("\\boxed{\\min(1,2)}", ("1",))
+    grader.close()
+    grader.close()
+    second = grader.grade("\\boxed{\\min(1,2)}", ("1",))
+    grader.close()
+    assert (first.status, second.status) == (Status.right, Status.right)

@@ -9,6 +9,7 @@ import ast
 import math
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
@@ -36,7 +37,7 @@ def prepare_gold(value: Any) -> tuple[str, ...]:
         return _from_text(value)
     if isinstance(value, Integral):
         return (str(int(value)),)
-    if isinstance(value, Real):
+    if isinstance(value, Real | Decimal):
         number = float(value)
         if not math.isfinite(number):
             return ()

@@ -16,6 +16,7 @@ from r1zero.config import RewardConfig
 from r1zero.errors import UserError
 from r1zero.reward import compare, health
 from r1zero.reward.extract import EXTRACTORS, Extraction, extract
+from r1zero.reward.limits import MAX_TEXT
 from r1zero.reward.outcome import Outcome, Status
 from r1zero.reward.pool import WorkerPool
 
@@ -199,6 +200,11 @@ class Grader:
                 bad.append((index, "there is no gold answer"))
                 continue
             for form in forms:
+                if len(form) > MAX_TEXT:
+                    bad.append(
+                        (index, f"gold {form[:80]!r}... has {len(form)} characters, more than the {MAX_TEXT} compared")
+                    )
+                    break
                 outcome = self.grade(self.wrap(form), (form,))
                 if not outcome.right:
                     bad.append(

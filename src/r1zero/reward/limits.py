@@ -11,7 +11,8 @@ MAX_TEXT = 2000
 MAX_PARSED = 400
 MAX_DEPTH = 12
 MAX_NUMBER = 40
-MAX_EXPONENT = 9999
+MAX_EXPANDED = 30
+"""Largest power of a sum that may be multiplied out."""
 
 _OPERATORS = {r"\sum", r"\prod", r"\int", r"\lim", r"\iint", r"\oint", r"\bigcup", r"\bigcap"}
 _FORBIDDEN = {r"\input", r"\include", r"\write", r"\def", r"\newcommand", r"\catcode", r"\csname", r"\read", r"\let"}
@@ -45,7 +46,9 @@ def too_costly(text: str) -> bool:
             if exponents:
                 return True  # an exponent inside an exponent
             after = parts[index + 1] if index + 1 < len(parts) else ""
-            if after.isdigit() and len(after) > 4:
+            if after in ("{", " ") and index + 2 < len(parts):
+                after = parts[index + 2]
+            if after.isdigit() and (len(after) > 4 or (previous in (")", "]", "}") and int(after) > MAX_EXPANDED)):
                 return True
         if exponents and (token == "!" or (token.isdigit() and len(token) > 4) or token in (r"\binom", r"\exp")):
             return True
