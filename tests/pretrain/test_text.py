@@ -6,6 +6,7 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ import yaml
 from r1zero.data.arithmetic import Arithmetic, Sum, draw, held_out
 from r1zero.errors import UserError
 from r1zero.pretrain.config import WorkingConfig
+from r1zero.pretrain.data import ArithmeticDocuments, spoil_at
 from r1zero.pretrain.text import EOS, QUESTION_PAGE, QWEN_PAGE, ArithmeticText, check_mix, geometric, working
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -142,6 +144,16 @@ def test_tags_and_boxes_stand_where_the_extractors_look() -> None:
     for document in documents:
         response = document.split("=?\n", 1)[1]
         assert ("\\boxed{" in response) != ("<answer>" in response)
+
+
+def test_the_curriculum_by_hand_and_documents_shared_out_over_ranks() -> None:
+    settings = WorkingConfig(clean_share=0.45, clean_scale=0.1)
+    assert [spoil_at(progress, settings) for progress in (0.0, 0.4499, 0.45, 0.99)] == [0.1, 0.1, 1.0, 1.0]
+    text = ArithmeticText(MIX, settings, Arithmetic(), "train", 0)
+    letters = SimpleNamespace(encode=lambda document, add_special_tokens: [ord(c) for c in document])
+    ranks = [ArithmeticDocuments(text, letters, rank, 2) for rank in (0, 1)]
+    read = [stream.read(0.0) for _ in range(3) for stream in ranks]
+    assert ["".join(map(chr, ids)) for ids in read] == [text.document(number, 0.1) for number in range(6)]
 
 
 @pytest.mark.parametrize("mix", [{"question": 0.0}, {"question": 1.0, "qwen": -0.1}, {"question": float("nan")}])

@@ -65,8 +65,8 @@ class PretrainModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the held-out loss in nats per token, and its perplexity."""
         loss = self.heldout_sum / self.heldout_targets
-        self.log("heldout/loss", loss)
-        self.log("heldout/perplexity", math.exp(loss))
+        self.log("heldout/loss", loss, sync_dist=True)
+        self.log("heldout/perplexity", math.exp(loss), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; matrices decay, gains and biases do not. The rate follows :func:`rate`."""
