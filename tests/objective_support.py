@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
@@ -27,9 +28,16 @@ VOCAB = 61
 
 
 def random_model(
-    arch: str = "qwen2", *, tied: bool = True, vocab: int = VOCAB, hidden: int = 32, layers: int = 2, seed: int = 0
+    arch: str = "qwen2",
+    *,
+    tied: bool = True,
+    vocab: int = VOCAB,
+    hidden: int = 32,
+    layers: int = 2,
+    seed: int = 0,
+    scale: float = 0.2,
 ) -> Any:
-    """A random causal model in float32 whose distributions are far from uniform."""
+    """A random causal model in float32 whose distributions are, with the usual scale, far from uniform."""
     config_class = {"qwen2": Qwen2Config, "llama": LlamaConfig}[arch]
     config = config_class(
         vocab_size=vocab,
@@ -49,7 +57,7 @@ def random_model(
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.from_numpy(draws.standard_normal(parameter.shape).astype(np.float32))
-            parameter.copy_(1 + 0.1 * noise if "norm" in name else 0.2 * noise)
+            parameter.copy_(1 + 0.1 * noise if "norm" in name else scale * noise)
     return model
 
 
@@ -137,7 +145,7 @@ def sequence_logprobs(
     model: Any, prompt: list[int], response: list[int], temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities and entropies of one response alone, from transformers' own whole logits."""
-    logits = model(input_ids=torch.tensor([prompt + response]), use_cache=False).logits[0].float() / temperature
+    logits = model(input_ids=torch.tensor([prompt + response]), use_cache=False).logits[0] / temperature
     logp = torch.log_softmax(logits, dim=-1)[len(prompt) - 1 : -1]
     return logp[torch.arange(len(response)), torch.tensor(response)], -(logp.exp() * logp).sum(-1)
 
@@ -166,13 +174,13 @@ def plain_loss(
         before = logp.detach() if old is None else old[i]
         summed = torch.zeros(())
         for t in range(len(completion.ids)):
-            ratio = torch.exp(logp[t] - before[t])
-            advantage = float(rollout.advantages[i])
-            clipped = min(max(float(ratio), 1 - algo.clip_low), 1 + algo.clip_high) * advantage
-            value = -(ratio * advantage if float(ratio) * advantage <= clipped else torch.tensor(clipped))
+            ratio, advantage = torch.exp(logp[t] - before[t]), float(rollout.advantages[i])
+            number = ratio.item()
+            clipped = min(max(number, 1 - algo.clip_low), 1 + algo.clip_high) * advantage
+            value = -(ratio * advantage if number * advantage <= clipped else 0 * ratio.detach() + clipped)
             if algo.sampler_correction is Correction.token:
                 assert completion.logprobs is not None
-                value = value * min(math.exp(float(before[t]) - completion.logprobs[t]), algo.correction_cap)
+                value = value * min(math.exp(before[t].item() - completion.logprobs[t]), algo.correction_cap)
             if algo.kl_coef:
                 with torch.no_grad():
                     fixed, _ = sequence_logprobs(reference, prompt.ids, completion.ids, temperature)
@@ -203,6 +211,21 @@ def furthest(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> f
     """Largest absolute difference between two sets of tensors of the same names."""
     assert left.keys() == right.keys()
     return max(float((left[name] - right[name]).abs().max()) for name in left)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the size of the largest tensor that any operation makes, forward or backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(value, torch.Tensor):
+                self.elements = max(self.elements, value.numel())
+        return out
 
 
 # -- runs ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ No Lightning here: ``module.py`` owns optimizer steps and ranks, ``algo/`` the f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -49,6 +49,8 @@ class Learner:
     ) -> None:
         self.policy, self.reference, self.algo = policy, reference, algo
         self.temperature, self.constant, self.max_tokens = temperature, constant, max_tokens
+        self.most_passes: Callable[[int], int] = lambda own: own
+        """Passes to make where this rank needs ``own`` of them; with sharded weights all ranks make as many."""
 
     def has_gradient(self, rollout: RolloutBatch, index: int) -> bool:
         """Whether a response can move the policy; one that can't is not computed, and counts in B (semantics 10)."""
@@ -67,6 +69,14 @@ class Learner:
             micro = collate([prompts[i // group] for i in rows], [rollout.completions[i] for i in rows])
             yield rows, micro.to(device)
 
+    def evened(self, passes: list[Pass]) -> list[tuple[Pass, bool]]:
+        """Each pass with True, then the last and smallest again with False until all ranks make as many.
+
+        Sharded weights are gathered by all ranks together; a rank with fewer passes would leave them waiting.
+        """
+        spare = self.most_passes(len(passes)) - len(passes)
+        return [*((p, True) for p in passes), *[(passes[-1], False)] * spare]
+
     @torch.no_grad()
     def old_logprobs(
         self, prompts: Sequence[Prompt], rollout: RolloutBatch, device: torch.device, tally: Tally
@@ -79,8 +89,10 @@ class Learner:
         """
         wanted = [i for i in range(len(rollout.completions)) if self.has_gradient(rollout, i)] or [0]
         old: dict[int, torch.Tensor] = {}
-        for rows, micro in self.passes(prompts, rollout, wanted, device):
+        for (rows, micro), counts in self.evened(list(self.passes(prompts, rollout, wanted, device))):
             logp, _ = self.policy(micro, self.temperature, with_entropy=False)
+            if not counts:
+                continue
             compare_with_sampler(rollout, rows, logp, micro.mask, tally)
             old.update({i: logp[row, : len(rollout.completions[i].ids)] for row, i in enumerate(rows)})
         return old
@@ -201,12 +213,12 @@ def _sampler_logprobs(rollout: RolloutBatch, rows: Sequence[int], like: torch.Te
                 f"response {i} has {len(completion.ids)} tokens and {given} log-probabilities of the sampler; "
                 "the engine must give one for each token"
             )
-    return _to_matrix([torch.tensor(rollout.completions[i].logprobs) for i in rows], like)
+    return _to_matrix([torch.tensor(rollout.completions[i].logprobs, dtype=like.dtype) for i in rows], like)
 
 
 def _to_matrix(rows: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-    """Ragged rows -> float32 [n, T] with zeros on the right, on the device of ``like``."""
-    out = torch.zeros(like.shape, dtype=torch.float32)
+    """Ragged rows -> [n, T] with zeros on the right, in the dtype (float32) and on the device of ``like``."""
+    out = torch.zeros(like.shape, dtype=like.dtype)
     if rows and rows[0].device != out.device:
         out = out.to(rows[0].device)
     for row, values in enumerate(rows):

@@ -19,6 +19,7 @@ from r1zero.errors import SyncError, UserError
 from r1zero.learner import Learner, declare
 from r1zero.policy import Policy
 from r1zero.seeding import derive_seed
+from r1zero.sharding import shard_policy
 
 log = logging.getLogger("r1zero")
 
@@ -74,6 +75,7 @@ class PolicyGradientModule(pl.LightningModule):
         """Rollout steps finished."""
         self.tokens_seen = 0
         """Tokens sampled for training so far, over all ranks."""
+        self.is_sharded = False
         self.skipped_in_a_row = 0
         self.last_lr = 0.0
         """Learning rate of the newest optimizer step."""
@@ -97,6 +99,14 @@ class PolicyGradientModule(pl.LightningModule):
         )
         factor = lr_factor(self.optim.schedule, self.optim.warmup_steps, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
+
+    def configure_model(self) -> None:
+        """Shard the policy where the strategy works on a device mesh (trainer=fsdp); called once before fit."""
+        if self.device_mesh is not None and not self.is_sharded:
+            dtype = torch.bfloat16 if str(self.trainer.precision).startswith("bf16") else torch.float32
+            shard_policy(self.policy, self.trainer.strategy.root_device.type, dtype)
+            self.is_sharded = True
+            self.learner.most_passes = lambda own: int(self._reduce(torch.tensor([own]), "max").item())
 
     def on_fit_start(self) -> None:
         """Move the reference beside the policy. It is no submodule: it is neither trained nor saved."""
@@ -173,12 +183,12 @@ class PolicyGradientModule(pl.LightningModule):
         weight = float(self.trainer.world_size) if active else 0.0
         figures = tally if active or old is None else Tally()
         num_tokens = self._num_tokens(batch, mine)
-        passes = list(self.learner.passes(batch.prompts, rollout, active or [filler], self.device))
-        for number, (rows, micro) in enumerate(passes):
+        passes = self.learner.evened(list(self.learner.passes(batch.prompts, rollout, active or [filler], self.device)))
+        for number, ((rows, micro), counts) in enumerate(passes):
             last = number == len(passes) - 1
             with nullcontext() if last else self._no_gradient_sync():
-                loss = self.learner.loss(rollout, rows, micro, old, num_tokens, figures)
-                self.manual_backward(loss * weight)
+                loss = self.learner.loss(rollout, rows, micro, old, num_tokens, figures if counts else Tally())
+                self.manual_backward(loss * (weight if counts else 0.0))
         if old is None:
             self._check_sync(tally)
         self._apply_gradients(tally)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from objective_support import LargestTensor
 from r1zero.algo.logprobs import logprobs_from_logits, token_logprobs
 
 M, V, H = 23, 50, 16
@@ -145,21 +145,6 @@ def test_no_tokens_give_empty_results() -> None:
     hidden, weight, _ = problem()
     logp, entropy = token_logprobs(hidden[:0], weight, torch.empty(0, dtype=torch.int64))
     assert (logp.shape, entropy.shape) == ((0,), (0,))
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the size of the largest tensor that any operation makes, forward or backward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for value in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(value, torch.Tensor):
-                self.elements = max(self.elements, value.numel())
-        return out
 
 
 def test_no_tensor_of_tokens_times_vocabulary_is_ever_made() -> None:
