@@ -35,18 +35,18 @@ def texts() -> list[str]:
 
 
 def start(name: str, folder: Path, dtype: str = "float32", **settings: Any) -> Any:
-    config = RolloutConfig(name=name, kv_cache_gib=0.05, max_num_seqs=32, **settings)
+    config = RolloutConfig(name=name, **{"kv_cache_gib": 0.05, "max_num_seqs": 32, **settings})
     return build_engine(config, str(folder), dtype=dtype, context=CONTEXT, seed=7)
 
 
 class Served:
     """An engine with its tokenizer and a learner's copy of the weights that it serves."""
 
-    def __init__(self, name: str, folder: Path, dtype: str = "float32") -> None:
+    def __init__(self, name: str, folder: Path, dtype: str = "float32", **settings: Any) -> None:
         self.name, self.folder = name, folder
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.states = [rng_states()]
-        self.engine = start(name, folder, dtype)
+        self.engine = start(name, folder, dtype, **settings)
         self.states.append(rng_states())
         self.learner = self.fresh()
 

@@ -27,7 +27,7 @@ SAMPLE = Sampling(n=4, max_tokens=40, stop_ids=(0,))
 
 @pytest.fixture(scope="module")
 def tied(folders: dict[str, Path]) -> Iterator[Served]:
-    one = Served("vllm", folders["tied"])
+    one = Served("vllm", folders["tied"], max_num_seqs=256)
     yield one
     one.engine.close()
 
@@ -162,19 +162,20 @@ def test_synced_equals_freshly_started(tmp_path: Path, texts: list[str], dtype: 
 def test_used_engine_draws_like_a_new_one(folders: dict[str, Path], tied: Served) -> None:
     """Semantics 14: what an engine did before leaves no trace in its draws, so a resumed run goes on alike.
 
-    More prompts than fit one scheduler step, of different lengths, some of them seen before.
+    More prompt tokens than one scheduler step takes: a prompt that was cached would change which prompts
+    share a step, and with it every draw after it.
     """
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(40, 180, (48,), generator=generator).tolist()
+    lengths = torch.randint(20, 200, (64,), generator=generator).tolist()
     prompts = [torch.randint(4, 300, (length,), generator=generator).tolist() for length in lengths]
-    sampling = Sampling(n=4, max_tokens=30, stop_ids=(0, 5, 6, 7), stop=("a",))
+    sampling = Sampling(n=8, max_tokens=30, stop_ids=(0, 5, 6, 7), stop=("a",))
     model = perturb(tied.fresh(), seed=1)
     tied.engine.load_weights(tied.fresh().named_parameters(), 1)
     tied.engine.generate(prompts[:7], SAMPLE, seed=5)
     tied.engine.load_weights(model.named_parameters(), 2)
-    tied.engine.generate(prompts[3:9], SAMPLE, seed=6)
+    tied.engine.generate(prompts[3:40], SAMPLE, seed=6)
     used = tied.engine.generate(prompts, sampling, seed=9)
-    second = start("vllm", folders["tied"])
+    second = start("vllm", folders["tied"], max_num_seqs=256)
     try:
         second.load_weights(model.named_parameters(), 2)
         assert second.generate(prompts, sampling, seed=9) == used

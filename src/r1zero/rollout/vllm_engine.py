@@ -6,8 +6,10 @@ The only file that imports vllm, and only when an engine is built.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Iterable
+from time import perf_counter as clock
 from typing import Any
 from unittest.mock import patch
 
@@ -27,6 +29,8 @@ from r1zero.rollout.vllm_process import (
     spare_token_strings,
     start_error,
 )
+
+log = logging.getLogger("r1zero")
 
 LIVE: set[int] = set()
 """Open engines of this process; vLLM's process groups are theirs in common and go with the last one."""
@@ -121,7 +125,7 @@ class VLLMEngine:
 
         global default_group_is_ours
         default_group_is_ours |= not torch.distributed.is_initialized()
-        set_num_threads = torch.set_num_threads
+        set_num_threads, begun = torch.set_num_threads, clock()
         try:
             with preserved_rng(), quiet(), launcher_environment() as launcher:
                 self._llm = LLM(**settings, **launcher)
@@ -131,6 +135,7 @@ class VLLMEngine:
         else:
             self._tokenizer = self._llm.get_tokenizer()
             LIVE.add(id(self))
+            log.info("vLLM serves %s in %s, started in %.1f s", settings["model"], settings["dtype"], clock() - begun)
         finally:
             torch.set_num_threads = set_num_threads  # the CPU worker puts a function in its place that does nothing
 
