@@ -1,0 +1,146 @@
+"""The architecture as a test: which part may import which (house rules)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "r1zero"
+FILES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = [ROOT / "train.py", *sorted((ROOT / "scripts").glob("*.py"))]
+
+LAYERS = [
+    {"errors", "batch", "config", "seeding", "console", "loggers"},
+    {"templates", "plugins", "outputs", "arguments", "sweep", "lora", "reward", "algo"},
+    {"data", "rollout", "resume", "report"},
+    {"checks", "policy", "evaluation"},
+    {"learner", "sharding", "pretrain", "evaluate", "cli"},
+    {"module", "analysis"},
+    {"context"},
+    {"callbacks", "build"},
+    {"run"},
+]
+"""Lowest first. A part imports from layers below its own; ``train.py`` and ``scripts/`` stand above all."""
+
+HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
+
+
+def part_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(file: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything a file imports, in functions too, but not for type checkers alone."""
+    tree = ast.parse(file.read_text())
+    unread = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in unread:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def own(name: str) -> str | None:
+    """The part of the package that an import names; None for other packages and for the package's version."""
+    pieces = name.split(".")
+    return pieces[1] if pieces[0] == "r1zero" and len(pieces) > 1 and pieces[1] != "__version__" else None
+
+
+def test_every_part_has_a_layer() -> None:
+    parts = {part_of(f) for f in FILES if f != PACKAGE / "__init__.py"}
+    assert parts - HEIGHT.keys() == set(), "give the new part its place in LAYERS"
+    assert HEIGHT.keys() - parts == set(), "LAYERS names a part that is gone"
+
+
+def test_imports_point_downwards() -> None:
+    upward = []
+    for file in FILES:
+        part = part_of(file)
+        for line, name in imports(file):
+            target = own(name)
+            if target and target != part and HEIGHT.get(target, -1) >= HEIGHT.get(part, 0):
+                upward.append(f"{file.relative_to(ROOT)}:{line} imports {name}")
+    assert upward == []
+
+
+def test_files_of_a_part_do_not_import_each_other_in_circles() -> None:
+    graph = {}
+    for file in FILES:
+        name = ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        graph[name] = {n for _, n in imports(file)}
+    edges = {
+        name: {other for other in graph if any(n == other or n.startswith(other + ".") for n in names)}
+        - {name, name.rsplit(".", 1)[0], "r1zero"}
+        for name, names in graph.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for other in sorted(edges[name]):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in edges:
+        visit(name, ())
+
+
+def test_the_objective_knows_tensors_alone() -> None:
+    """algo/ imports torch, the batch's shapes and the standard library: no model, no config, no logger."""
+    foreign = []
+    for file in (PACKAGE / "algo").glob("*.py"):
+        for line, name in imports(file):
+            top = name.split(".")[0]
+            allowed = top == "torch" or top in sys.stdlib_module_names or own(name) in ("algo", "batch")
+            if not allowed:
+                foreign.append(f"{file.name}:{line} imports {name}")
+    assert foreign == []
+
+
+def test_vllm_is_imported_in_one_file() -> None:
+    found = {
+        str(f.relative_to(ROOT)) for f in [*FILES, *SCRIPTS] for _, name in imports(f) if name.split(".")[0] == "vllm"
+    }
+    assert found == {"src/r1zero/rollout/vllm_engine.py"}
+
+
+def test_lightning_has_one_name() -> None:
+    """pytorch_lightning and lightning are two copies of one library, and their classes are not each other's."""
+    everywhere = [*FILES, *SCRIPTS, *sorted((ROOT / "tests").rglob("*.py"))]
+    assert [str(f) for f in everywhere for _, name in imports(f) if name.split(".")[0] == "lightning"] == []
+    configs = sorted((ROOT / "conf").rglob("*.yaml"))
+    assert configs
+    assert [str(c) for c in configs if "_target_: lightning." in c.read_text()] == []
+
+
+def test_no_file_is_long() -> None:
+    lengths = {str(f.relative_to(PACKAGE)): len(f.read_text().splitlines()) for f in FILES}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_nothing_is_called_utils() -> None:
+    assert [f for f in FILES if "util" in f.stem or f.stem in ("helpers", "misc", "common")] == []
+
+
+def test_what_the_command_line_reads_first_is_light() -> None:
+    """``train.py --help`` answers at once: schemas and checks import neither torch nor Lightning."""
+    code = (
+        "import sys, r1zero.config, r1zero.errors, r1zero.checks, r1zero.cli;"
+        "heavy = {'torch', 'transformers', 'pytorch_lightning', 'vllm', 'datasets', 'pandas'};"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
