@@ -114,11 +114,23 @@ def check_model(cfg: TrainConfig) -> None:
     for key, value in (("model.dtype", cfg.model.dtype), ("rollout.dtype", cfg.rollout.dtype)):
         if value not in (None, "float32", "bfloat16"):
             raise UserError(f"{key}={value} is unknown; choose float32 or bfloat16")
+    check_lora(cfg)
     if cfg.template.text.count("{question}") != 1:
         raise UserError(f"template.text of template {cfg.template.name} must hold {{question}} exactly once")
     folder = Path(cfg.model.path).expanduser()
     if folder.is_dir() and not any([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         raise UserError(f"model folder {folder} has no weights (*.safetensors); export or download the model again")
+
+
+def check_lora(cfg: TrainConfig) -> None:
+    """Sizes of the adapters; whether the targets exist is seen when the model is loaded."""
+    lora = cfg.model.lora
+    if lora.rank < 0 or lora.alpha <= 0:
+        raise UserError(f"model.lora.rank={lora.rank} model.lora.alpha={lora.alpha}: rank from 0 (off), alpha above 0")
+    if lora.rank and not lora.targets:
+        raise UserError("model.lora.targets is empty: name the linear layers that get adapters, e.g. [q_proj,v_proj]")
+    if lora.export not in ("merged", "adapter"):
+        raise UserError(f"model.lora.export={lora.export} is unknown; choose merged or adapter")
 
 
 def check_machine(cfg: TrainConfig) -> None:

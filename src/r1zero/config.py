@@ -93,6 +93,22 @@ class AlgoConfig:
 
 
 @dataclass
+class LoRAConfig:
+    """Adapters beside frozen weights; the frozen ones are kept in model.dtype. No dropout (semantics 12)."""
+
+    rank: int = 0
+    """Inner size of the adapters, e.g. 16; 0: all weights are trained."""
+    alpha: float = 32.0
+    """Adapters are scaled by alpha / rank."""
+    targets: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    """Names of the linear layers that get adapters."""
+    export: str = "merged"
+    """What policy/ holds: merged, a model of its own; or adapter, peft's files for the base model."""
+
+
+@dataclass
 class ModelConfig:
     """The policy: a Hugging Face hub id or a folder in the hub's layout."""
 
@@ -113,6 +129,8 @@ class ModelConfig:
     """Recompute activations in the backward pass: less memory, about a quarter more time."""
     trust_remote_code: bool = False
     """Run code that comes with the model folder. Leave it off unless you have read that code."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    """Train adapters instead of all weights: model.lora.rank=16."""
 
 
 @dataclass

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from r1zero.algo.logprobs import logprobs_from_logits, token_logprobs
-from r1zero.config import ModelConfig
+from r1zero.config import LoRAConfig, ModelConfig
 from r1zero.errors import UserError
+from r1zero.lora import adapter_weights, add_adapters, keep_adapters_only, merged_weights, save_adapter
 from r1zero.rollout.collate import MicroBatch
 
 log = logging.getLogger("r1zero")
@@ -83,6 +85,10 @@ class Policy(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.lora: LoRAConfig | None = None
+        """Set where adapters are trained and the model's own weights are frozen."""
+        self.base = ""
+        """Folder that the weights came from."""
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
@@ -112,8 +118,13 @@ class Policy(nn.Module):
             raise UserError(f"model folder {folder} can't be loaded: {str(error).strip().splitlines()[0]}") from error
         policy = cls(model)
         policy.check_head()
+        policy.base = cfg.path
         if trainable:
             policy.train()
+            if cfg.lora.rank:
+                add_adapters(model, cfg.lora, getattr(torch, cfg.dtype))
+                policy.lora = cfg.lora
+                keep_adapters_only(policy)
             if cfg.gradient_checkpointing:
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         else:
@@ -162,17 +173,37 @@ class Policy(nn.Module):
         """Weights under their Hugging Face names, one at a time, shared ones once, for an engine to load.
 
         Sharded parameters are gathered one by one; prefixes that wrappers add are taken off (trap 42).
+        All ranks must iterate together.
         """
-        for name, parameter in self.model.named_parameters():
-            tensor = parameter.detach()
-            if hasattr(tensor, "full_tensor"):
-                tensor = tensor.full_tensor()
+        self._reshard()
+        for name, tensor in merged_weights(self.model, whole):
             yield name.replace("_fsdp_wrapped_module.", "").replace("_orig_mod.", ""), tensor
 
+    def exported_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """What :meth:`save` writes, under the names of the files; all ranks must iterate together."""
+        if self.lora is not None and self.lora.export == "adapter":
+            self._reshard()
+            yield from adapter_weights(self.model, whole)
+        else:
+            yield from self.named_weights()
+
+    def _reshard(self) -> None:
+        """Give up what a pass without backward left gathered: those are copies, not the masters."""
+        for module in self.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
     def save(self, folder: Path, tokenizer: Any, dtype: torch.dtype) -> None:
-        """Write a Hugging Face folder (weights, tokenizer, generation config) that transformers and vLLM load."""
+        """Write a Hugging Face folder (weights, tokenizer, generation config) that transformers and vLLM load.
+
+        With ``model.lora.export=adapter``: the adapter's files instead, in float32.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.to("cpu", dtype) for name, tensor in self.named_weights()}
+        if self.lora is not None and self.lora.export == "adapter":
+            save_adapter({name: tensor.cpu() for name, tensor in self.exported_weights()}, folder, self.lora, self.base)
+            tokenizer.save_pretrained(folder)
+            return
+        state = {name: tensor.to("cpu", dtype) for name, tensor in self.exported_weights()}
         config_dtype = self.model.config.dtype
         self.model.config.dtype = dtype
         try:
@@ -180,3 +211,9 @@ class Policy(nn.Module):
         finally:
             self.model.config.dtype = config_dtype
         tokenizer.save_pretrained(folder)
+
+
+def whole(parameter: torch.Tensor) -> torch.Tensor:
+    """A parameter without its history; a sharded one is gathered from all ranks."""
+    tensor: Any = parameter.detach()
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
