@@ -38,7 +38,8 @@ class AnswerCache:
             for line in content.splitlines():
                 try:
                     item = json.loads(line)
-                    self._answers[item.pop("key")] = Answer(**item)
+                    key = item.pop("key")
+                    self._answers[key] = Answer(**item)
                 except (ValueError, KeyError, TypeError):
                     continue
 

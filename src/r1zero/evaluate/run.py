@@ -49,7 +49,7 @@ def with_folder(config: DictConfig, run_dir: Path, job: Callable[[], None]) -> N
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(run_dir)
     set_up_logging(run_dir, is_main=True)
-    for name in ("httpx", "openai", "httpcore"):
+    for name in ("httpx", "httpx2", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)  # a line per request, otherwise
     status = Status(run_dir, True, 0)
     status.write("running")
