@@ -98,7 +98,7 @@ class LoRAConfig:
 
     rank: int = 0
     """Inner size of the adapters, e.g. 16; 0: all weights are trained."""
-    alpha: float = 32.0
+    alpha: int = 32
     """Adapters are scaled by alpha / rank."""
     targets: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

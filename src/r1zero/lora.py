@@ -92,7 +92,7 @@ def merged_weights(model: nn.Module, whole: Whole) -> Iterator[tuple[str, torch.
 
 
 def product(layer: Any, whole: Whole) -> torch.Tensor:
-    """scale * B A of one layer, float32, in the shape of its weight."""
+    """The product scale * B A of one layer, float32, in the shape of its weight."""
     a, b = whole(layer.lora_A[ADAPTER].weight), whole(layer.lora_B[ADAPTER].weight)
     with torch.autocast(a.device.type, enabled=False):
         return layer.scaling[ADAPTER] * (b.float() @ a.float())
@@ -120,7 +120,7 @@ def save_adapter(state: dict[str, torch.Tensor], folder: Path, cfg: LoRAConfig, 
         task_type="CAUSAL_LM",
         base_model_name_or_path=base,
         inference_mode=True,
-    ).save_pretrained(folder)
+    ).save_pretrained(str(folder))
 
 
 def keep_adapters_only(policy: nn.Module) -> None:

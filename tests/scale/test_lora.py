@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from objective_support import algo_config, fit, make_module, random_rollout
-from r1zero.config import LoRAConfig, ModelConfig
+from objective_support import algo_config, fit, make_module, make_prompt, random_prompts, random_rollout
+from r1zero.config import LoRAConfig, ModelConfig, RolloutConfig
 from r1zero.errors import UserError
 from r1zero.lora import is_adapter
 from r1zero.policy import Policy
+from r1zero.rollout.build import build_engine
 from r1zero.rollout.collate import collate
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.hf_engine import HFEngine
@@ -56,22 +58,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny(tmp_path_factory.mktemp("lora") / "tiny")
 
 
-# -- merged weights -------------------------------------------------------------------------------------------------
+# -- merged weights ----------------------------------------
 
 
 @pytest.mark.parametrize(("arch", "tied"), MODELS)
 def test_merged_weights_are_those_of_peft(tmp_path: Path, arch: str, tied: bool) -> None:
     """Traps 40, 42: the names of the plain model, a tied head once; W + alpha / r * B A as peft merges it."""
-    from peft import LoraConfig, get_peft_model
-
     folder = make_tiny(tmp_path / "model", arch=arch, tied=tied)
-    policy = move(lora_policy(folder, alpha=6.0), 1)
+    policy = move(lora_policy(folder, alpha=6), 1)
     plain = AutoModelForCausalLM.from_pretrained(folder)
     ours = dict(policy.named_weights())
     assert list(ours) == [name for name, _ in plain.named_parameters()]
     assert ("lm_head.weight" in ours) != tied
 
-    theirs = get_peft_model(plain, LoraConfig(r=4, lora_alpha=6.0, target_modules=TARGETS))
+    theirs = get_peft_model(plain, LoraConfig(r=4, lora_alpha=6, target_modules=TARGETS))
     state = {f"base_model.model.{name}": value for name, value in adapters(policy).items()}
     assert not theirs.load_state_dict(state, strict=False).unexpected_keys
     merged = dict(theirs.merge_and_unload().named_parameters())
@@ -119,13 +119,11 @@ def test_rotary_frequencies_keep_their_format(folder: Path) -> None:
     assert model.base_model.rotary_emb.inv_freq.dtype == torch.float32
 
 
-# -- engines ----------------------------------------------------------------------------------------------------------
+# -- engines ----------------------------------------
 
 
 def sampled_and_learned(policy: Policy, engine: Any, folder: Path) -> float:
     """Largest |sampler - learner| log-probability difference over a few samples."""
-    from objective_support import make_prompt
-
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = [make_prompt(tokenizer.encode(text)) for text in ("What is 12 + 30?", "A")]
     groups = engine.generate([p.ids for p in prompts], Sampling(n=4, max_tokens=24), seed=3)
@@ -142,9 +140,6 @@ def sampled_and_learned(policy: Policy, engine: Any, folder: Path) -> float:
 @pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.vllm), "hf"])
 def test_engines_serve_what_the_adapters_make(folder: Path, engine: str) -> None:
     """Log-probabilities of sampler and learner agree after each sync of a tied model, and not without one."""
-    from r1zero.config import RolloutConfig
-    from r1zero.rollout.build import build_engine
-
     policy = lora_policy(folder)
     config = RolloutConfig(name=engine, kv_cache_gib=0.05, max_num_seqs=32)
     served = build_engine(config, str(folder), dtype="float32", context=256, seed=1)
@@ -159,7 +154,7 @@ def test_engines_serve_what_the_adapters_make(folder: Path, engine: str) -> None
         served.close()
 
 
-# -- training ---------------------------------------------------------------------------------------------------------
+# -- training ----------------------------------------
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [("float32", "32-true"), ("bfloat16", "bf16-mixed")])
@@ -180,14 +175,13 @@ def test_adapters_alone_are_trained_in_float32(folder: Path, dtype: str, precisi
 def test_two_forwards_agree_in_training_mode(folder: Path) -> None:
     """Semantics 12, trap 29: adapters bring no dropout."""
     policy = move(lora_policy(folder), 0)
-    from objective_support import random_prompts
 
     micro = collate(random_prompts(0, 4), random_rollout(0).completions[::4])
     assert policy.training
     assert torch.equal(policy(micro)[0], policy(micro)[0])
 
 
-# -- files --------------------------------------------------------------------------------------------------------------
+# -- files ----------------------------------------
 
 
 def test_state_dicts_hold_adapters_alone_and_load_strictly(folder: Path) -> None:
@@ -209,9 +203,6 @@ def test_state_dicts_hold_adapters_alone_and_load_strictly(folder: Path) -> None
 
 @pytest.mark.parametrize(("arch", "tied"), MODELS)
 def test_exports_load_in_transformers_and_peft(tmp_path: Path, arch: str, tied: bool) -> None:
-    from objective_support import random_prompts
-    from peft import PeftModel
-
     folder = make_tiny(tmp_path / "model", arch=arch, tied=tied)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     micro = collate(random_prompts(0, 4), random_rollout(0).completions[::4])
@@ -250,7 +241,7 @@ def test_targets_that_make_no_sense_are_refused(folder: Path, targets: list[str]
         lora_policy(folder, targets=targets)
 
 
-# -- runs ---------------------------------------------------------------------------------------------------------------
+# -- runs ----------------------------------------
 
 LORA = ["model.lora.rank=4", "optim.lr=1e-3"]
 
