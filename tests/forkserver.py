@@ -22,8 +22,6 @@ def preload() -> None:
     import pandas  # noqa: F401
     from transformers import AutoModelForCausalLM, Qwen2ForCausalLM  # noqa: F401
 
-    import r1zero.run
-    import r1zero.rollout.hf_engine  # noqa: F401
 
 
 def child(request: dict) -> None:

@@ -97,7 +97,8 @@ class Server:
         """End the server."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(timeout=10)
+        self.process.kill()
+        self.process.wait()
 
 
 @dataclass

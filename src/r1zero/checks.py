@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import json
 import shutil
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ def check(config: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"{missing[0]} is not set: give it on the command line as {missing[0]}=...")
+    check_known(config)
     check_targets(config)
     if config.model.context is None:
         config.model.context = folder_context(config.model.path)
@@ -43,8 +46,26 @@ def check(config: DictConfig) -> None:
     check_sampling(cfg)
     check_model(cfg)
     for data in (cfg.data, *cfg.benchmarks.values()):
+        if data.generator and data.path:
+            raise UserError(f"data {data.name} makes its questions, so path={data.path} has no use: choose data=file")
         check_source(data)
     check_machine(cfg)
+
+
+def check_known(config: DictConfig, where: str = "") -> None:
+    """A key that no schema knows would be ignored without a word; ``+key=value`` puts one past Hydra's own check."""
+    schema = OmegaConf.get_type(config)
+    if not dataclasses.is_dataclass(schema):
+        return
+    known = [field.name for field in dataclasses.fields(schema)]
+    for name in config:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {where}{close[0]}?" if close else ""
+            raise UserError(f"{where}{name}: there is no such setting{hint}")
+        node = None if OmegaConf.is_missing(config, name) else config[name]
+        if isinstance(node, DictConfig):
+            check_known(node, f"{where}{name}.")
 
 
 def check_sizes(cfg: TrainConfig) -> None:
@@ -59,9 +80,13 @@ def check_sizes(cfg: TrainConfig) -> None:
         ("algo.inner_epochs", algo.inner_epochs),
         ("optim.micro_batch_tokens", cfg.optim.micro_batch_tokens),
         ("eval.n", cfg.eval.n),
+        ("checkpoint.keep", cfg.checkpoint.keep),
     ):
         if value < 1:
             raise UserError(f"{key}={value} must be at least 1")
+    for key, value in (("eval.every", cfg.eval.every), ("checkpoint.every", cfg.checkpoint.every)):
+        if value < 0:
+            raise UserError(f"{key}={value} must be 0 (never in between) or more")
     if rollout.group_size < 2:
         raise UserError(
             f"rollout.group_size={rollout.group_size}: a group needs at least 2 responses, its mean is the baseline"
@@ -91,8 +116,11 @@ def check_sampling(cfg: TrainConfig) -> None:
     rollout, algo = cfg.rollout, cfg.algo
     if rollout.temperature <= 0:
         raise UserError(f"rollout.temperature={rollout.temperature}: training samples need a temperature above 0")
-    if not 0 < rollout.top_p <= 1:
-        raise UserError(f"rollout.top_p={rollout.top_p} must be above 0 and at most 1")
+    for key, top_p in (("rollout.top_p", rollout.top_p), ("eval.top_p", cfg.eval.top_p)):
+        if not 0 < top_p <= 1:
+            raise UserError(f"{key}={top_p} must be above 0 and at most 1")
+    if cfg.eval.temperature < 0:
+        raise UserError(f"eval.temperature={cfg.eval.temperature} must not be negative; 0 is greedy")
     if (rollout.top_p < 1 or rollout.top_k > 0) and algo.sampler_correction.value == "off":
         raise UserError(
             f"rollout.top_p={rollout.top_p} rollout.top_k={rollout.top_k}: the sampler renormalises and the learner "

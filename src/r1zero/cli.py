@@ -6,13 +6,11 @@ Imports neither torch nor anything else that is slow, so ``--help`` answers at o
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import difflib
 import io
 import os
 import re
 import signal
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,16 +23,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from r1zero import config
+from r1zero import config, sweep
 from r1zero.arguments import expand, folder_name
 from r1zero.errors import Stopped, SyncError, UserError
-from r1zero.outputs import disk_full
+from r1zero.outputs import disk_full, shown
 
 DEBUG = "R1ZERO_DEBUG"
 """Environment variable; 1 shows the traceback of an error on the console as well."""
-
-PR_SET_PDEATHSIG = 1
-"""Linux: the signal that a process gets when its parent dies."""
 
 TaskFunction = Callable[[DictConfig], Any]
 
@@ -54,6 +49,7 @@ def main(entry: Callable[[], Any], script: Path) -> int:
     config.register()
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     signal.signal(signal.SIGTERM, _stop)
+    os.environ[sweep.SCRIPT] = str(script)
     try:
         sys.argv[1:] = expand(sys.argv[1:], conf)
         with tidy_help(script) if {"--help", "-h"} & set(sys.argv) else contextlib.nullcontext():
@@ -69,7 +65,9 @@ def main(entry: Callable[[], Any], script: Path) -> int:
             traceback.print_exc()
         print(f"{rank_label()}error: {explain(error, sys.argv[1:])}", file=sys.stderr)
         return 1
-    return job_result.code
+    finally:
+        failed = sweep.close_table()
+    return job_result.code or int(bool(failed))
 
 
 class JobResult:
@@ -96,7 +94,8 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
-        run_point(list(hydra_config.overrides.task), run_dir, str(hydra_config.job.num))
+        names = sweep.Names(run_dir.name, sweep.group_of(Path(hydra_config.sweep.dir))) if "group" in cfg else None
+        run_point(list(hydra_config.overrides.task), run_dir, names)
         return
     job_result.run_dir = run_dir
     try:
@@ -107,34 +106,16 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
             file.write(f"{rank_label()}the run ended here:\n{traceback.format_exc()}")
 
 
-def run_point(overrides: list[str], run_dir: Path, number: str) -> None:
-    """Run one sweep point in a process of its own; a failure is named, and the sweep goes on.
-
-    The point has a process group of its own, so that a signal reaches it once, through us, wherever it
-    came from; and it is asked to end when this process is killed.
-    """
-    print(f"[sweep point {number}] {' '.join(overrides)}", flush=True)
-    command = [sys.executable, sys.argv[0], *overrides, f"hydra.run.dir='{run_dir}'", "hydra.mode=RUN"]
-    child = subprocess.Popen(command, preexec_fn=_end_with_parent)
-    stop: KeyboardInterrupt | None = None
-    code = None
-    while code is None:
-        try:
-            code = child.wait()
-        except KeyboardInterrupt as error:
-            stop = stop or error
-            child.send_signal(getattr(error, "number", signal.SIGINT))
-    if stop is not None:
-        raise stop
+def run_point(overrides: list[str], run_dir: Path, names: sweep.Names | None) -> None:
+    """Run one sweep point in a process of its own; a failure is named, and the sweep goes on."""
+    try:
+        code = sweep.run_point(os.environ[sweep.SCRIPT], overrides, run_dir, names)
+        why = sweep.why(run_dir) if code else ""
+    except UserError as error:
+        code, why = 1, first_line(error)
     if code:
-        print(f"[sweep point {number}] failed with exit code {code}; see {run_dir}/train.log", file=sys.stderr)
+        print(f"sweep point {run_dir.name} failed: {why}", file=sys.stderr)
         job_result.code = 1
-
-
-def _end_with_parent() -> None:
-    os.setpgid(0, 0)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _stop(number: int, frame: Any) -> None:
@@ -161,7 +142,7 @@ def tidy_help(script: Path) -> Iterator[None]:
 
 def explain(error: Exception, arguments: list[str]) -> str:
     """Any error in one line, with what to do where that is known."""
-    run_dir = job_result.run_dir
+    run_dir = job_result.run_dir and shown(job_result.run_dir)
     if isinstance(error, (UserError, SyncError)):
         return first_line(error)
     if disk_full(error):
@@ -193,6 +174,11 @@ def explain_composition(error: Exception, arguments: list[str]) -> str:
         hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(names)}" if names else ""
         argument = next((a for a in arguments if re.search(rf"(^|\.){re.escape(key)}=", a)), key)
         return f"{argument}: there is no setting '{key}' here{hint}"
+    found = re.search(r"Could not override '([^']+)'", text)
+    if found:
+        argument = next((a for a in arguments if a.startswith(f"{found[1]}=")), found[1])
+        return f"{argument}: there is no key '{found[1]}' here; +{argument} adds it"
+    text = text.replace("Error merging override ", "")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
     return ": ".join(dict.fromkeys(kept[:2])) if kept else type(error).__name__

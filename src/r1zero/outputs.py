@@ -56,7 +56,7 @@ def lock_folder(run_dir: Path) -> Any:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise UserError(f"another run is using {run_dir}; wait for it or choose another folder") from error
+        raise UserError(f"another run is using {shown(run_dir)}; wait for it or choose another folder") from error
     return file
 
 
@@ -97,6 +97,12 @@ def stack_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def shown(path: Path) -> Path:
+    """A path as the user would type it: relative where it lies below the working directory."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def one_line(error: BaseException) -> str:

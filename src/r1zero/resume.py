@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
+from r1zero.outputs import shown
 
 IGNORED = ("resume", "paths", "logger")
 """Keys whose change means nothing for the numbers of a run."""
@@ -31,7 +34,7 @@ def finished(run_dir: Path, steps: int) -> str | None:
     done = status.get("step")
     if status.get("state") != "finished" or not isinstance(done, int) or done < steps:
         return None
-    return f"nothing to do: {run_dir} finished its {done} rollout steps; steps=<more than {done}> goes on"
+    return f"nothing to do: {shown(run_dir)} finished its {done} rollout steps; steps=<more than {done}> goes on"
 
 
 def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:
@@ -54,10 +57,23 @@ def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:
     keys = [key for key in sorted({*before, *now}) if key.split(".")[0] not in IGNORED]
     absent = object()
     return [
-        f"{key}: {shown(before, key)} -> {shown(now, key)}"
+        f"{key}: {spelled(before, key)} -> {spelled(now, key)}"
         for key in keys
         if before.get(key, absent) != now.get(key, absent)
     ]
+
+
+def record_settings(run_dir: Path, config: DictConfig) -> None:
+    """Store the resolved config as ``config.yaml``, and the command line as ``resume=`` reads it.
+
+    A resumed run stores them only once they are accepted: Hydra, which writes before the job begins, is
+    told not to, so that a refused command line does not stick.
+    """
+    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    if HydraConfig.initialized():
+        overrides = list(HydraConfig.get().overrides.task)
+        (run_dir / ".hydra").mkdir(exist_ok=True)
+        (run_dir / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(overrides)))
 
 
 def describe(changes: list[str]) -> str:
@@ -66,7 +82,7 @@ def describe(changes: list[str]) -> str:
     return f"going on with changed settings: {', '.join(changes[:SHOWN])}{more}"
 
 
-def shown(values: dict[str, Any], key: str) -> str:
+def spelled(values: dict[str, Any], key: str) -> str:
     """A value as the command line spells it; "unset" where there is none."""
     if key not in values:
         return "unset"

@@ -23,10 +23,10 @@ from r1zero.console import console
 from r1zero.context import RunContext
 from r1zero.data.datamodule import PromptDataModule
 from r1zero.module import PolicyGradientModule
-from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, stack_versions
+from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, shown, stack_versions
 from r1zero.policy import Policy, eos_ids, load_tokenizer, resolve_model
 from r1zero.report.curves import draw_curves
-from r1zero.resume import changed_settings, describe
+from r1zero.resume import changed_settings, describe, record_settings
 from r1zero.reward.grader import Grader
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine
@@ -54,8 +54,8 @@ def train(config: DictConfig, run_dir: Path) -> int:
     if is_main:
         _compare_settings(config, cfg, run_dir)
     status.write("starting")
-    if is_main:
-        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    if is_main and not cfg.resume:
+        record_settings(run_dir, config)
     try:
         return _train(cfg, config, run_dir, status)
     except BaseException as error:
@@ -149,7 +149,7 @@ def _train_with(
         loggers = build.build_loggers(config, trainer.global_rank)
         trainer.loggers = loggers
         trainer.callbacks = trainer._callback_connector._reorder_callbacks(  # type: ignore[attr-defined]
-            [*trainer.callbacks, *build.build_callbacks(config, context)]  # type: ignore[attr-defined]
+            [*trainer.callbacks, RecordSettings(config, context), *build.build_callbacks(config, context)]  # type: ignore[attr-defined]
         )
         _describe(cfg, context, policy, data, checkpoint)
         status.write("running")
@@ -170,6 +170,18 @@ def _compare_settings(config: DictConfig, cfg: TrainConfig, run_dir: Path) -> No
         changes = changed_settings(run_dir, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
         if changes:
             log.warning(describe(changes))
+
+
+class RecordSettings(pl.Callback):
+    """Stores the settings of a resumed run once they are accepted: the checkpoint and the questions fit them."""
+
+    def __init__(self, config: DictConfig, context: RunContext) -> None:
+        self.config, self.context = config, context
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Everything is restored."""
+        if self.context.is_main and self.context.cfg.resume:
+            record_settings(self.context.run_dir, self.config)
 
 
 def _fit(trainer: pl.Trainer, module: PolicyGradientModule, data: PromptDataModule, checkpoint: Path | None) -> None:
@@ -250,9 +262,3 @@ def _finish(run_dir: Path, context: RunContext, summary: dict[str, Any]) -> None
         console.print(f"  {label:8s} {shown(path)}", soft_wrap=True)
     if context.interrupted:
         console.print(f"stopped on request; go on with: python train.py resume={shown(run_dir)}", soft_wrap=True)
-
-
-def shown(path: Path) -> Path:
-    """A path as the user would type it: relative where it lies below the working directory."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

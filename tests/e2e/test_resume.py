@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from run_support import SMALL, Server, checkpoint, differing, start, status, table, until, wait
 
 STEPS = ["steps=6", "optim.schedule=cosine", "optim.warmup_steps=3", "optim.lr=5e-4", "checkpoint.keep=9"]
@@ -111,7 +112,7 @@ def test_resume_of_a_finished_run_says_so(server: Server, undisturbed: Path) -> 
     assert done.code == 0
     assert done.err == ""
     assert done.out.splitlines() == [
-        f"nothing to do: {undisturbed} finished its 6 rollout steps; steps=<more than 6> goes on"
+        f"nothing to do: {undisturbed.name} finished its 6 rollout steps; steps=<more than 6> goes on"
     ]
     assert (undisturbed / "metrics.csv").read_bytes() == before
 

@@ -17,7 +17,7 @@ from r1zero.batch import PromptBatch
 from r1zero.context import RunContext
 from r1zero.errors import UserError
 from r1zero.module import PolicyGradientModule
-from r1zero.outputs import disk_full
+from r1zero.outputs import disk_full, shown
 
 log = logging.getLogger("r1zero")
 
@@ -67,6 +67,18 @@ class CheckpointCallback(pl.callbacks.Checkpoint):
         checkpoint["r1zero_format"] = FORMAT
         checkpoint["r1zero_release"] = r1zero.__version__
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the settings of now win over those that a checkpoint brings back; equal ones change nothing."""
+        optim = self.context.cfg.optim
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group.update(betas=tuple(optim.betas), eps=optim.eps, weight_decay=optim.weight_decay)
+        for entry in trainer.lr_scheduler_configs:
+            scheduler: Any = entry.scheduler
+            scheduler.base_lrs = [optim.lr] * len(scheduler.base_lrs)
+            for group, factor in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+                group["initial_lr"], group["lr"] = optim.lr, optim.lr * factor(scheduler.last_epoch)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -104,8 +116,8 @@ class CheckpointCallback(pl.callbacks.Checkpoint):
             if not disk_full(error):
                 raise
             raise UserError(
-                f"the disk is full: checkpoint {target} could not be written; earlier checkpoints are whole. "
-                f"Free some space and go on with resume={self.context.run_dir}"
+                f"the disk is full: checkpoint {shown(target)} could not be written; earlier checkpoints are whole. "
+                f"Free some space and go on with resume={shown(self.context.run_dir)}"
             ) from error
         self.saved_step = step
         trainer.strategy.barrier("checkpoint")
@@ -125,7 +137,7 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:
-            log.warning("checkpoint %s can't be read (%s): skipped", path, type(error).__name__)
+            log.warning("checkpoint %s can't be read (%s): skipped", shown(path), type(error).__name__)
             continue
         return path
     return None
@@ -142,17 +154,18 @@ def check_checkpoint(path: Path, module: PolicyGradientModule) -> None:
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     written = content.get("r1zero_format")
     if written != FORMAT:
+        release = content.get("r1zero_release", "unknown")
         raise UserError(
-            f"checkpoint {path} has format {written} (written by r1zero {content.get('r1zero_release', 'unknown')}), "
+            f"checkpoint {shown(path)} has format {written} (written by r1zero {release}), "
             f"this is r1zero {r1zero.__version__}, which reads format {FORMAT}: go on with the release that wrote it, "
-            f"or start a new run with model={path.parents[1] / 'policy'}"
+            f"or start a new run with model={shown(path.parents[1] / 'policy')}"
         )
     theirs = {name: tuple(tensor.shape) for name, tensor in content["state_dict"].items()}
     ours = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     if theirs != ours:
         name = next(name for name in [*ours, *theirs] if theirs.get(name) != ours.get(name))
         raise UserError(
-            f"checkpoint {path} holds another model: {name.removeprefix('policy.model.')} is "
+            f"checkpoint {shown(path)} holds another model: {name.removeprefix('policy.model.')} is "
             f"{_size(theirs.get(name))} there and {_size(ours.get(name))} in the model that is asked for"
         )
 
@@ -161,7 +174,7 @@ def discard_half_written(run_dir: Path) -> None:
     """Remove what a run that was killed in the middle of a write left behind, and say so."""
     for path in [*(run_dir / "checkpoints").glob("step_*.tmp"), run_dir / "policy.tmp"]:
         if path.exists():
-            log.warning("%s is half-written: the run was stopped in the middle of it; removed", path)
+            log.warning("%s is half-written: the run was stopped in the middle of it; removed", shown(path))
             _remove(path)
 
 
@@ -169,7 +182,7 @@ def export_policy(module: PolicyGradientModule, context: RunContext, folder: Pat
     """Write the policy as a Hugging Face folder in the model's number format, whole or not at all."""
     dtype = torch.float32 if context.cfg.model.dtype == "float32" else torch.bfloat16
     if context.world_size > 1 and not context.is_main:
-        for _ in module.policy.named_weights():  # sharded weights are gathered by all ranks together
+        for _ in module.policy.exported_weights():  # sharded weights are gathered by all ranks together
             pass
         return
     aside = folder.with_name(folder.name + ".tmp")
@@ -180,7 +193,7 @@ def export_policy(module: PolicyGradientModule, context: RunContext, folder: Pat
         _remove(aside)
         if not disk_full(error):
             raise
-        raise UserError(f"the disk is full: {folder} could not be written; the checkpoints are whole") from error
+        raise UserError(f"the disk is full: {shown(folder)} could not be written; the checkpoints are whole") from error
     _remove(folder)
     os.replace(aside, folder)
 

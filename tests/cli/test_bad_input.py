@@ -1,0 +1,222 @@
+"""What the user gets wrong ends in one line that says what, where and what to do, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from r1zero import cli
+from run_support import ROOT, SMALL, Server
+from tiny_models import make_tiny
+
+TrainMain = Callable[..., tuple[int, str, str]]
+
+WRONG = {
+    "algo=drgpo": "algo=drgpo: there is no such option; did you mean drgrpo? choose one of dapo, drgrpo, grpo",
+    "algo.clip_lw=1": "algo.clip_lw=1: there is no setting 'clip_lw' here; did you mean clip_low?",
+    "+algo.clip_lw=1": "algo.clip_lw: there is no such setting; did you mean algo.clip_low?",
+    "+stps=1": "stps: there is no such setting; did you mean steps?",
+    "seed=abc": "seed=abc: Value 'abc' of type 'str' could not be converted to Integer",
+    "algo.length_norm=seqence": "expected one of [response, constant, token]",
+    "template=null": "template=null names no option; choose one of chat",
+    "template=None": "template=None: there is no such option; did you mean none?",
+    "model=null": "model=null names no option",
+    "data.path=/nowhere": "data.path=/nowhere does not exist",
+    "data=/nowhere": "data.path=/nowhere does not exist",
+    "data=arithmetic data.path=x.jsonl": "data arithmetic makes its questions, so path=x.jsonl has no use",
+    "model=/nowhere/x": "model.path=/nowhere/x: there is no such folder",
+    "algo.minibatch_size=12": "algo.minibatch_size=12 does not divide the 32 responses of a rollout step",
+    "rollout.group_size=1": "rollout.group_size=1: a group needs at least 2 responses",
+    "rollout.temperature=0": "rollout.temperature=0.0: training samples need a temperature above 0",
+    "rollout.top_p=0.9": "use top_p=1 top_k=-1, or algo.sampler_correction=token",
+    "rollout.top_k=5": "use top_p=1 top_k=-1, or algo.sampler_correction=token",
+    "rollout.max_tokens=1000": "= 1064 is over the context of model tiny, 1024 tokens",
+    "steps=0": "steps=0 must be at least 1",
+    "rollout=vlm": "rollout=vlm: there is no such option; did you mean vllm?",
+    "experiment=dmo": "did you mean demo?",
+    "optim.schedule=cosin": "optim.schedule=cosin is unknown; choose constant, linear or cosine",
+    "model.dtype=int8": "model.dtype=int8 is unknown; choose float32 or bfloat16",
+    "trainer.foo=1": "trainer.foo=1: there is no key 'trainer.foo' here; +trainer.foo=1 adds it",
+    "trainer=gpu": "no NVIDIA GPU was found and this trainer needs one",
+    "resume=/nowhere": "resume=/nowhere: this is no run folder",
+    "resume=/nowhere -m": "resume and a sweep don't go together",
+    "+callbacks.x._target_=os.system": "callbacks.x._target_=os.system is not allowed",
+    "trainer._target_=subprocess.Popen": "trainer._target_=subprocess.Popen is not allowed",
+    "+logger.x._target_=builtins.eval": "logger.x._target_=builtins.eval is not allowed",
+    "checkpoint.keep=0": "checkpoint.keep=0 must be at least 1",
+    "algo": "algo= names no option; choose one of dapo",
+}
+
+
+@pytest.fixture
+def train_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> TrainMain:
+    """``python train.py <arguments>`` up to where the heavy imports begin, in this process."""
+    spec = importlib.util.spec_from_file_location("train_script", ROOT / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(cli, "job_result", cli.JobResult())
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "r1zero.run", None)  # importing it is an error: nothing heavy may be needed
+    monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # the config is found beside the script's file
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py"), *arguments])
+        GlobalHydra.instance().clear()
+        capsys.readouterr()
+        code = cli.main(script.main, ROOT / "train.py")
+        GlobalHydra.instance().clear()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_arguments_are_one_line(train_main: TrainMain, arguments: str) -> None:
+    if "gpu" in arguments and Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("this machine has a GPU")
+    run_dir = [] if "resume" in arguments else ["hydra.run.dir=run"]
+    code, out, err = train_main(*SMALL, *arguments.split(), *run_dir)
+    assert code == 1
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert WRONG[arguments] in err
+
+
+def test_without_arguments_a_machine_without_gpu_is_told_of_the_demo(
+    train_main: TrainMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from r1zero import checks
+
+    monkeypatch.setattr(checks, "has_gpu", lambda: False)
+    code, _, err = train_main()
+    assert code == 1
+    assert err.splitlines() == [err.strip()]
+    assert "no NVIDIA GPU was found, and model qwen1.5b" in err
+    assert "try experiment=demo" in err
+
+
+def test_model_folders_that_are_not_whole(train_main: TrainMain, tmp_path: Path) -> None:
+    for name, pattern, words in (("a", "*.safetensors", "has no weights"), ("b", "config.json", "has no config.json")):
+        folder = make_tiny(tmp_path / name, context=512)
+        for file in folder.glob(pattern):
+            file.unlink()
+        code, _, err = train_main(*SMALL, f"model={folder}", "hydra.run.dir=run")
+        assert code == 1
+        assert len(err.splitlines()) == 1
+        assert f"model folder {folder} {words}" in err
+
+
+def test_shorthand_paths_become_the_options_file_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    expanded = cli.expand(["model=here", "data=a/b.jsonl", "algo=grpo"], ROOT / "conf")
+    assert expanded == ["model=folder", "model.path='here'", "data=file", "data.path='a/b.jsonl'", "algo=grpo"]
+    assert cli.expand(expanded, ROOT / "conf") == expanded
+    assert cli.expand(["model=qwen1.5b", "data=gsm8k"], ROOT / "conf") == ["model=qwen1.5b", "data=gsm8k"]
+
+
+def test_help_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
+    """Trap of house.md 4.15; the time is the process's own, so that a busy machine does not fail it."""
+    script = (
+        "import atexit, resource, runpy, sys\n"
+        f"sys.argv = [{str(ROOT / 'train.py')!r}, '--help']\n"
+        "def report():\n"
+        "    used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "    heavy = {'torch', 'transformers', 'pytorch_lightning', 'vllm', 'pandas', 'wandb'} & set(sys.modules)\n"
+        "    print('REPORT', used.ru_utime + used.ru_stime, sorted(heavy))\n"
+        "atexit.register(report)\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = done.stdout.splitlines()[-1].split(maxsplit=2)
+    assert report[2] == "[]"
+    assert float(report[1]) < 3.0  # 1.3 s where nothing else runs; twice that on a loaded machine
+    assert "algo: dapo, drgrpo, grpo" in done.stdout
+    assert "_schema_" not in done.stdout
+    assert "pretrain/" not in done.stdout
+
+
+def test_data_that_can_not_be_used(server: Server, tmp_path: Path) -> None:
+    """Found once the tokenizer is there: still one line, and the run folder says failed."""
+    rows = {
+        "no_answer": [{"question": "1+1", "foo": "2"}] * 4,
+        "bad_gold": [{"question": "1+1", "answer": "2"}, {"question": "x", "answer": "\\frac{1}{"}],
+        "long": [{"question": "1+1 " * 200, "answer": "2"}] * 3,
+    }
+    words = {
+        "no_answer": "has no field of a known name for the gold answer; name it with data.answer_key",
+        "bad_gold": "row 1: gold",
+        "long": "all 3 prompts of data 'file' are longer than data.max_prompt_tokens=64",
+    }
+    for name, content in rows.items():
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in content))
+        done = server.run([*SMALL, f"data={file}", f"hydra.run.dir={name}"], tmp_path)
+        assert done.code == 1
+        assert len(done.err.splitlines()) == 1
+        assert words[name] in done.err
+        assert done.out == ""
+        status = json.loads((tmp_path / name / "status.json").read_text())
+        assert status["state"] == "failed"
+        assert words[name] in status["error"]
+
+
+def test_some_prompts_over_the_limit_are_dropped_and_counted(server: Server, tmp_path: Path) -> None:
+    """Here with a logger that can't start, too: training goes on without it, and says so."""
+    file = tmp_path / "some.jsonl"
+    questions = ["1+1 " * 200, *(f"{n}+1=?" for n in range(8))]
+    file.write_text("".join(json.dumps({"question": q, "answer": "2"}) + "\n" for q in questions))
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where a folder should be")
+    logger = ["logger=tensorboard", f"logger.tensorboard.save_dir={blocked}/x"]
+    done = server.run([*SMALL, f"data={file}", "benchmarks=none", "steps=1", *logger, "hydra.run.dir=run"], tmp_path)
+    assert done.code == 0, done.err
+    assert "1 of 9 prompts left out for being longer than 64 tokens" in (tmp_path / "run" / "train.log").read_text()
+    assert "data file (8 questions" in done.out
+    assert "logger tensorboard can't start" in done.err
+    assert (tmp_path / "run" / "metrics.csv").is_file()
+
+
+def test_what_the_libraries_raise_is_one_line_with_the_log(server: Server, tmp_path: Path) -> None:
+    cases = {
+        "bug:1": "error: unexpected ZeroDivisionError: a bug of two lines (the traceback is in run/train.log)",
+        "engine_fails:1": "error: unexpected RuntimeError: no engine today (the traceback is in run/train.log)",
+    }
+    for fault, line in cases.items():
+        done = server.run([*SMALL, "eval.at_start=false", "hydra.run.dir=run"], tmp_path, fault)
+        assert done.code == 1
+        assert done.err.splitlines() == [line]
+        assert "Traceback (most recent call last)" in (tmp_path / "run" / "train.log").read_text()
+        assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+    done = server.run([*SMALL, "+trainer.foo=1", "hydra.run.dir=run"], tmp_path, env={"R1ZERO_DEBUG": "1"})
+    assert done.code == 1
+    assert "Traceback (most recent call last)" in done.err
+    assert "unexpected keyword argument 'foo'" in done.err.splitlines()[-1]
+
+
+def test_two_runs_in_one_folder_are_refused(server: Server, tmp_path: Path) -> None:
+    from r1zero.outputs import lock_folder
+
+    (tmp_path / "run").mkdir()
+    lock = lock_folder(tmp_path / "run")
+    done = server.run([*SMALL, "hydra.run.dir=run"], tmp_path)
+    lock.close()
+    assert done.code == 1
+    assert done.err.splitlines() == [
+        f"error: another run is using {tmp_path / 'run'}; wait for it or choose another folder"
+    ]
+    assert os.listdir(tmp_path / "run").count("status.json") == 0
