@@ -289,27 +289,29 @@ def repeat_first(step: int) -> RolloutBatch:
     return random_rollout(0)
 
 
-def test_the_second_step_in_bfloat16_uses_the_weights_of_the_first() -> None:
-    """One autocast region spans K optimizer steps; its cache would serve the weights of before the first.
+@pytest.fixture
+def caching_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's default: Lightning's own region comes with the cache off today, and nothing promises that it stays so."""
+    from pytorch_lightning.plugins.precision import MixedPrecision
 
-    With stale copies the second pass over the same responses would give the same log-probabilities, so
-    every ratio would be exactly 1.
+    monkeypatch.setattr(
+        MixedPrecision, "autocast_context_manager", lambda self: torch.autocast("cpu", dtype=torch.bfloat16)
+    )
+
+
+@pytest.mark.usefixtures("caching_autocast")
+def test_bfloat16_steps_use_the_weights_of_the_step_before() -> None:
+    """K = 2 through Lightning against a plain loop that opens and closes autocast around every pass.
+
+    One autocast region spans the K optimizer steps; a cache in it would serve the second step bfloat16
+    copies of the weights from before the first: without the switch the weights end up 0.016 apart.
     """
-    algo = algo_config("drgrpo", minibatch_size=16, inner_epochs=2)
-    module = make_module(random_policy(), algo, micro_batch_tokens=1)
-    (figures,) = fit(module, repeat_first, 1, precision="bf16-mixed")
-    assert figures["policy/ratio_max"] > 1.05
-    assert figures["policy/grad_norm"] > 1e-3  # and the pass without gradients left no copies without gradients
-    assert torch.is_autocast_cache_enabled()  # outside the step nothing has changed
-
-
-def test_bfloat16_updates_equal_those_of_a_fresh_autocast_region_per_step() -> None:
-    """K = 2 through Lightning against a plain loop that opens and closes autocast around every pass."""
     policy = random_policy()
     twin = copy.deepcopy(policy)
     algo = algo_config("drgrpo", minibatch_size=16, inner_epochs=2)
     module = make_module(policy, algo, micro_batch_tokens=1)
     fit(module, repeat_first, 1, precision="bf16-mixed")
+    assert torch.is_autocast_cache_enabled()  # outside the step nothing has changed
 
     rollout, prompts = random_rollout(0), random_prompts(0, 4)
     other = make_module(twin, algo, micro_batch_tokens=1)

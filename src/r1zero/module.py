@@ -139,9 +139,8 @@ class PolicyGradientModule(pl.LightningModule):
                 f"the responses of rollout step {batch.step} come from policy version {rollout.version}, "
                 f"the learner holds version {self.policy_version}"
             )
-        # One autocast context spans this whole method. Its cache would serve bfloat16 copies of weights
-        # that an optimizer step has changed since, and copies made under no_grad that carry no gradient.
-        # On leaving, that context puts the switch back to where it was.
+        # One autocast context spans this whole method. A cache in it would serve bfloat16 copies of weights
+        # that an optimizer step has changed since. On leaving, that context puts the switch back.
         if torch.is_autocast_enabled(self.device.type):
             torch.set_autocast_cache_enabled(False)
         started = time.perf_counter()

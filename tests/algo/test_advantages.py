@@ -55,6 +55,8 @@ def test_equal_rewards_give_exactly_zero(std_norm: bool, value: float) -> None:
     """Traps 8, 9, 11: never NaN, and not the last-bit difference of a rounded mean either."""
     for group in (2, 3, 7, 10):
         assert advantages([value] * group, group, std_norm) == [0.0] * group
+        exact = torch.full((group,), value, dtype=torch.float64)
+        assert group_advantages(exact, group, std_norm=std_norm).tolist() == [0.0] * group
 
 
 def test_groups_are_normalised_alone() -> None:
