@@ -129,7 +129,8 @@ class Workers:
                     if self.broken[point.base]:
                         self.errors[name] = self.broken[point.base]
                         continue
-                code = sweep.run_point(str(self.root / "train.py"), point.overrides, point.folder, point.group)
+                names = sweep.Names(point.folder.name, point.group)
+                code = sweep.run_point(str(self.root / "train.py"), point.overrides, point.folder, names)
                 if code:
                     self.errors[name] = sweep.why(point.folder)
             except UserError as error:

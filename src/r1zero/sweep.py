@@ -42,6 +42,14 @@ LINE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
+class Names:
+    """How a point and its sweep are called in the loggers."""
+
+    point: str
+    group: str
+
+
+@dataclass(frozen=True)
 class PointState:
     """Where a point stands.
 
@@ -121,40 +129,40 @@ def _figures(path: Path) -> tuple[list[float], list[float], int]:
         return [], [], 0
     for row in csv.DictReader(lines):
         try:
-            rewards.append(float(row["reward/mean"] or "nan"))
-            seconds.append(float(row["time/step"] or "nan"))
-            step = int(float(row["step"])) + 1
+            reward, took = float(row["reward/mean"] or "nan"), float(row["time/step"] or "nan")
+            number = int(float(row["step"]))
         except (KeyError, TypeError, ValueError):
             continue
-        if rewards[-1] != rewards[-1]:  # the last evaluation's row belongs to no rollout
-            rewards.pop()
-            seconds.pop()
-            step -= 1
+        if reward == reward and took == took:  # the last evaluation's row belongs to no rollout
+            rewards.append(reward)
+            seconds.append(took)
+            step = number + 1
     return rewards, seconds, step
 
 
 # -- one point ----------------------------------------------------------------------------------------
 
 
-def run_point(script: str, overrides: Sequence[str], folder: Path, group: str, name: str = "") -> int:
+def run_point(script: str, overrides: Sequence[str], folder: Path, names: Names | None) -> int:
     """Run one point in a process of its own, or leave it alone where it is finished already.
 
     A process of its own frees the engine's memory, W&B and every random state between points, and keeps
-    Lightning's DDP children from starting the whole sweep again (traps 55, 56). What it prints goes to
-    ``console.log`` in its folder. An interrupted or failed point goes on from its newest checkpoint.
+    Lightning's DDP children from starting the whole sweep again (traps 55, 56). It has a process group of
+    its own, so that a signal reaches it once, through us, and it is asked to end when this process is
+    killed. What it prints goes to ``console.log`` in its folder. An interrupted or failed point goes on
+    from its newest checkpoint.
 
     Args:
         script: the entry point, such as ``train.py``.
         overrides: the point's overrides.
         folder: its run folder.
-        group: name that all points of the sweep share in the loggers.
-        name: the point's name in the loggers; the folder's name when empty.
+        names: what it is called in the loggers; None for an entry point without such settings.
 
     Returns:
         exit code of the point; 0 where there was nothing to do.
 
     Raises:
-        UserError: the folder holds a run with other settings.
+        UserError: the folder holds a run with other settings, or one that another process runs.
         KeyboardInterrupt: the sweep was asked to stop; the point has saved and ended.
     """
     state = read_state(folder)
@@ -170,7 +178,8 @@ def run_point(script: str, overrides: Sequence[str], folder: Path, group: str, n
     if state.state in ("starting", "running"):
         raise UserError(f"{folder} is being run by another process")
     folder.mkdir(parents=True, exist_ok=True)
-    extra = [f"name='{name or folder.name}'", f"group='{group}'", f"hydra.run.dir='{folder}'", "hydra.mode=RUN"]
+    extra = [f"name='{names.point}'", f"group='{names.group}'"] if names else []
+    extra += [f"hydra.run.dir='{folder}'", "hydra.mode=RUN"]
     if any((folder / "checkpoints").glob("*.ckpt")):
         extra.append(f"resume='{folder}'")
     plain = [o for o in overrides if o.partition("=")[0] not in NAMING]
@@ -183,6 +192,11 @@ def run_point(script: str, overrides: Sequence[str], folder: Path, group: str, n
             preexec_fn=_end_with_parent,
         )
         return wait(child)
+
+
+def group_of(folder: Path) -> str:
+    """The name of a sweep in the loggers: the last two parts of its folder."""
+    return "/".join(folder.parts[-2:])
 
 
 def wait(child: subprocess.Popen[Any]) -> int:
@@ -294,9 +308,10 @@ class SweepTable(threading.Thread):
         if self.is_alive():
             self.join()
         console.print(self.table())
-        failed = [name for name, state in self.states().items() if state.state == "failed"]
+        failed = [name for name, state in self.states().items() if state.state != "finished"]
         for name in failed:
-            console.print(f"failed: {name}: {why(self.folders[name])}", highlight=False, soft_wrap=True)
+            if (self.folders[name] / "console.log").is_file():
+                console.print(f"not finished: {name}: {why(self.folders[name])}", highlight=False, soft_wrap=True)
         return failed
 
 
@@ -323,28 +338,27 @@ def clock(seconds: float) -> str:
 class SweepCallback(Callback):
     """Hydra's hook around a sweep: knows all points before the first one starts, and draws their table."""
 
-    def __init__(self) -> None:
-        self.table: SweepTable | None = None
+    table: SweepTable | None = None
+    """The table of the sweep that this process runs."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the points and open the table."""
         hydra = config.hydra
-        names = hydra.job.config.override_dirname
-        arguments = [a for a in hydra.overrides.task]
-        points = expand_points(dict(hydra.sweeper.params or {}), arguments)
+        naming = hydra.job.config.override_dirname
+        points = expand_points(dict(hydra.sweeper.params or {}), list(hydra.overrides.task))
         folder = Path(hydra.sweep.dir)
         folders = {}
         for number, point in enumerate(points):
-            name = name_of(point, names.exclude_keys, names.kv_sep, names.item_sep)
+            name = name_of(point, naming.exclude_keys, naming.kv_sep, naming.item_sep)
             folders[name] = folder / subdir(config, number, name)
-        self.table = SweepTable(folder.name, folders)
-        self.table.start()
+        SweepCallback.table = SweepTable(group_of(folder), folders)
+        SweepCallback.table.start()
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print what became of the points."""
-        if self.table is not None:
-            self.table.close()
-            self.table = None
+
+def close_table() -> list[str]:
+    """Close the table of this process's sweep, if it has one; returns the points that have not finished."""
+    table, SweepCallback.table = SweepCallback.table, None
+    return table.close() if table is not None else []
 
 
 def subdir(config: DictConfig, number: int, name: str) -> str:

@@ -1,0 +1,176 @@
+"""Whole sweeps through Hydra: restart, failures, launchers; the training itself is replaced by a stub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from r1zero import config, sweep
+from r1zero.arguments import folder_name
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STUB = """
+import json, os, sys
+from pathlib import Path
+import hydra
+from r1zero import cli
+
+@hydra.main(config_path="conf", config_name="train", version_base="1.3")
+def main(cfg):
+    cli.dispatch(cfg, job)
+
+def job(cfg, run_dir):
+    with (run_dir / "calls").open("a") as file:
+        file.write(f"{cfg.name} {cfg.group} {cfg.algo.name} {cfg.seed} {cfg.steps}\\n")
+    broken = os.environ.get("BROKEN") == f"{cfg.algo.name}/{cfg.seed}"
+    state = {"state": "failed" if broken else "finished", "steps": cfg.steps, "pid": os.getpid()}
+    if broken:
+        state["error"] = "no room left"
+    (run_dir / "status.json").write_text(json.dumps(state))
+    return int(broken)
+
+if __name__ == "__main__":
+    sys.exit(cli.main(main, Path(__file__).absolute()))
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "train.py").write_text(STUB)
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    return tmp_path
+
+
+def run(project: Path, *arguments: str, broken: str = "") -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"BROKEN": broken, "COLUMNS": "160"}
+    command = [sys.executable, "train.py", *arguments]
+    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=300)
+
+
+def called(project: Path) -> dict[str, list[str]]:
+    root = project / "outputs" / "mini" / "fig5"
+    return {file.parent.name: file.read_text().splitlines() for file in sorted(root.glob("*/calls"))}
+
+
+FIG5 = ("sweep=fig5", "experiment=mini", "seed=0,1")
+POINTS = [f"algo-{a}_seed-{s}" for a in ("drgrpo", "grpo") for s in (0, 1)]
+
+
+def test_a_failing_point_is_named_the_rest_finishes_and_a_restart_runs_what_is_missing(project: Path) -> None:
+    first = run(project, *FIG5, broken="grpo/1")
+    assert first.returncode == 1, first.stderr
+    assert "sweep point algo-grpo_seed-1 failed: no room left" in first.stderr
+    assert "3 of 4 points finished" in first.stdout
+    assert list(called(project)) == POINTS
+    second = run(project, *FIG5)
+    assert second.returncode == 0, second.stderr
+    assert "4 of 4 points finished" in second.stdout
+    times = {name: len(lines) for name, lines in called(project).items()}
+    assert times == {name: 2 if name == "algo-grpo_seed-1" else 1 for name in POINTS}
+    assert called(project)["algo-grpo_seed-0"] == ["algo-grpo_seed-0 mini/fig5 grpo 0 60"]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "module", "extra"),
+    [
+        ("parallel", "hydra_plugins.hydra_joblib_launcher", ()),
+        ("local_jobs", "hydra_plugins.hydra_submitit_launcher", ("hydra.launcher.timeout_min=5",)),
+    ],
+)
+def test_launchers_run_every_point_and_report_a_failure(
+    project: Path, launcher: str, module: str, extra: tuple[str, ...]
+) -> None:
+    pytest.importorskip(module)
+    found = run(project, *FIG5, f"hydra/launcher={launcher}", *extra, broken="drgrpo/0")
+    assert found.returncode == 1, found.stderr
+    assert "not finished: algo-drgrpo_seed-0: no room left" in found.stdout
+    assert "3 of 4 points finished" in found.stdout
+    assert {name: lines[0].split()[2:] for name, lines in called(project).items()} == {
+        f"algo-{a}_seed-{s}": [a, str(s), "60"] for a in ("drgrpo", "grpo") for s in (0, 1)
+    }
+
+
+def sweeps() -> list[tuple[str, str]]:
+    names = sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml"))
+    return [(name, size) for name in names for size in ("mini", "full") if (name, size) != ("control", "full")]
+
+
+@pytest.mark.parametrize(("name", "size"), sweeps())
+def test_every_point_of_every_sweep_composes(name: str, size: str) -> None:
+    """Of the points that differ in their seed alone, the first."""
+    config.register()
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    base = [f"experiment={size}", f"sweep={name}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("train", base, return_hydra_config=True)
+        params = dict(composed.hydra.sweeper.params)
+        assert str(composed.hydra.mode) == "RunMode.MULTIRUN"
+        assert composed.hydra.sweep.dir == f"outputs/{size}/{name}"
+        points = sweep.expand_points(params, base)
+        names = {sweep.name_of(point, ["experiment", "sweep"]) for point in points}
+        assert len(names) == len(points) >= 2
+        recipes = set()
+        seeds = {a for point in points for a in point if a.startswith("seed=")} or {""}
+        firsts = [point for point in points if "seed=0" in point or seeds == {""}]
+        for point in firsts if name != "seeds" else points:
+            cfg = compose("train", point)
+            recipes.add((cfg.algo.name, cfg.model.name, cfg.template.name, cfg.data.name, cfg.seed))
+        assert len(recipes) == len(points) / (len(seeds) if name != "seeds" else 1)
+
+
+def test_fig8_is_the_two_by_two_of_both_normalisations() -> None:
+    config.register()
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("train", ["experiment=full", "sweep=fig8"], return_hydra_config=True)
+        points = sweep.expand_points(dict(composed.hydra.sweeper.params), ["experiment=full", "sweep=fig8"])
+        found = set()
+        for point in points:
+            algo = compose("train", point).algo
+            found.add((algo.length_norm, algo.std_norm))
+    assert len(found) == 4
+
+
+def test_wandb_groups_the_points_of_a_sweep() -> None:
+    config.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", ["experiment=full", "name=algo-grpo_seed-0", "group=full/fig8"])
+        assert OmegaConf.to_container(cfg.logger, resolve=False)["wandb"]["group"] == "${group}"
+        assert (cfg.name, cfg.group) == ("algo-grpo_seed-0", "full/fig8")
+        assert compose("train", []).group == compose("train", []).name
+
+
+def test_the_miniatures_points_are_points_of_its_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make miniature` and `sweep=... experiment=mini` share folders and settings, so either goes on with the other."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import miniature
+
+    points = miniature.points(miniature.PLAN, 5)
+    assert len({p.folder for p in points}) == len(points)
+    config.register()
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for point in points:
+            composed = compose("train", list(point.overrides), return_hydra_config=True)
+            name = sweep.name_of(point.overrides, ["experiment", "sweep"])
+            assert str(point.folder) == f"{composed.hydra.sweep.dir}/{name}"
+            assert point.group == sweep.group_of(Path(composed.hydra.sweep.dir))
+
+
+def test_stored_overrides_are_read_as_hydra_writes_them(project: Path) -> None:
+    run(project, "sweep=fig5", "experiment=mini", "seed=0", "algo=grpo")
+    folder = project / "outputs" / "mini" / "fig5"
+    (stored,) = folder.glob("*/.hydra/overrides.yaml")
+    assert sweep.settings(yaml.safe_load(stored.read_text())) == sorted(
+        ["algo=grpo", "experiment=mini", "seed=0", "sweep=fig5"]
+    )
+    assert json.loads((stored.parents[1] / "status.json").read_text())["state"] == "finished"
