@@ -24,6 +24,7 @@ class Tally:
     """Answers that were not in the cache."""
     cached: int = 0
     unparsable: int = 0
+    """Responses whose label can't be read; equal ones are asked about once and counted each."""
     failed: int = 0
     """Questions to the judge that got no answer; asked again in a later run."""
     tokens_in: int = 0
