@@ -1,0 +1,189 @@
+"""The command line: one process per sweep point, errors in one line, signals.
+
+Imports neither torch nor anything else that is slow, so ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from r1zero import config, sweep
+from r1zero.arguments import expand, folder_name
+from r1zero.errors import Stopped, SyncError, UserError
+from r1zero.outputs import disk_full, shown
+
+DEBUG = "R1ZERO_DEBUG"
+"""Environment variable; 1 shows the traceback of an error on the console as well."""
+
+TaskFunction = Callable[[DictConfig], Any]
+
+
+def main(entry: Callable[[], Any], script: Path) -> int:
+    """Run a Hydra entry point and turn what goes wrong into one line.
+
+    Args:
+        entry: function decorated with ``hydra.main``.
+        script: the file that the user started; ``conf/`` stands beside it or one folder up.
+
+    Returns:
+        exit code: 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
+    conf = next(folder / "conf" for folder in (script.parent, script.parent.parent) if (folder / "conf").is_dir())
+    config.register()
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    signal.signal(signal.SIGTERM, _stop)
+    os.environ[sweep.SCRIPT] = str(script)
+    try:
+        sys.argv[1:] = expand(sys.argv[1:], conf)
+        with tidy_help(script) if {"--help", "-h"} & set(sys.argv) else contextlib.nullcontext():
+            entry()
+        if job_result.error is not None:
+            raise job_result.error
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", signal.SIGINT)
+        print("terminated" if number == signal.SIGTERM else "interrupted", file=sys.stderr)
+        return 128 + number
+    except Exception as error:
+        if os.environ.get(DEBUG) == "1":
+            traceback.print_exc()
+        print(f"{rank_label()}error: {explain(error, sys.argv[1:])}", file=sys.stderr)
+        return 1
+    finally:
+        failed = sweep.close_table()
+    return job_result.code or int(bool(failed))
+
+
+class JobResult:
+    """How the job in this process ended. Hydra drops a task's return value and announces its exceptions itself."""
+
+    code = 0
+    error: BaseException | None = None
+    run_dir: Path | None = None
+
+
+job_result = JobResult()
+
+
+def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
+    """Run one job here, or, in a sweep, one process per point.
+
+    A process of its own frees the engine's memory, W&B and every random state between points, and keeps
+    Lightning's DDP children from starting the whole sweep again (traps 55, 56).
+
+    Args:
+        cfg: the composed config.
+        job: takes the config and the run folder, returns an exit code.
+    """
+    hydra_config = HydraConfig.get()
+    run_dir = Path(hydra_config.runtime.output_dir)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        names = sweep.Names(run_dir.name, sweep.group_of(Path(hydra_config.sweep.dir))) if "group" in cfg else None
+        run_point(list(hydra_config.overrides.task), run_dir, names)
+        return
+    job_result.run_dir = run_dir
+    try:
+        job_result.code = job(cfg, run_dir)
+    except (Exception, KeyboardInterrupt) as error:
+        job_result.error = error
+        with contextlib.suppress(OSError), (run_dir / "train.log").open("a") as file:
+            file.write(f"{rank_label()}the run ended here:\n{traceback.format_exc()}")
+
+
+def run_point(overrides: list[str], run_dir: Path, names: sweep.Names | None) -> None:
+    """Run one sweep point in a process of its own; a failure is named, and the sweep goes on."""
+    try:
+        code = sweep.run_point(os.environ[sweep.SCRIPT], overrides, run_dir, names)
+        why = sweep.why(run_dir) if code else ""
+    except UserError as error:
+        code, why = 1, first_line(error)
+    if code:
+        print(f"sweep point {run_dir.name} failed: {why}", file=sys.stderr)
+        job_result.code = 1
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Stopped(number)
+
+
+def rank_label() -> str:
+    """``[rank 1]`` on ranks other than the first, which speaks for all."""
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    return "" if rank == "0" else f"[rank {rank}] "
+
+
+@contextlib.contextmanager
+def tidy_help(script: Path) -> Iterator[None]:
+    """Leave out of the list of options what nobody chooses: schemas, and groups that other scripts own."""
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            yield
+    finally:
+        lines = out.getvalue().replace("_schema_, ", "").splitlines()
+        print("\n".join(line for line in lines if script.stem == "pretrain" or not line.startswith("pretrain/")))
+
+
+def explain(error: Exception, arguments: list[str]) -> str:
+    """Any error in one line, with what to do where that is known."""
+    run_dir = job_result.run_dir and shown(job_result.run_dir)
+    if isinstance(error, (UserError, SyncError)):
+        return first_line(error)
+    if disk_full(error):
+        again = f"; free some space and go on with resume={run_dir}" if run_dir else ""
+        return f"the disk is full ({first_line(error)[:200]}); what was saved before is whole{again}"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return explain_composition(error, arguments)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.strerror}: {error.filename}"
+    where = f"the traceback is in {run_dir}/train.log" if run_dir else f"{DEBUG}=1 shows the traceback"
+    return f"unexpected {type(error).__name__}: {first_line(error)[:400]} ({where})"
+
+
+def explain_composition(error: Exception, arguments: list[str]) -> str:
+    """A composition error in one line: which argument, what is wrong, what could be meant."""
+    text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
+    found = re.search(r"Could not find '([\w.\-/]+)/([^'/]+)'", text)
+    if found:
+        group, option = found.groups()
+        names = [n for n in re.findall(r"^\t([\w.\-]+)$", text, re.MULTILINE) if not n.startswith("_")]
+        close = difflib.get_close_matches(option, names, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{group}={option}: there is no such option; {hint}choose one of {', '.join(names)}"
+    found = re.search(r"Key '([^']+)' (?:is )?not in '(\w+)'", text)
+    if found:
+        key, schema = found.groups()
+        names = list(getattr(getattr(config, schema, None), "__dataclass_fields__", {}))
+        close = difflib.get_close_matches(key, names, n=1)
+        hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(names)}" if names else ""
+        argument = next((a for a in arguments if re.search(rf"(^|\.){re.escape(key)}=", a)), key)
+        return f"{argument}: there is no setting '{key}' here{hint}"
+    found = re.search(r"Could not override '([^']+)'", text)
+    if found:
+        argument = next((a for a in arguments if a.startswith(f"{found[1]}=")), found[1])
+        return f"{argument}: there is no key '{found[1]}' here; +{argument} adds it"
+    text = text.replace("Error merging override ", "")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    return ": ".join(dict.fromkeys(kept[:2])) if kept else type(error).__name__
+
+
+def first_line(error: Exception) -> str:
+    """The message, on one line."""
+    return " ".join(str(error).split())
