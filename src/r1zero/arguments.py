@@ -20,8 +20,8 @@ REQUIRED_GROUPS = ("algo", "model", "template", "data", "reward", "rollout", "op
 def expand(arguments: list[str], conf: Path) -> list[str]:
     """Rewrite shorthand into what Hydra reads; applying it twice changes nothing.
 
-    ``model=<folder>`` and ``data=<path>`` become the options ``folder`` and ``file`` with the path;
-    ``resume=<folder>`` brings the stored command line back. Ranks that torchrun started agree on a folder;
+    ``model=<folder>``, ``data=<path>`` and ``data.path=<path>`` become the options ``folder`` and ``file`` with
+    the path; ``resume=<folder>`` brings the stored command line back. Ranks that torchrun started agree on a folder;
     points of a sweep are named by what varies.
 
     Raises:
@@ -29,7 +29,10 @@ def expand(arguments: list[str], conf: Path) -> list[str]:
     """
     sweeping = any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in arguments)
     resume = next((a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("resume=")), None)
-    if not any(a.startswith("hydra.run.dir=") for a in arguments):
+    run_dir = next((a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("hydra.run.dir=")), None)
+    if resume and run_dir and Path(resume).resolve() != Path(run_dir).resolve():
+        raise UserError(f"resume={resume} goes on in its own folder: leave hydra.run.dir out")
+    if run_dir is None:
         if resume and resume != "null":
             if sweeping:
                 raise UserError("resume and a sweep don't go together: resume the points one by one")
@@ -40,6 +43,8 @@ def expand(arguments: list[str], conf: Path) -> list[str]:
             # Beside the other overrides: Hydra's parser takes them in one row only, before or after the options.
             first = next((i for i, a in enumerate(arguments) if "=" in a and not a.startswith("-")), len(arguments))
             arguments = [*arguments[:first], *names_of_points(arguments, conf), *arguments[first:]]
+    if any(a.startswith("data.path=") for a in arguments) and not any(a.startswith("data=") for a in arguments):
+        arguments = ["data=file", *arguments]
     expanded: list[str] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
@@ -74,7 +79,8 @@ def resumed(arguments: list[str], folder: Path) -> list[str]:
         if a.partition("=")[0] not in new and a.partition(".")[0] not in new
     ]
     kept = [a for a in arguments if not a.startswith("resume=")]
-    return [*old, *kept, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
+    # Hydra would store this command line before anything has looked at it; the run stores it when it is accepted.
+    return [*old, *kept, f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
 
 
 def launch_time() -> str:
