@@ -18,7 +18,7 @@ LAYERS = [
     {"templates", "plugins", "outputs", "arguments", "sweep", "lora", "reward", "algo"},
     {"data", "rollout", "resume", "report"},
     {"checks", "policy", "evaluation"},
-    {"learner", "sharding", "pretrain", "evaluate", "cli"},
+    {"learner", "sharding", "pretrain", "evaluate", "cli", "plan"},
     {"module", "analysis"},
     {"context"},
     {"callbacks", "build"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from typing import Any
 
 import hydra
@@ -110,12 +111,22 @@ def eval_sampling(cfg: TrainConfig, template: Template, stop_ids: tuple[int, ...
 def sync_tolerance(cfg: TrainConfig) -> float:
     """Largest mean |sampler - learner| log-probability difference that the number format explains, in nats.
 
-    Measured on equal weights: below 1e-6 in float32; 0.005 to 0.08 at the worst token in bfloat16.
+    Measured on equal weights: below 1e-6 in float32; 0.005 to 0.08 at the worst token in bfloat16. A sampler
+    that cuts the distribution renormalises and the learner does not: they differ by -log(kept mass), which
+    top-p bounds by -log(top_p) and top-k by nothing (trap 20).
     """
-    if cfg.rollout.sync_tolerance is not None:
-        return cfg.rollout.sync_tolerance
-    formats = {cfg.model.dtype, cfg.rollout.dtype or cfg.model.dtype}
-    return 1e-3 if formats == {"float32"} else 0.1
+    rollout = cfg.rollout
+    if rollout.sync_tolerance is not None:
+        return rollout.sync_tolerance
+    if rollout.top_k > 0:
+        log.warning(
+            "rollout.top_k=%d: sampler and learner differ by an unknown amount, so their difference can't tell stale "
+            "weights; rollout.sync_tolerance=<nats> sets a limit",
+            rollout.top_k,
+        )
+        return math.inf
+    formats = {cfg.model.dtype, rollout.dtype or cfg.model.dtype}
+    return (1e-3 if formats == {"float32"} else 0.1) - math.log(rollout.top_p)
 
 
 def template_of(cfg: TrainConfig) -> Template:

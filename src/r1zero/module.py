@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from r1zero.algo.batching import minibatches
 from r1zero.algo.stats import Tally
@@ -106,10 +107,15 @@ class PolicyGradientModule(pl.LightningModule):
             dtype = torch.bfloat16 if str(self.trainer.precision).startswith("bf16") else torch.float32
             shard_policy(self.policy, self.trainer.strategy.root_device.type, dtype)
             self.is_sharded = True
-            self.learner.most_passes = lambda own: int(self._reduce(torch.tensor([own]), "max").item())
 
     def on_fit_start(self) -> None:
-        """Move the reference beside the policy. It is no submodule: it is neither trained nor saved."""
+        """Move the reference beside the policy (it is no submodule: neither trained nor saved); even out passes.
+
+        One device and DDP exchange nothing in a pass but in the last backward of an optimizer step. Under
+        any other strategy every pass may be a collective, and all ranks must make as many.
+        """
+        if not isinstance(self.trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+            self.learner.most_passes = lambda own: int(self._reduce(torch.tensor([own]), "max").item())
         if self.learner.reference is not None:
             self.learner.reference.to(self.device)
 
@@ -197,6 +203,11 @@ class PolicyGradientModule(pl.LightningModule):
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        if all(p.grad is None for p in parameters):
+            raise UserError(
+                f"{type(self.trainer.strategy).__name__} keeps gradients to itself, so they can be neither clipped nor "
+                "checked here: use trainer=ddp, or trainer=fsdp for a model that one GPU can't hold"
+            )
         norm: Any = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm or math.inf)
         norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
         self.last_lr = optimizer.param_groups[0]["lr"]
