@@ -15,23 +15,24 @@ def wandb_logger(save_dir: str, project: str, group: str | None = None, **settin
 
     The run id is kept in ``<save_dir>/wandb_id``: a resumed run goes on in the same W&B run. All figures
     are plotted over ``progress/rollout_step`` (traps 51, 59). A run is called after its folder, so the
-    points of a sweep are told apart and stand in one group.
+    points of a sweep are told apart.
 
     Args:
         save_dir: the run folder.
         project: W&B project.
-        group: group of single runs; the points of a sweep get the sweep's folder added.
+        group: group of runs that belong together.
         **settings: further arguments of WandbLogger, such as name, tags, offline, entity.
     """
+    import wandb
+
     folder = Path(save_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     id_file = folder / "wandb_id"
     if rank_zero_only.rank == 0 and not id_file.is_file():
         id_file.write_text(secrets.token_hex(4))
     run_id = id_file.read_text().strip() if id_file.is_file() else None
-    if group and folder.parent.name != group:
-        group = f"{group}/{folder.parent.name}"
-    settings = {"name": folder.name, **settings}
+    # Quiet: the run's own closing table says what W&B's summary would say again.
+    settings = {"name": folder.name, "settings": wandb.Settings(quiet=True), **settings}
     logger = WandbLogger(save_dir=save_dir, project=project, group=group, id=run_id, resume="allow", **settings)
     experiment = logger.experiment
     if hasattr(experiment, "define_metric"):

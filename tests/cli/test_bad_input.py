@@ -129,7 +129,7 @@ def test_shorthand_paths_become_the_options_file_and_folder(tmp_path: Path, monk
 
 
 def test_help_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
-    """Trap of house.md 4.15; the time is the process's own, so that a busy machine does not fail it."""
+    """The time is the process's own, so that a busy machine does not fail it."""
     script = (
         "import atexit, resource, runpy, sys\n"
         f"sys.argv = [{str(ROOT / 'train.py')!r}, '--help']\n"
