@@ -40,6 +40,9 @@ SMALL = [
 ]
 """A run of seconds: 4 questions x 8 responses, two optimizer steps a rollout step."""
 
+STEPS = ["steps=6", "optim.schedule=cosine", "optim.warmup_steps=3", "optim.lr=5e-4", "checkpoint.keep=9"]
+"""Settings under which a resume has the most to get right."""
+
 CLOCK = re.compile(r"^(time|throughput)/|seconds")
 """Columns of metrics.csv that measure time, which no two runs share."""
 
@@ -200,6 +203,27 @@ def status(folder: Path) -> dict[str, Any]:
 def checkpoint(folder: Path, step: int) -> dict[str, Any]:
     """A checkpoint's content."""
     return torch.load(folder / "checkpoints" / f"step_{step:06d}.ckpt", weights_only=True)
+
+
+def wandb_records(run: Path) -> list[Any]:
+    """Records of an offline W&B run: its file is a log of protocol buffers in blocks of 32 KiB, as LevelDB's is."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, block, offset = next(run.glob("*.wandb")).read_bytes(), 32768, 7
+    records, parts = [], b""
+    while offset + 7 <= len(data):
+        if block - offset % block < 7:  # what is left of a block is too short for a header
+            offset += block - offset % block
+            continue
+        length, kind = int.from_bytes(data[offset + 4 : offset + 6], "little"), data[offset + 6]
+        parts += data[offset + 7 : offset + 7 + length]
+        offset += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            record = Record()
+            record.ParseFromString(parts)
+            records.append(record)
+            parts = b""
+    return records
 
 
 def differing(a: Any, b: Any, where: str = "") -> list[str]:

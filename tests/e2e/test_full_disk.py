@@ -1,0 +1,55 @@
+"""A full disk ends a run in one line, with what was saved before whole, and the run goes on once there is space."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from run_support import SMALL, Server, status, table
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 10 MiB; a checkpoint of the run is 4.5 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("this user may not mount a file system")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_up_at_checkpoint_time(server: Server, small_disk: Path, tmp_path: Path) -> None:
+    folder = small_disk / "run"
+    args = [*SMALL, "checkpoint.every=1", "checkpoint.keep=9", "eval.every=0", f"hydra.run.dir={folder}"]
+    done = server.run(args, tmp_path)
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("error: the disk is full: checkpoint disk/run/checkpoints/step_00000")
+    assert "earlier checkpoints are whole. Free some space and go on with resume=disk/run" in done.err
+    saved = sorted(p.name for p in folder.glob("checkpoints/*"))
+    assert saved
+    assert all(name.endswith(".ckpt") for name in saved)
+    assert status(folder)["state"] == "failed"
+    subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
+    done = server.run([f"resume={folder}"], tmp_path)
+    assert done.code == 0, done.err
+    assert [row["progress/rollout_step"] for row in table(folder)] == [f"{n}" for n in range(4)] + ["4.0"]
+
+
+@pytest.mark.parametrize("file", ["checkpoints/step_000002.tmp", "metrics.tmp"])
+def test_whichever_file_finds_no_space(server: Server, tmp_path: Path, file: str) -> None:
+    """/dev/full in a file's place: the kernel itself says that no space is left."""
+    full = tmp_path / "run" / file
+    full.parent.mkdir(parents=True, exist_ok=True)
+    full.symlink_to("/dev/full")
+    done = server.run([*SMALL, "eval.every=0", "eval.at_start=false", "hydra.run.dir=run"], tmp_path)
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("error: the disk is full")
+    assert "resume=run" in done.err
+    assert status(tmp_path / "run")["state"] == "failed"

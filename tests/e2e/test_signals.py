@@ -1,0 +1,62 @@
+"""Signals at awkward moments: the exit code says which, nothing is left running, no traceback is shown."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from run_support import SMALL, Server, start, status, until, wait
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "word"),
+    [
+        ("sigint_at_start:1", 130, "interrupted"),  # the model is being loaded
+        ("sigint_at_start:2", 130, "interrupted"),  # the engine is starting
+        ("sigterm_at_start:1", 143, "terminated"),
+        ("sigterm_at_start:2", 143, "terminated"),
+        ("sigint_twice:3", 130, "interrupted"),  # in the learning of step 1
+    ],
+)
+def test_a_signal_stops_at_once_where_there_is_nothing_to_finish(
+    server: Server, tmp_path: Path, fault: str, code: int, word: str
+) -> None:
+    done = server.run([*SMALL, "eval.at_start=false", "checkpoint.every=1", "hydra.run.dir=run"], tmp_path, fault)
+    assert done.code == code
+    assert done.err.splitlines() == [word]
+    state = status(tmp_path / "run")
+    assert state["state"] == "interrupted"
+    saved = [p.name for p in (tmp_path / "run").glob("checkpoints/*")]
+    assert saved == (["step_000001.ckpt"] if "twice" in fault else [])
+
+
+def test_a_process_is_stopped_by_ctrl_c_while_it_imports(tmp_path: Path) -> None:
+    """A real process, before anything is set up: one word, 130."""
+    process = start([*SMALL, "hydra.run.dir=run"], tmp_path)
+    until(lambda: (tmp_path / "run" / ".hydra").exists() or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    done = wait(process)
+    assert done.code == 130
+    assert done.err.splitlines() == ["interrupted"]
+    assert done.out == ""
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_ctrl_c_with_vllm_saves_and_leaves_nothing_running(tmp_path: Path) -> None:
+    """A signal of the terminal reaches the whole group: the workers of the grader must not die of it."""
+    import os
+
+    process = start([*SMALL, "rollout=vllm", "steps=200", "eval.every=0", "hydra.run.dir=run"], tmp_path)
+    folder = tmp_path / "run"
+    until(lambda: (folder / "completions" / "step_000001.parquet").exists() or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGINT)
+    done = wait(process)
+    assert done.code == 130, done.err
+    assert done.errors == [] or all("Warning" in line for line in done.errors)
+    state = status(folder)
+    assert state["state"] == "interrupted"
+    assert [p.name for p in folder.glob("checkpoints/*")][-1] == f"step_{state['step']:06d}.ckpt"
+    assert (folder / "policy" / "model.safetensors").is_file()
