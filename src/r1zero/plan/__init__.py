@@ -1,0 +1,1 @@
+"""What a run needs, calculated before anything is rented."""
