@@ -14,6 +14,9 @@ from hydra.errors import HydraException
 
 from r1zero.errors import UserError
 
+HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun", "info")
+"""Options of Hydra's own that may be written ``--option=value``."""
+
 REQUIRED_GROUPS = ("algo", "model", "template", "data", "reward", "rollout", "optim", "trainer")
 
 
@@ -27,6 +30,11 @@ def expand(arguments: list[str], conf: Path) -> list[str]:
     Raises:
         UserError: a group is set to null, or there is nothing to resume from.
     """
+    # W&B's sweep agents hand settings over as --key=value (trap 58).
+    given = [re.match(r"--([\w.@/+~-]+)=", a) for a in arguments]
+    arguments = [
+        a[2:] if match and match[1] not in HYDRA_OPTIONS else a for a, match in zip(arguments, given, strict=True)
+    ]
     sweeping = any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in arguments)
     resume = next((a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("resume=")), None)
     run_dir = next((a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("hydra.run.dir=")), None)

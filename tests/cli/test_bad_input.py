@@ -128,6 +128,12 @@ def test_shorthand_paths_become_the_options_file_and_folder(tmp_path: Path, monk
     assert cli.expand(["model=qwen1.5b", "data=gsm8k"], ROOT / "conf") == ["model=qwen1.5b", "data=gsm8k"]
 
 
+def test_arguments_of_a_wandb_sweep_agent_are_understood() -> None:
+    """It writes --key=value (trap 58); Hydra's own options stay what they are."""
+    given = ["--algo=grpo", "--optim.lr=1e-5", "--cfg=job", "--multirun", "--config-name=train"]
+    assert cli.expand(given, ROOT / "conf")[:3] == ["algo=grpo", "optim.lr=1e-5", "--cfg=job"]
+
+
 def test_help_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
     """The time is the process's own, so that a busy machine does not fail it."""
     script = (
@@ -189,6 +195,21 @@ def test_some_prompts_over_the_limit_are_dropped_and_counted(server: Server, tmp
     assert "data file (8 questions" in done.out
     assert "logger tensorboard can't start" in done.err
     assert (tmp_path / "run" / "metrics.csv").is_file()
+
+
+def test_a_wandb_server_that_can_not_be_reached_is_no_reason_to_stop(server: Server, tmp_path: Path) -> None:
+    away = {
+        "WANDB_MODE": "online",
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_INIT_TIMEOUT": "3",
+    }
+    args = [*SMALL, "logger=wandb", "steps=1", "eval.every=0", "eval.at_start=false", "hydra.run.dir=run"]
+    done = server.run(args, tmp_path, env=away)
+    assert done.code == 0, done.err
+    assert "W&B can't be reached" in done.err
+    assert "kept on disk for `wandb sync`" in done.err
+    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))) == 1
 
 
 def test_what_the_libraries_raise_is_one_line_with_the_log(server: Server, tmp_path: Path) -> None:

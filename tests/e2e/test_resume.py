@@ -185,7 +185,7 @@ def test_another_seed_or_other_questions_are_refused_on_resume(
     folder = tmp_path / "run"
     shutil.copytree(undisturbed, folder)
     for change, words in (("seed=1", "seed=0"), ("data.limit=50", "other prompts")):
-        done = server.run(["resume=run", "steps=8", change], tmp_path)
+        done = server.run(["resume=run", "steps=8", "logger=none", change], tmp_path)
         assert done.code == 1
         assert len(done.errors) == 1
         assert words in done.errors[0]

@@ -1,0 +1,89 @@
+"""Two gloo ranks, each with an engine of its own: one folder, one log, disjoint questions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from run_support import SMALL, start, status, table, until, wait
+
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "steps=2", "eval.every=0", "eval.at_start=false"]
+
+pytestmark = pytest.mark.slow
+
+
+def samples(folder: Path, step: int, rank: int) -> pd.DataFrame:
+    return pd.read_parquet(folder / "completions" / f"step_{step:06d}_rank{rank}.parquet")
+
+
+def assert_two_ranks_ran(folder: Path) -> None:
+    rows = table(folder)
+    assert status(folder)["state"] == "finished"
+    assert len(list((folder / "completions").iterdir())) == 4
+    for step in range(2):
+        parts = [samples(folder, step, rank) for rank in (0, 1)]
+        assert [len(part) for part in parts] == [16, 16]
+        assert set(parts[0]["row"]).isdisjoint(parts[1]["row"])
+        together = pd.concat(parts)
+        # Means over the responses of both ranks, not one rank's and not a mean of means.
+        assert float(rows[step]["reward/mean"]) == pytest.approx(together["reward"].mean())
+        assert float(rows[step]["length/mean"]) == pytest.approx(together["tokens"].mean())
+        assert float(rows[step]["length/max"]) == together["tokens"].max()
+        assert int(float(rows[step]["progress/optimizer_step"])) == 2 * (step + 1)
+        assert float(rows[step]["sync/logprob_diff_mean"]) < 1e-5
+    assert float(rows[1]["progress/tokens"]) == sum(
+        samples(folder, s, r)["tokens"].sum() for s in (0, 1) for r in (0, 1)
+    )
+    assert json.loads((folder / "summary.json").read_text())["rollout_steps"] == 2
+
+
+@pytest.mark.vllm
+def test_lightning_starts_two_ranks_with_vllm(tmp_path: Path) -> None:
+    done = wait(start([*SMALL, *TWO, "rollout=vllm", "rollout.kv_cache_gib=0.3", "hydra.run.dir=run"], tmp_path))
+    assert done.code == 0, done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    assert done.out.count("2 rank(s)") == 1, "one rank speaks"
+    assert done.out.count("tokens sampled in") == 1
+    assert_two_ranks_ran(tmp_path / "run")
+
+
+def test_torchrun_starts_two_ranks_in_one_folder(tmp_path: Path) -> None:
+    """Each rank composes its own config; the time in the folder's name must be the same for all."""
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = wait(start([*SMALL, *TWO, "paths.outputs=out"], tmp_path, command=launcher))
+    assert done.code == 0, done.err
+    (folder,) = (tmp_path / "out" / "demo").iterdir()
+    assert done.out.count("2 rank(s)") == 1
+    assert_two_ranks_ran(folder)
+
+
+def test_a_sweep_over_two_ranks_is_one_sweep(tmp_path: Path) -> None:
+    """The second rank starts no sweep of its own."""
+    done = wait(start([*SMALL, *TWO, "-m", "seed=5", "hydra.sweep.dir=sweep"], tmp_path))
+    assert done.code == 0, done.err
+    (folder,) = (p for p in (tmp_path / "sweep").iterdir() if p.is_dir())
+    assert_two_ranks_ran(folder)
+
+
+def test_ctrl_c_ends_both_ranks_with_one_checkpoint(tmp_path: Path) -> None:
+    """The signal reaches one rank; both finish the step, and the resumed run goes on."""
+    args = [*SMALL, *TWO, "steps=100", "hydra.run.dir=run"]
+    folder = tmp_path / "run"
+    process = start(args, tmp_path)
+    until(lambda: (folder / "completions" / "step_000000_rank1.parquet").exists() or process.poll() is not None)
+    os.kill(process.pid, signal.SIGINT)
+    done = wait(process)
+    assert done.code == 130, done.err
+    state = status(folder)
+    assert state["state"] == "interrupted"
+    step = state["step"]
+    assert (folder / "checkpoints" / f"step_{step:06d}.ckpt").is_file()
+    done = wait(start(["resume=run", f"steps={step + 1}"], tmp_path))
+    assert done.code == 0, done.err
+    assert status(folder)["step"] == step + 1
