@@ -130,8 +130,8 @@ def test_shorthand_paths_become_the_options_file_and_folder(tmp_path: Path, monk
 
 def test_arguments_of_a_wandb_sweep_agent_are_understood() -> None:
     """It writes --key=value (trap 58); Hydra's own options stay what they are."""
-    given = ["--algo=grpo", "--optim.lr=1e-5", "--cfg=job", "--multirun", "--config-name=train"]
-    assert cli.expand(given, ROOT / "conf")[:3] == ["algo=grpo", "optim.lr=1e-5", "--cfg=job"]
+    given = ["--algo=grpo", "--optim.lr=1e-5", "--cfg=job", "--resolve", "--config-name=train"]
+    assert cli.expand(given, ROOT / "conf") == ["algo=grpo", "optim.lr=1e-5", *given[2:]]
 
 
 def test_help_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
@@ -176,9 +176,10 @@ def test_data_that_can_not_be_used(server: Server, tmp_path: Path) -> None:
         assert len(done.err.splitlines()) == 1
         assert words[name] in done.err
         assert done.out == ""
-        status = json.loads((tmp_path / name / "status.json").read_text())
-        assert status["state"] == "failed"
-        assert words[name] in status["error"]
+        if name != "no_answer":  # that one is found before anything is imported, and leaves no run behind
+            status = json.loads((tmp_path / name / "status.json").read_text())
+            assert status["state"] == "failed"
+            assert words[name] in status["error"]
 
 
 def test_some_prompts_over_the_limit_are_dropped_and_counted(server: Server, tmp_path: Path) -> None:
@@ -237,7 +238,5 @@ def test_two_runs_in_one_folder_are_refused(server: Server, tmp_path: Path) -> N
     done = server.run([*SMALL, "hydra.run.dir=run"], tmp_path)
     lock.close()
     assert done.code == 1
-    assert done.err.splitlines() == [
-        f"error: another run is using {tmp_path / 'run'}; wait for it or choose another folder"
-    ]
+    assert done.err.splitlines() == ["error: another run is using run; wait for it or choose another folder"]
     assert os.listdir(tmp_path / "run").count("status.json") == 0
