@@ -19,6 +19,27 @@ from r1zero.errors import UserError
 TARGETS = ("r1zero.", "pytorch_lightning.", "torch.")
 """Packages that ``_target_`` may name: a config is data, and must not be a way to run anything else."""
 
+OWNED = {
+    "max_epochs": "steps",
+    "max_steps": "steps",
+    "min_epochs": "steps",
+    "min_steps": "steps",
+    "precision": "model.dtype",
+    "gradient_clip_val": "optim.max_grad_norm",
+    "gradient_clip_algorithm": "optim.max_grad_norm",
+    "accumulate_grad_batches": "optim.micro_batch_tokens",
+    "val_check_interval": "eval.every",
+    "check_val_every_n_epoch": "eval.every",
+    "logger": "the logger group",
+    "callbacks": "the callbacks group",
+    "enable_checkpointing": "checkpoint.every",
+    "enable_progress_bar": "callbacks.progress",
+    "log_every_n_steps": "the logger group",
+    "use_distributed_sampler": "rollout.questions",
+    "reload_dataloaders_every_n_epochs": "data.limit",
+}
+"""Arguments of Lightning's Trainer that would be overruled or would do harm here, and what to use instead."""
+
 LARGE_FOR_CPU = 0.5
 """Billions of parameters from which training on a CPU is refused unless trainer=cpu asks for it."""
 
@@ -45,6 +66,9 @@ def check(config: DictConfig) -> None:
     check_sizes(cfg)
     check_sampling(cfg)
     check_model(cfg)
+    for key in cfg.trainer:
+        if key in OWNED:
+            raise UserError(f"trainer.{key} has no place here, where a batch is a rollout step: use {OWNED[key]}")
     for data in (cfg.data, *cfg.benchmarks.values()):
         if data.generator and data.path:
             raise UserError(f"data {data.name} makes its questions, so path={data.path} has no use: choose data=file")

@@ -45,6 +45,7 @@ def main(entry: Callable[[], Any], script: Path) -> int:
         exit code: 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no remarks of torch's C++ side about the machine
     conf = next(folder / "conf" for folder in (script.parent, script.parent.parent) if (folder / "conf").is_dir())
     config.register()
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

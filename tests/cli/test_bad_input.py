@@ -45,6 +45,8 @@ WRONG = {
     "optim.schedule=cosin": "optim.schedule=cosin is unknown; choose constant, linear or cosine",
     "model.dtype=int8": "model.dtype=int8 is unknown; choose float32 or bfloat16",
     "trainer.foo=1": "trainer.foo=1: there is no key 'trainer.foo' here; +trainer.foo=1 adds it",
+    "+trainer.gradient_clip_val=1": "trainer.gradient_clip_val has no place here, where a batch is a rollout step: "
+    "use optim.max_grad_norm",
     "trainer=gpu": "no NVIDIA GPU was found and this trainer needs one",
     "resume=/nowhere": "resume=/nowhere: this is no run folder",
     "resume=/nowhere -m": "resume and a sweep don't go together",
