@@ -102,10 +102,11 @@ class PolicyGradientModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 
     def configure_model(self) -> None:
-        """Shard the policy where the strategy works on a device mesh (trainer=fsdp); called once before fit."""
+        """Shard policy and reference where the strategy works on a device mesh (trainer=fsdp); once, before fit."""
         if self.device_mesh is not None and not self.is_sharded:
             dtype = torch.bfloat16 if str(self.trainer.precision).startswith("bf16") else torch.float32
-            shard_policy(self.policy, self.trainer.strategy.root_device.type, dtype)
+            for policy in filter(None, (self.policy, self.learner.reference)):
+                shard_policy(policy, self.trainer.strategy.root_device.type, dtype)
             self.is_sharded = True
 
     def on_fit_start(self) -> None:

@@ -88,7 +88,7 @@ def learner_memory(shape: Shape, learner: Learner, work: Work) -> dict[str, floa
     if learner.layout == "lora":
         parts["weights"] += half * n
     if work.reference:
-        parts["reference"] = 4 * n
+        parts["reference"] = 4 * n / share
     if learner.layout == "fsdp":
         # The outermost unit (embedding, head) stays whole; layers come one ahead. Gathered, its gradient, and
         # that gradient in float32 on its way to the other devices.
