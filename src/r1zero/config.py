@@ -86,6 +86,10 @@ class AlgoConfig:
     """token: weight each token's loss by min(exp(logp_old - logp_sampler), correction_cap)."""
     correction_cap: float = 2.0
     """Largest weight that the sampler correction gives."""
+    advantage: str = "group"
+    """How rewards become advantages: group (with std_norm as set), or the import path of a function."""
+    advantage_params: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of a function of your own."""
     credit: str = "uniform"
     """How an advantage is shared out over tokens: uniform, length_aware, answer_span, or an import path."""
     credit_params: dict[str, Any] = field(default_factory=dict)

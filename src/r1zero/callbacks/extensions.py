@@ -8,10 +8,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from r1zero.algo.advantages import group_advantages
 from r1zero.algo.credit import CREDITS, allocate
 from r1zero.algo.diversity import distinct_answers, distinct_n, self_similarity
 from r1zero.algo.stats import Tally
-from r1zero.batch import PromptBatch
+from r1zero.batch import PromptBatch, RolloutBatch
 from r1zero.context import RunContext
 from r1zero.data.samplers import SampledLoader
 from r1zero.errors import UserError
@@ -20,27 +21,46 @@ from r1zero.plugins import find_function
 
 
 class CreditCallback(pl.Callback):
-    """Gives the responses their token weights when ``algo.credit`` is not uniform. Must stand after RolloutCallback."""
+    """Puts the user's own advantages and token weights in place of the paper's. Must stand after RolloutCallback.
+
+    ``algo.advantage`` names a function (rewards [N], group_size, **params) -> advantages [N];
+    ``algo.credit`` a rule of :mod:`r1zero.algo.credit` or one of the user's.
+    """
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
         algo = context.cfg.algo
-        self.rule = find_function(algo.credit, CREDITS, "algo.credit", algo.credit_params)
+        self.advantage = find_function(
+            algo.advantage, {"group": group_advantages}, "algo.advantage", algo.advantage_params
+        )
+        self.credit = find_function(algo.credit, CREDITS, "algo.credit", algo.credit_params)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Fill ``batch.rollout.credit``."""
+        """Fill ``batch.rollout.advantages`` and ``batch.rollout.credit`` where they are not the paper's."""
         assert isinstance(batch, PromptBatch)
-        algo = self.context.cfg.algo
-        if algo.credit == "uniform":
-            return
-        if batch.rollout is None:
+        algo, rollout = self.context.cfg.algo, batch.rollout
+        if rollout is None:
             raise RuntimeError("the batch holds no rollout: put callbacks.credit after callbacks.rollout")
         try:
-            batch.rollout.credit = allocate(self.rule, batch.rollout, self._decode, algo.credit_params)
+            setting = f"algo.advantage={algo.advantage}"
+            if algo.advantage != "group":
+                rollout.advantages = self._advantages(rollout)
+            setting = f"algo.credit={algo.credit}"
+            if algo.credit != "uniform":
+                rollout.credit = allocate(self.credit, rollout, self._decode, algo.credit_params)
         except Exception as error:
-            raise UserError(f"algo.credit={algo.credit} failed: {type(error).__name__}: {error}") from error
+            raise UserError(f"{setting} failed: {type(error).__name__}: {error}") from error
+
+    def _advantages(self, rollout: RolloutBatch) -> torch.Tensor:
+        made = self.advantage(rollout.rewards, rollout.group_size, **self.context.cfg.algo.advantage_params)
+        made = torch.as_tensor(made, dtype=torch.float32)
+        if made.shape != rollout.rewards.shape or not torch.isfinite(made).all():
+            raise ValueError(
+                f"it gave {tuple(made.shape)}; {tuple(rollout.rewards.shape)} finite advantages are needed"
+            )
+        return made
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self.context.tokenizer.decode(ids, skip_special_tokens=False)

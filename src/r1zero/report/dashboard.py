@@ -1,0 +1,166 @@
+"""The W&B workspace and report of a project, built with wandb-workspaces; `scripts/wandb_dashboard.py` sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
+from wandb_workspaces import expr
+
+from r1zero.algo.bias import VARIANTS
+from r1zero.errors import UserError
+
+X_AXIS = "progress/rollout_step"
+GROUPS = ("algo.name", "model.name", "template.name")
+"""Config keys that runs are grouped by; seeds are averaged."""
+
+PANELS: dict[str, list[tuple[str, list[str]]]] = {
+    "Reward": [
+        ("Training reward", ["reward/mean"]),
+        ("Groups without a signal", ["group/zero_advantage_frac"]),
+        ("Groups all right, none right", ["group/all_correct_frac", "group/none_correct_frac"]),
+    ],
+    "Response length": [
+        ("All responses", ["length/mean"]),
+        ("Wrong responses", ["length/incorrect"]),
+        ("Right responses", ["length/correct"]),
+        ("Cut by the limit", ["length/truncated_frac"]),
+    ],
+    "Biases": [
+        ("Length bias: slope of log weight on log length", [f"bias/length_slope/{name}" for name in VARIANTS]),
+        ("Share of the pull of very easy and very hard questions", [f"bias/extreme_share/{name}" for name in VARIANTS]),
+    ],
+    "Sampler and learner": [
+        ("Difference of log-probabilities, mean", ["sync/logprob_diff_mean"]),
+        ("Difference of log-probabilities, largest", ["sync/logprob_diff_max"]),
+        ("Policy version", ["sync/version"]),
+    ],
+    "Policy": [
+        ("Entropy", ["policy/entropy"]),
+        ("Gradient norm", ["policy/grad_norm"]),
+        ("Clipped tokens", ["policy/clip_frac"]),
+    ],
+    "Time": [
+        ("Seconds a step", ["time/rollout", "time/reward", "time/sync", "time/learn"]),
+        ("Tokens a second", ["throughput/rollout_tokens_per_s", "throughput/learn_tokens_per_s"]),
+    ],
+}
+"""Section -> (title, metrics) of its panels. Accuracy per benchmark and the completions stand beside them."""
+
+
+def evaluation_panels(benchmarks: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Accuracy and lengths of each benchmark, their average first."""
+    panels = [("Average accuracy", ["eval/average/accuracy"])]
+    panels += [(f"{name}: accuracy", [f"eval/{name}/accuracy"]) for name in benchmarks]
+    panels += [
+        (f"{name}: length of right and wrong", [f"eval/{name}/length_correct", f"eval/{name}/length_incorrect"])
+        for name in benchmarks
+    ]
+    return panels
+
+
+def sections(benchmarks: Sequence[str]) -> dict[str, list[tuple[str, list[str]]]]:
+    """All sections with line plots; evaluation comes second."""
+    first, *rest = PANELS.items()
+    return dict([first, ("Evaluation", evaluation_panels(benchmarks)), *rest])
+
+
+def metrics(benchmarks: Sequence[str]) -> list[str]:
+    """Every metric that a panel shows."""
+    return [name for panels in sections(benchmarks).values() for _, names in panels for name in names]
+
+
+def workspace(entity: str, project: str, benchmarks: Sequence[str], name: str = "r1zero") -> ws.Workspace:
+    """The workspace: one section per subject, seeds grouped into a line with a band."""
+    made = [
+        ws.Section(
+            name=title,
+            panels=[_plot(label, names) for label, names in panels],
+            is_open=place < 3,
+            panel_settings=ws.SectionPanelSettings(x_axis=X_AXIS),
+        )
+        for place, (title, panels) in enumerate(sections(benchmarks).items())
+    ]
+    made.append(ws.Section(name="Completions", panels=[wr.WeavePanelSummaryTable(table_name="completions")]))
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=name,
+        sections=made,
+        settings=ws.WorkspaceSettings(x_axis=X_AXIS, max_runs=100),
+        runset_settings=ws.RunsetSettings(groupby=[expr.Config(key) for key in GROUPS]),
+    )
+
+
+def report(entity: str, project: str, benchmarks: Sequence[str], known: bool = True) -> wr.Report:
+    """The report: the same panels with a line on what each section shows.
+
+    Args:
+        entity: user or team.
+        project: W&B project.
+        benchmarks: names of the evaluated sets.
+        known: look the project up on the server, which saving needs; False to build it without a network.
+    """
+    runs = {"entity": entity, "project": project} if known else {}
+    blocks: list[Any] = [
+        wr.TableOfContents(),
+        wr.P(
+            text="Runs are grouped by algorithm, model and template; bands reach from the lowest to the highest seed."
+        ),
+    ]
+    for title, panels in sections(benchmarks).items():
+        plots = [_plot(label, names, place) for place, (label, names) in enumerate(panels)]
+        blocks += [wr.H2(text=title), _grid(plots, runs)]
+    table = wr.WeavePanelSummaryTable(table_name="completions", layout=wr.Layout(w=24, h=12))
+    blocks += [wr.H2(text="Completions"), _grid([table], runs)]
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title="GRPO and Dr. GRPO",
+        description="Reward, lengths of right and wrong responses, accuracy per benchmark, and the two biases.",
+        blocks=blocks,
+    )
+
+
+def serialised(entity: str, project: str, benchmarks: Sequence[str]) -> dict[str, Any]:
+    """Both objects as they would be sent, without a network."""
+    return {
+        "workspace": workspace(entity, project, benchmarks)._to_model().model_dump(mode="json", by_alias=True),
+        "report": report(entity, project, benchmarks, known=False)._to_model().model_dump(mode="json", by_alias=True),
+    }
+
+
+def send(entity: str, project: str, benchmarks: Sequence[str]) -> list[str]:
+    """Save both; their addresses.
+
+    Raises:
+        UserError: W&B refuses or can't be reached.
+    """
+    try:
+        made = workspace(entity, project, benchmarks)
+        made.save()
+        written = report(entity, project, benchmarks)
+        written.save()
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"W&B did not take the dashboard of {entity}/{project}: {first}") from error
+    return [made.url, written.url]
+
+
+def _plot(title: str, names: Sequence[str], place: int = 0) -> wr.LinePlot:
+    return wr.LinePlot(
+        title=title,
+        x=X_AXIS,
+        y=list(names),
+        title_x="rollout step",
+        groupby_aggfunc="mean",
+        groupby_rangefunc="minmax",
+        smoothing_type="none",
+        layout=wr.Layout(x=8 * (place % 3), y=6 * (place // 3), w=8, h=6),
+    )
+
+
+def _grid(panels: list[Any], runs: dict[str, str]) -> wr.PanelGrid:
+    return wr.PanelGrid(panels=panels, runsets=[wr.Runset(**runs, groupby=[f"config.{key}" for key in GROUPS])])

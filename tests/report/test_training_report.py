@@ -1,0 +1,249 @@
+"""Figures, verdicts and HTML from run folders: numbers by hand on synthetic runs, and every figure drawn for real."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from r1zero.algo.bias import BiasBins
+from r1zero.errors import UserError
+from r1zero.report import figures, html, style, verdicts
+from r1zero.report.miniature import write_miniature
+from r1zero.report.runs import find_runs, wandb_runs
+from r1zero.report.training import collect, write_figures
+
+ALGOS = ("grpo", "grpo_no_std_norm", "grpo_no_length_norm", "drgrpo")
+
+
+def make_run(
+    root: Path,
+    algo: str = "drgrpo",
+    seed: int = 0,
+    model: str = "tiny",
+    template: str = "question",
+    data: str = "arithmetic",
+    accuracy: tuple[float, float] = (0.5, 0.9),
+    wrong: tuple[float, float] = (33.0, 32.0),
+    state: str = "finished",
+) -> Path:
+    """A folder such as a run of six rollout steps leaves."""
+    folder = root / f"{algo}_{model}_{template}_{data}_{seed}"
+    folder.mkdir(parents=True)
+    names = {"algo": algo, "model": model, "template": template, "data": data}
+    config: dict[str, Any] = {key: {"name": value} for key, value in names.items()} | {
+        "seed": seed,
+        "name": folder.name,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = []
+    bins = BiasBins(4, 100, 100, bins=4)
+    bias_rows: list[dict[str, Any]] = []
+    for step in range(6):
+        rewards = torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 0, 0] * 4)
+        lengths = torch.linspace(20, 90, 48)
+        sums = bins.sums(rewards, lengths)
+        bias_rows += [{"step": step, **row} for row in sums.rows(100)]
+        row = {"step": step, "reward/mean": 0.5 + step / 20, "length/mean": 30.0, "length/incorrect": 33.0 + seed,
+               "length/correct": 29.0, "policy/entropy": 0.5, "group/zero_advantage_frac": 0.1,
+               **sums.metrics()}  # fmt: skip
+        if step == 0:
+            row |= {"eval/arithmetic/accuracy": accuracy[0], "eval/arithmetic/length_incorrect": wrong[0]}
+            row |= {"eval/arithmetic/length": 31.0, "eval/arithmetic/length_correct": 29.0}
+        rows.append(row)
+    rows.append({"step": 6, "eval/arithmetic/accuracy": accuracy[1], "eval/arithmetic/length_incorrect": wrong[1],
+                 "eval/arithmetic/length": 30.0, "eval/arithmetic/length_correct": 28.0})  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "metrics.csv", index=False)
+    pd.DataFrame(bias_rows).to_csv(folder / "bias.csv", index=False)
+    (folder / "summary.json").write_text(json.dumps({"seconds": 60.0, "tokens": 1000, "versions": {"torch": "2.13"}}))
+    (folder / "status.json").write_text(json.dumps({"state": state, "steps": 6}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature in which every claim holds, three seeds each."""
+    root = tmp_path_factory.mktemp("mini")
+    ends = {"grpo": 48.0, "grpo_no_std_norm": 50.0, "grpo_no_length_norm": 32.0, "drgrpo": 32.0}
+    for seed in range(3):
+        for algo in ALGOS:
+            end = (0.9 + seed / 1000 + (algo == "grpo") / 100, ends[algo] + seed + (algo == "grpo") * seed)
+            make_run(root, algo, seed, accuracy=(0.5, end[0]), wrong=(33.0, end[1]))
+        make_run(root, seed=seed, template="r1", accuracy=(0.2 + seed / 100, 0.8))
+        make_run(root, seed=seed, model="tiny_weak", accuracy=(0.2, 0.6 + seed / 100))
+        for data in ("arithmetic_chains", "arithmetic_words", "arithmetic_products"):
+            make_run(root, seed=seed, data=data, accuracy=(0.5, 0.7 + seed / 100))
+        for algo in ("grpo", "drgrpo"):
+            make_run(root, algo, seed, model="tiny_control", wrong=(38.0, 33.0 + seed * (1 if algo == "grpo" else -1)))
+    return root
+
+
+def test_interval_by_hand() -> None:
+    """1, 2, 3: mean 2, deviation 1, t = 4.303, half width 4.303 / sqrt(3)."""
+    found = verdicts.interval([1.0, 2.0, 3.0])
+    assert (found.mean, found.seeds) == (2.0, 3)
+    assert found.high - 2.0 == pytest.approx(4.303 / math.sqrt(3))
+    assert verdicts.interval([math.nan]).seeds == 0
+    assert verdicts.interval([1.0]).low == -math.inf
+
+
+def test_all_claims_hold_in_a_study_made_so(study: Path) -> None:
+    found = {(v.key, v.claim): v for v in verdicts.verdicts(find_runs([study]))}
+    assert {v.word for v in found.values()} == {"holds"}, [v for v in found.values() if v.word != "holds"]
+    longer = next(v for v in found.values() if v.key == "b")
+    # Pairs 48-32, 50-33, 52-34: mean 17, deviation 1
+    assert longer.measured == f"+17.0 [{17 - 4.303 / 3**0.5:+.1f}, {17 + 4.303 / 3**0.5:+.1f}] (3 seeds) tokens"
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("a", {"algo": "grpo", "accuracy": (0.5, 0.7)}),
+        ("b", {"algo": "grpo", "wrong": (33.0, 31.0)}),
+        ("b'", {"algo": "grpo_no_std_norm", "wrong": (33.0, 20.0)}),
+        ("d", {"template": "r1", "accuracy": (0.6, 0.8)}),
+        ("d'", {"template": "r1", "accuracy": (0.2, 0.1)}),
+        ("e", {"model": "tiny_weak", "accuracy": (0.2, 0.95)}),
+        ("f", {"data": "arithmetic_chains", "accuracy": (0.5, 0.4)}),
+        ("g", {"algo": "grpo", "model": "tiny_control", "wrong": (38.0, 60.0)}),
+    ],
+)
+def test_each_claim_can_fail(study: Path, tmp_path: Path, key: str, change: dict[str, Any]) -> None:
+    keep = {"algo": "drgrpo", "model": "tiny", "template": "question", "data": "arithmetic"} | change
+    recipe = tuple(keep[k] for k in ("algo", "model", "template", "data"))
+    runs = [run for run in find_runs([study]) if run.recipe != recipe]
+    for seed in range(3):
+        make_run(tmp_path, seed=seed, **change)
+    found = verdicts.verdicts([*runs, *find_runs([tmp_path])])
+    assert any(v.key == key and v.holds is False for v in found), [v for v in found if v.key == key]
+
+
+def test_std_norm_claim_fails_where_weights_do_not_move(study: Path) -> None:
+    runs = find_runs([study])
+    for run in runs:
+        run.metrics["bias/extreme_share/grpo"] = run.metrics["bias/extreme_share/grpo_no_std_norm"]
+    assert next(v for v in verdicts.verdicts(runs) if v.key == "c").holds is False
+
+
+def test_few_or_unfinished_runs_give_no_verdict(tmp_path: Path) -> None:
+    for algo in ALGOS:
+        make_run(tmp_path, algo)
+        make_run(tmp_path, algo, seed=1, state="running")
+    words = {v.word for v in verdicts.verdicts(find_runs([tmp_path]))}
+    assert words == {"not enough runs"}
+
+
+def test_the_miniature_report_is_one_file_with_everything(study: Path, tmp_path: Path) -> None:
+    table = {"kind": "evaluation", "model": {"name": "tiny"}, "template": "r1",
+             "sets": {"arithmetic": {"accuracy": {"value": 0.25, "low": 0.2, "high": 0.3}}}}  # fmt: skip
+    (tmp_path / "out" / "table1" / "x").mkdir(parents=True)
+    (tmp_path / "out" / "table1" / "x" / "results.json").write_text(json.dumps(table))
+    path = write_miniature(study, tmp_path / "out")
+    text = path.read_text()
+    for name in ("fig4", "fig5", "fig6", "fig7", "fig8", "extras", "control"):
+        assert f'<figure id="{name}">' in text
+        for suffix in ("png", "svg", "csv"):
+            assert (tmp_path / "out" / "figures" / f"{name}.{suffix}").stat().st_size > 200
+    assert "25.0 [20.0, 30.0]" in text
+    assert text.count("holds") >= 11
+    assert not re.search(r'(?:src|href)="(?!data:)', text)  # nothing is fetched
+    words = [v["holds"] for v in json.loads((tmp_path / "out" / "verdicts.json").read_text())]
+    assert words == [True] * len(words)
+
+
+def test_numbers_behind_a_band(study: Path) -> None:
+    """Wrong lengths of Dr. GRPO's seeds in training are 33, 34, 35 at every step."""
+    runs = [r for r in find_runs([study]) if r.recipe == ("drgrpo", "tiny", "question", "arithmetic")]
+    figure, numbers = figures.fig5(runs)
+    style.plt.close(figure)
+    rows = numbers[numbers["panel"] == "Length of wrong responses"]
+    assert rows[["mean", "low", "high", "seeds"]].drop_duplicates().to_numpy().tolist() == [[34.0, 33.0, 35.0, 3.0]]
+
+
+def test_fig4_weights_are_relative_to_each_algorithms_mean(study: Path) -> None:
+    figure, numbers = figures.fig4(find_runs([study]))
+    style.plt.close(figure)
+    for (_, _), rows in numbers.groupby(["panel", "series"]):
+        assert (rows["relative_weight"] * rows["count"]).sum() / rows["count"].sum() == pytest.approx(1.0)
+    wrong = numbers[numbers["panel"] == "token, wrong responses"]
+    grpo = wrong[wrong["series"] == "grpo"].sort_values("x")["relative_weight"].tolist()
+    assert grpo[0] > 1.5 * grpo[-1]  # longer wrong answers are punished less
+
+
+def test_figures_command_draws_what_the_runs_can_fill(tmp_path: Path) -> None:
+    for algo in ("grpo", "drgrpo"):
+        make_run(tmp_path / "fig5", algo)
+    made = write_figures([str(tmp_path / "fig5")])
+    assert [path.name for path in made] == ["fig4.png", "fig5.png", "extras.png", "report.html"]
+    assert made[0].parent == tmp_path / "fig5" / "figures"
+    assert [p.name for p in write_figures([str(tmp_path / "fig5")], "fig8", tmp_path / "o")] == [
+        "fig8.png",
+        "report.html",
+    ]
+    with pytest.raises(UserError, match="figure fig9 is unknown; choose from fig4"):
+        write_figures([str(tmp_path / "fig5")], "fig9")
+
+
+def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        find_runs([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="no training run"):
+        find_runs([tmp_path])
+
+
+def test_an_offline_wandb_folder_stands_for_the_run_around_it(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    offline = folder / "wandb" / "offline-run-20260101_000000-abc"
+    offline.mkdir(parents=True)
+    (offline / "run-abc.wandb").touch()
+    for path in (offline, offline / "run-abc.wandb"):
+        (found,) = find_runs([path])
+        assert found.folder is not None
+        assert found.folder.resolve() == folder.resolve()
+
+
+class FakeRun:
+    """What the public API gives for one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name, self.state = folder.name, "finished"
+        self.config = yaml.safe_load((folder / "config.yaml").read_text()) | {"_wandb": {}}
+        self.rows = pd.read_csv(folder / "metrics.csv").rename(columns={"step": "progress/rollout_step"})
+
+    def scan_history(self) -> Any:
+        """One dict per logged row; missing keys are None."""
+        yield from self.rows.astype(object).where(self.rows.notna(), None).to_dict("records")
+
+
+def test_wandb_runs_equal_the_folders_they_come_from(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path, algo) for algo in ("grpo", "drgrpo")]
+
+    class Api:
+        def runs(self, path: str) -> list[FakeRun]:
+            assert path == "me/r1zero"
+            return [FakeRun(folder) for folder in folders]
+
+    online = {r.name: r for r in collect(["wandb:me/r1zero"], Api())}
+    for local in find_runs([tmp_path]):
+        other = online[local.name]
+        assert other.recipe == local.recipe
+        for column in ("reward/mean", "length/incorrect", "eval/arithmetic/accuracy"):
+            assert other.series(column) == local.series(column)
+
+    class Broken:
+        def runs(self, path: str) -> list[FakeRun]:
+            raise ValueError("could not find project\nsecond line")
+
+    with pytest.raises(UserError, match=r"W&B project me/x can't be read: could not find project$"):
+        wandb_runs("me/x", Broken())
+
+
+def test_tables_escape_what_they_show() -> None:
+    assert "<script>" not in html.table(["a"], [["<script>"]])
