@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test test-fast goldens clean
+.PHONY: help setup demo miniature lint test test-fast goldens clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -16,6 +16,9 @@ $(VENV)/.ready: pyproject.toml scripts/set_up.py
 
 demo: setup  ## RL-tune the embedded model with Dr. GRPO through vLLM: minutes on two CPU cores
 	$(PY) train.py experiment=demo
+
+miniature: setup  ## the paper in miniature: every figure and claim on two CPU cores, one HTML report
+	$(PY) scripts/miniature.py
 
 lint: setup  ## ruff check, ruff format, mypy
 	$(VENV)/bin/ruff check .
