@@ -15,11 +15,11 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")]
 
-from objective_support import algo_config, fit, make_module, random_policy, random_prompts, random_rollout
-from r1zero.config import LoRAConfig
-from r1zero.lora import add_adapters, keep_adapters_only
-from r1zero.policy import Policy
-from r1zero.rollout.collate import collate
+from objective_support import algo_config, fit, make_module, random_policy, random_prompts, random_rollout  # noqa: E402
+from r1zero.config import LoRAConfig  # noqa: E402
+from r1zero.lora import add_adapters, keep_adapters_only  # noqa: E402
+from r1zero.policy import Policy  # noqa: E402
+from r1zero.rollout.collate import collate  # noqa: E402
 
 
 def build(settings: dict[str, Any]) -> Policy:

@@ -1,4 +1,4 @@
-"""Sharded training on two gloo ranks: the weights of one process, masters in float32, whole checkpoints (trap 42, 54)."""
+"""Sharded training on two gloo ranks: the weights of one process, float32 masters, whole checkpoints (traps 42, 54)."""
 
 from __future__ import annotations
 
