@@ -23,7 +23,6 @@ def preload() -> None:
     from transformers import AutoModelForCausalLM, Qwen2ForCausalLM  # noqa: F401
 
 
-
 def child(request: dict) -> None:
     """Become ``python train.py <args>``; returns where the script falls off its end."""
     os.setsid()

@@ -86,7 +86,7 @@ def check_known(config: DictConfig, where: str = "") -> None:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {where}{close[0]}?" if close else ""
-            raise UserError(f"{where}{name}: there is no such setting{hint}")
+            raise UserError(f"{where}{name!s}: there is no such setting{hint}")
         node = None if OmegaConf.is_missing(config, name) else config[name]
         if isinstance(node, DictConfig):
             check_known(node, f"{where}{name}.")

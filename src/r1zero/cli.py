@@ -5,6 +5,7 @@ Imports neither torch nor anything else that is slow, so ``--help`` answers at o
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import io
@@ -15,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -50,6 +51,7 @@ def main(entry: Callable[[], Any], script: Path) -> int:
     config.register()
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     signal.signal(signal.SIGTERM, _stop)
+    argparse.ArgumentParser.error = _usage  # type: ignore[method-assign,assignment]
     os.environ[sweep.SCRIPT] = str(script)
     try:
         sys.argv[1:] = expand(sys.argv[1:], conf)
@@ -117,6 +119,10 @@ def run_point(overrides: list[str], run_dir: Path, names: sweep.Names | None) ->
     if code:
         print(f"sweep point {run_dir.name} failed: {why}", file=sys.stderr)
         job_result.code = 1
+
+
+def _usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    raise UserError(f"{message}; settings are written key=value, see --help")
 
 
 def _stop(number: int, frame: Any) -> None:

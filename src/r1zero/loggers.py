@@ -33,7 +33,7 @@ def wandb_logger(save_dir: str, project: str, group: str | None = None, **settin
 
     folder = Path(save_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    if rank_zero_only.rank != 0:
+    if getattr(rank_zero_only, "rank", 0) != 0:
         return WandbLogger(save_dir=save_dir, project=project)  # on other ranks it never starts a run
     id_file = folder / "wandb_id"
     if not id_file.is_file():

@@ -363,7 +363,7 @@ def close_table() -> list[str]:
 
 def subdir(config: DictConfig, number: int, name: str) -> str:
     """Folder of a point below the sweep's, as ``hydra.sweep.subdir`` spells it."""
-    copy = OmegaConf.masked_copy(config, [k for k in config])
+    copy = OmegaConf.masked_copy(config, [str(key) for key in config])
     OmegaConf.set_readonly(copy.hydra, False)
     with open_dict(copy.hydra):
         copy.hydra.job.num, copy.hydra.job.override_dirname = number, name

@@ -82,6 +82,10 @@ def curves(
     return pd.concat(tables) if tables else pd.DataFrame(columns=COLUMNS)
 
 
+Points = list[tuple[float, float]]
+"""(rollout step, value) in order."""
+
+
 def dynamics(runs: Sequence[Run], key: Callable[[Run], str]) -> Drawn:
     """Six panels over training: reward, lengths of all, wrong and right responses, evaluation accuracy and length."""
     groups = groups_of(runs, key)
@@ -89,10 +93,18 @@ def dynamics(runs: Sequence[Run], key: Callable[[Run], str]) -> Drawn:
     window = window_for(runs)
     numbers = []
     for axis, (column, title, unit) in zip(axes, (*TRAINING[:3], TRAINING[3]), strict=False):
-        numbers.append(curves(axis, groups, lambda r, c=column: smoothed(r.series(c), window), title, marked=False))
+
+        def smooth(run: Run, column: str = column) -> Points:
+            return smoothed(run.series(column), window)
+
+        numbers.append(curves(axis, groups, smooth, title, marked=False))
         axis.set(title=title, xlabel="rollout step", ylabel=unit)
     for axis, (metric, title, unit) in zip(axes[4:], EVALUATION, strict=True):
-        numbers.append(curves(axis, groups, lambda r, m=metric: r.evaluation(m), title, marked=True))
+
+        def evaluated(run: Run, metric: str = metric) -> Points:
+            return run.evaluation(metric)
+
+        numbers.append(curves(axis, groups, evaluated, title, marked=True))
         axis.set(title=title, xlabel="rollout step", ylabel=unit)
     lengths = [axes[1], axes[2], axes[3], axes[5]]
     for axis in lengths:

@@ -28,7 +28,7 @@ ALGORITHMS = {
 }
 """Label, colour and marker of each algorithm, the same in every figure."""
 
-RC = {
+RC: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
