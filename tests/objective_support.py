@@ -126,6 +126,7 @@ def part(rollout: RolloutBatch, first: int, last: int) -> RolloutBatch:
         rollout.rewards[first:last],
         rollout.advantages[first:last],
         rollout.keep[first:last],
+        credit=None if rollout.credit is None else rollout.credit[first:last],
     )
 
 
@@ -175,6 +176,8 @@ def plain_loss(
         summed = torch.zeros(())
         for t in range(len(completion.ids)):
             ratio, advantage = torch.exp(logp[t] - before[t]), float(rollout.advantages[i])
+            if rollout.credit is not None:
+                advantage *= float(rollout.credit[i][t])
             number = ratio.item()
             clipped = min(max(number, 1 - algo.clip_low), 1 + algo.clip_high) * advantage
             value = -(ratio * advantage if number * advantage <= clipped else 0 * ratio.detach() + clipped)

@@ -41,6 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
     "kl_k3": {"kl_coef": 0.3, "kl_estimator": KLEstimator.k3},
     "entropy": {"entropy_coef": 0.1},
     "correction": {"sampler_correction": Correction.token, "correction_cap": 2.0},
+    "credit": {"credit": "test"},
     "everything": {
         "kl_coef": 0.2,
         "entropy_coef": 0.05,
@@ -184,6 +185,9 @@ def check_any_cut(
     prompts = random_prompts(seed, 4)
     algo = algo_config(name, minibatch_size=12, **CASES[case])
     rollout = random_rollout(seed, std_norm=algo.std_norm, exclude_truncated=True, **ROLLOUT)
+    if algo.credit != "uniform":
+        generator = torch.Generator().manual_seed(seed)
+        rollout.credit = [torch.randn(len(c.ids), generator=generator) for c in rollout.completions]
     minibatch = draw.sample(range(16), 12)
     old = None if on_policy else old_of(before, prompts, rollout)
     expected = expected_step(policy, reference, prompts, rollout, minibatch, algo, old)

@@ -146,6 +146,23 @@ def test_truncated_responses_left_out_still_count_in_b() -> None:
     assert figures["loss/policy"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["grpo", "drgrpo", "token"])
+@pytest.mark.parametrize("size", [16, 8])
+def test_a_step_in_which_everything_is_left_out_has_a_zero_gradient(name: str, size: int) -> None:
+    """All responses cut by the limit: no division by zero, no NaN, weights where they were."""
+
+    def cut(step: int) -> RolloutBatch:
+        rollout = random_rollout(step)
+        rollout.keep[:] = False
+        return rollout
+
+    policy = random_policy()
+    before = weights(policy)
+    (figures,) = fit(make_module(policy, algo_config(name, minibatch_size=size, kl_coef=0.0)), cut, 1)
+    assert (figures["policy/grad_norm"], figures["loss/policy"], figures["policy/skipped_steps"]) == (0, 0, 0)
+    assert furthest(weights(policy), before) == 0
+
+
 # -- sync -----------------------------------------------------------------------------------------------------------
 
 

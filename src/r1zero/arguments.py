@@ -14,6 +14,9 @@ from hydra.errors import HydraException
 
 from r1zero.errors import UserError
 
+SWITCHES = ("-m", "--multirun", "--run", "-r", "--resolve")
+"""Options of Hydra's own that take no value."""
+
 HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun", "info")
 """Options of Hydra's own that may be written ``--option=value``."""
 
@@ -35,6 +38,8 @@ def expand(arguments: list[str], conf: Path) -> list[str]:
     arguments = [
         a[2:] if match and match[1] not in HYDRA_OPTIONS else a for a, match in zip(arguments, given, strict=True)
     ]
+    # Hydra's parser takes settings in one row only, before or after its options.
+    arguments = [*(a for a in arguments if a in SWITCHES), *(a for a in arguments if a not in SWITCHES)]
     sweeping = any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in arguments)
     resume = next((a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("resume=")), None)
     run_dir = next((a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("hydra.run.dir=")), None)
@@ -51,8 +56,9 @@ def expand(arguments: list[str], conf: Path) -> list[str]:
             # Beside the other overrides: Hydra's parser takes them in one row only, before or after the options.
             first = next((i for i, a in enumerate(arguments) if "=" in a and not a.startswith("-")), len(arguments))
             arguments = [*arguments[:first], *names_of_points(arguments, conf), *arguments[first:]]
-    if any(a.startswith("data.path=") for a in arguments) and not any(a.startswith("data=") for a in arguments):
-        arguments = ["data=file", *arguments]
+    path = next((i for i, a in enumerate(arguments) if a.startswith("data.path=")), None)
+    if path is not None and not any(a.startswith("data=") for a in arguments):
+        arguments.insert(path, "data=file")
     expanded: list[str] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
@@ -129,7 +135,7 @@ def axes_of(arguments: list[str], conf: Path) -> set[str]:
 
 def folder_name(text: str) -> str:
     """A text as the name of one folder."""
-    return re.sub(r"[^\w.,=+-]+", "-", text)[:160]
+    return re.sub(r"[^\w.,=+-]+", "-", text)[:160] or "point"
 
 
 def options(conf: Path, group: str) -> list[str]:

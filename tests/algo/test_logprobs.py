@@ -128,6 +128,18 @@ def test_autocast_changes_neither_forward_nor_backward() -> None:
     assert all(torch.equal(left, right) for left, right in zip(plain, inside, strict=True))
 
 
+def test_a_frozen_head_costs_no_gradient_of_its_size() -> None:
+    """With adapters the head is frozen; its gradient would be the largest tensor of all."""
+    hidden, weight, targets = problem()
+    (expected,) = torch.autograd.grad(mixed(*token_logprobs(hidden, weight, targets)), hidden)
+    frozen = weight.detach()
+    loss = mixed(*token_logprobs(hidden, frozen, targets, chunk_elements=3 * V))
+    with LargestTensor() as largest:
+        (found,) = torch.autograd.grad(loss, hidden)
+    assert torch.allclose(found, expected, atol=2e-5)
+    assert largest.elements < V * H
+
+
 def test_extreme_logits_stay_finite() -> None:
     """A distribution of probability 1 on one token: log-probability 0, entropy 0, gradients 0, no NaN."""
     hidden = torch.full((3, 1), 100.0, requires_grad=True)

@@ -97,8 +97,10 @@ class _ChunkedHead(torch.autograd.Function):
         hidden, weight, targets, log_z, entropy = ctx.saved_tensors
         head = weight.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
-        # Accumulated in float32: a bfloat16 sum over thousands of tokens would lose small gradients.
-        grad_weight = torch.zeros(weight.shape, dtype=_wide(hidden.dtype), device=weight.device)
+        grad_weight = None  # stays None for a frozen head: it is as large as the head itself
+        if ctx.needs_input_grad[1]:
+            # Accumulated in float32: a bfloat16 sum over thousands of tokens would lose small gradients.
+            grad_weight = torch.zeros(weight.shape, dtype=_wide(hidden.dtype), device=weight.device)
         entropy_has_gradient = ctx.with_entropy and bool((grad_entropy != 0).any())
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, hidden.shape[0], ctx.chunk):
@@ -114,11 +116,13 @@ class _ChunkedHead(torch.autograd.Function):
                 grad_logits[rows, targets[part]] += grad_logp[part]
                 grad_logits = grad_logits.div_(ctx.temperature).to(hidden.dtype)
                 grad_hidden[part] = grad_logits @ head
+                if grad_weight is None:
+                    continue
                 if grad_weight.dtype == hidden.dtype:
                     grad_weight.addmm_(grad_logits.T, hidden[part])
                 else:
                     grad_weight += grad_logits.T @ hidden[part]
-        return grad_hidden, grad_weight.to(weight.dtype), None, None, None, None
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -162,5 +162,5 @@ def _plot(title: str, names: Sequence[str], place: int = 0) -> wr.LinePlot:
     )
 
 
-def _grid(panels: list[Any], runs: dict[str, str]) -> wr.PanelGrid:
+def _grid(panels: list[Any], runs: dict[str, Any]) -> wr.PanelGrid:
     return wr.PanelGrid(panels=panels, runsets=[wr.Runset(**runs, groupby=[f"config.{key}" for key in GROUPS])])

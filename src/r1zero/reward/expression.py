@@ -22,6 +22,7 @@ _FUNCTIONS = {
     "sinh", "cosh", "tanh", "coth", "arcsinh", "arccosh", "arctanh", "ln", "log", "lg", "exp",
 }  # fmt: skip
 _INVERSE = {name: "arc" + name for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")}
+_ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "sh": "sinh", "ch": "cosh"}
 _GREEK = {
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu",
     "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
@@ -72,7 +73,7 @@ def _split(text: str) -> list[str]:
     tokens: list[str] = []
     for token in _LEX.findall(text):
         if token.startswith("\\text{"):
-            word = token[6:-1].strip()
+            word = _ALIASES.get(token[6:-1].strip(), token[6:-1].strip())
             if word in _PLAIN:
                 tokens.append("\\" + word)
             elif len(word) == 1 and word.isalpha():
