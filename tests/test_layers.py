@@ -14,9 +14,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = [ROOT / "train.py", *sorted((ROOT / "scripts").glob("*.py"))]
 
 LAYERS = [
-    {"errors", "batch", "config", "seeding", "console", "loggers"},
+    {"errors", "batch", "config", "seeding", "console"},
     {"templates", "plugins", "outputs", "arguments", "sweep", "lora", "reward", "algo"},
-    {"data", "rollout", "resume", "report"},
+    {"data", "rollout", "resume", "report", "loggers"},
     {"checks", "policy", "evaluation"},
     {"learner", "sharding", "pretrain", "evaluate", "cli", "plan"},
     {"module", "analysis"},
