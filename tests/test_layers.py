@@ -18,10 +18,10 @@ LAYERS = [
     {"templates", "plugins", "outputs", "arguments", "sweep", "lora", "reward", "algo"},
     {"data", "rollout", "resume", "report", "loggers"},
     {"checks", "policy", "evaluation"},
-    {"learner", "sharding", "pretrain", "evaluate", "cli", "plan"},
+    {"learner", "sharding", "zero", "pretrain", "evaluate", "cli", "plan"},
     {"module", "analysis"},
     {"context"},
-    {"callbacks", "build"},
+    {"callbacks", "build", "ranks"},
     {"run"},
 ]
 """Lowest first. A part imports from layers below its own; ``train.py`` and ``scripts/`` stand above all."""

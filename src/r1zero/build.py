@@ -149,4 +149,4 @@ def close_loggers(loggers: list[Any]) -> None:
     if any(isinstance(logger, pl.loggers.WandbLogger) for logger in loggers):
         import wandb
 
-        wandb.finish()
+        wandb.finish(exit_code=int(sys.exc_info()[0] is not None))  # called in a finally: W&B says failed or finished

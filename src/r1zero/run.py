@@ -25,6 +25,7 @@ from r1zero.data.datamodule import PromptDataModule
 from r1zero.module import PolicyGradientModule
 from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, shown, stack_versions
 from r1zero.policy import Policy, eos_ids, load_tokenizer, resolve_model
+from r1zero.ranks import watched_ranks
 from r1zero.report.curves import draw_curves
 from r1zero.resume import changed_settings, describe, record_settings
 from r1zero.reward.grader import Grader
@@ -153,7 +154,8 @@ def _train_with(
         )
         _describe(cfg, context, policy, data, checkpoint)
         status.write("running")
-        _fit(trainer, module, data, checkpoint)
+        with watched_ranks(lambda line: status.write("failed", error=line)):
+            _fit(trainer, module, data, checkpoint)
         if context.is_main:
             _finish(run_dir, context, summarize(cfg, context, module, trainer))
         status.write("interrupted" if context.interrupted else "finished", step=module.rollout_step)

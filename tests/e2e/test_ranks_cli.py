@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from run_support import SMALL, start, status, table, until, wait
@@ -87,3 +88,17 @@ def test_ctrl_c_ends_both_ranks_with_one_checkpoint(tmp_path: Path) -> None:
     done = wait(start(["resume=run", f"steps={step + 1}"], tmp_path))
     assert done.code == 0, done.err
     assert status(folder)["step"] == step + 1
+
+
+def test_a_rank_that_dies_ends_the_run_with_the_reason(tmp_path: Path) -> None:
+    """kill -9 of the second rank: the first, waiting in a collective, ends within a minute and says why."""
+    process = start([*SMALL, *TWO, "steps=1000", "hydra.run.dir=run"], tmp_path)
+    folder = tmp_path / "run"
+    until(lambda: (folder / "completions" / "step_000000_rank1.parquet").exists() or process.poll() is not None)
+    (second,) = (p for p in psutil.Process(process.pid).children() if any("train.py" in word for word in p.cmdline()))
+    second.kill()
+    done = wait(process, timeout=60)
+    assert done.code == 1
+    assert [line for line in done.errors if line.startswith("error: ")] == done.errors[-1:]
+    assert status(folder)["state"] == "failed"
+    assert status(folder)["error"]

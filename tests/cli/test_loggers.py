@@ -1,0 +1,32 @@
+"""W&B runs: one id a folder, for good; points of a sweep are different runs (trap 55)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from run_support import wandb_records
+
+
+def test_a_folder_keeps_its_id_and_another_folder_has_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    from r1zero.loggers import wandb_logger
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    ids = []
+    for name in ("0_seed-0", "1_seed-1", "0_seed-0"):
+        logger = wandb_logger(str(tmp_path / "demo" / name), "project", group="demo/sweep", tags=["a"])
+        logger.log_metrics({"x": 1.0, "progress/rollout_step": 3.0}, step=3)
+        ids.append(logger.experiment.id)
+        assert logger.experiment.name == name
+        wandb.finish()
+    assert ids[0] == ids[2] != ids[1]
+    assert (tmp_path / "demo" / "0_seed-0" / "wandb_id").read_text() == ids[0]
+    (second,) = (tmp_path / "demo" / "1_seed-1" / "wandb").glob("offline-run-*")
+    records = wandb_records(second)
+    (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    assert (run.run_group, list(run.tags), run.project) == ("demo/sweep", ["a"], "project")
+    assert any(record.WhichOneof("record_type") == "exit" for record in records)
