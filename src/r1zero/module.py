@@ -21,6 +21,7 @@ from r1zero.learner import Learner, declare
 from r1zero.policy import Policy
 from r1zero.seeding import derive_seed
 from r1zero.sharding import shard_policy
+from r1zero.zero import ZeroStrategy
 
 log = logging.getLogger("r1zero")
 
@@ -108,6 +109,8 @@ class PolicyGradientModule(pl.LightningModule):
             for policy in filter(None, (self.policy, self.learner.reference)):
                 shard_policy(policy, self.trainer.strategy.root_device.type, dtype)
             self.is_sharded = True
+            # Lightning demands the frozen weights too; that the adapters are all there is checked beforehand.
+            self.strict_loading = self.policy.lora is None
 
     def on_fit_start(self) -> None:
         """Move the reference beside the policy (it is no submodule: neither trained nor saved); even out passes.
@@ -115,7 +118,8 @@ class PolicyGradientModule(pl.LightningModule):
         One device and DDP exchange nothing in a pass but in the last backward of an optimizer step. Under
         any other strategy every pass may be a collective, and all ranks must make as many.
         """
-        if not isinstance(self.trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ZeroStrategy) or not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
             self.learner.most_passes = lambda own: int(self._reduce(torch.tensor([own]), "max").item())
         if self.learner.reference is not None:
             self.learner.reference.to(self.device)
@@ -204,12 +208,16 @@ class PolicyGradientModule(pl.LightningModule):
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        if all(p.grad is None for p in parameters):
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ZeroStrategy):
+            norm: Any = strategy.gradient_norm()
+        elif all(p.grad is None for p in parameters):
             raise UserError(
-                f"{type(self.trainer.strategy).__name__} keeps gradients to itself, so they can be neither clipped nor "
+                f"{type(strategy).__name__} keeps gradients to itself, so they can be neither clipped nor "
                 "checked here: use trainer=ddp, or trainer=fsdp for a model that one GPU can't hold"
             )
-        norm: Any = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm or math.inf)
+        else:
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm or math.inf)
         norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
         self.last_lr = optimizer.param_groups[0]["lr"]
         if math.isfinite(norm):
@@ -218,6 +226,8 @@ class PolicyGradientModule(pl.LightningModule):
             self.policy_version += 1
             self.skipped_in_a_row = 0
         else:
+            if isinstance(strategy, ZeroStrategy):
+                strategy.drop_gradients()
             tally.total("policy/skipped_steps", 1 / self.trainer.world_size)
             self.skipped_in_a_row += 1
             log.warning("gradients are not finite (norm %s): this optimizer step is left out", norm)
