@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -25,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from r1zero import config, sweep
-from r1zero.arguments import expand, folder_name
+from r1zero.arguments import expand, folder_name, options
 from r1zero.errors import Stopped, SyncError, UserError
 from r1zero.outputs import disk_full, shown
 
@@ -55,7 +56,11 @@ def main(entry: Callable[[], Any], script: Path) -> int:
     os.environ[sweep.SCRIPT] = str(script)
     try:
         sys.argv[1:] = expand(sys.argv[1:], conf)
-        with tidy_help(script) if {"--help", "-h"} & set(sys.argv) else contextlib.nullcontext():
+        asked = bool({"--help", "-h"} & set(sys.argv))
+        if asked and script.stem == "train":
+            print(help_text(conf))
+            return 0
+        with tidy_help() if asked else contextlib.nullcontext():
             entry()
         if job_result.error is not None:
             raise job_result.error
@@ -136,15 +141,28 @@ def rank_label() -> str:
 
 
 @contextlib.contextmanager
-def tidy_help(script: Path) -> Iterator[None]:
-    """Leave out of the list of options what nobody chooses: schemas, and groups that other scripts own."""
+def tidy_help() -> Iterator[None]:
+    """Leave schemas out of the list of options: nobody chooses them."""
     out = io.StringIO()
     try:
         with contextlib.redirect_stdout(out):
             yield
     finally:
-        lines = out.getvalue().replace("_schema_, ", "").splitlines()
-        print("\n".join(line for line in lines if script.stem == "pretrain" or not line.startswith("pretrain/")))
+        print(out.getvalue().replace("_schema_, ", ""), end="")
+
+
+def help_text(conf: Path) -> str:
+    """The help of ``train.py``. Hydra's own way to list the groups takes longer than all the rest of it."""
+    content = yaml.safe_load((conf / "hydra" / "default.yaml").read_text())["help"]
+    defaults = yaml.safe_load((conf / "train.yaml").read_text())["defaults"]
+    known = {key for entry in defaults if isinstance(entry, dict) for key in entry} - {"hydra"}
+    groups = []
+    for folder in sorted(path for path in conf.rglob("*") if path.is_dir()):
+        group = folder.relative_to(conf).as_posix()
+        if options(conf, group) and (group.split("/")[0] in known or group == "hydra/launcher"):
+            groups.append(f"{group}: {', '.join(options(conf, group))}")
+    text = content["template"].replace("${hydra.help.header}", content["header"])
+    return text.replace("$APP_CONFIG_GROUPS", "\n".join(groups) + "\n")
 
 
 def explain(error: Exception, arguments: list[str]) -> str:
