@@ -148,7 +148,7 @@ def tidy_help() -> Iterator[None]:
         with contextlib.redirect_stdout(out):
             yield
     finally:
-        print(out.getvalue().replace("_schema_, ", ""), end="")
+        print(re.sub(r"(?<=[ ])_\w+_, ", "", out.getvalue()), end="")
 
 
 def help_text(conf: Path) -> str:
