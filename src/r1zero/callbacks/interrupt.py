@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +14,8 @@ from r1zero.console import console
 from r1zero.context import RunContext
 from r1zero.errors import Stopped
 from r1zero.module import reduce_over_ranks
+
+SAME_REQUEST_SECONDS = 5.0
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -26,6 +30,7 @@ class InterruptCallback(pl.Callback):
     def __init__(self, context: RunContext) -> None:
         self.context = context
         self._received = 0
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -51,8 +56,14 @@ class InterruptCallback(pl.Callback):
         self._restore()
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self._received or not self.context.engine_started:
+        if not self.context.engine_started:
             raise Stopped(number)
+        if self._received:
+            # torchrun hands on the signal that the terminal has already sent to every rank.
+            if "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self._since < SAME_REQUEST_SECONDS:
+                return
+            raise Stopped(number)
+        self._since = time.monotonic()
         self._received = number
         if self.context.is_main:
             name = signal.Signals(number).name
