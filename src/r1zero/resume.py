@@ -53,7 +53,8 @@ def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:
     before, now = flatten(old), flatten(new)
     if before.get("model.name") != now.get("model.name"):
         names = f"model {before.get('model.name')}, and model {now.get('model.name')} is asked for"
-        raise UserError(f"{shown(run_dir)} was made with {names}: a checkpoint fits its own model; start a new run")
+        advice = "a checkpoint fits its own model alone; start a new run"
+        raise UserError(f"{shown(run_dir)} was made with {names}: {advice}")
     keys = [key for key in sorted({*before, *now}) if key.split(".")[0] not in IGNORED]
     absent = object()
     return [
