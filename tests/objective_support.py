@@ -217,7 +217,7 @@ def furthest(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> f
 
 
 class LargestTensor(TorchDispatchMode):
-    """Records the size of the largest tensor that any operation makes, forward or backward."""
+    """Records the size of the largest tensor that any operation makes, forward or backward; views make none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,9 +226,15 @@ class LargestTensor(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for value in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, torch.Tensor) and value._base is None and not shares(value, args):
                 self.elements = max(self.elements, value.numel())
         return out
+
+
+def shares(value: torch.Tensor, arguments: Any) -> bool:
+    """Whether a result lies in the memory of one of the arguments."""
+    inputs = [a for a in arguments if isinstance(a, torch.Tensor)]
+    return any(a.untyped_storage().data_ptr() == value.untyped_storage().data_ptr() for a in inputs)
 
 
 # -- runs ---------------------------------------------------------------------------------------------------------
