@@ -26,6 +26,8 @@ except ModuleNotFoundError as error:
 
 ROOT = Path(__file__).resolve().parents[1]
 BASES = ("tiny_control", "tiny_weak")
+TABLE1 = (("tiny", "question"), ("tiny", "none"), ("tiny", "qwen"), ("tiny", "r1"), ("tiny_weak", "question"))
+"""Base model and template of each row of Table 1 in miniature."""
 OUTPUTS = Path("outputs")
 
 
@@ -48,7 +50,7 @@ PLAN = (
     Part("fig6", {"template": ("qwen",), "data": ("arithmetic",)}, 3),
     Part(
         "fig6",
-        {"template": ("question",), "data": ("arithmetic_chains", "arithmetic_words", "arithmetic_products")},
+        {"template": ("question",), "data": ("arithmetic_chains", "arithmetic_products", "arithmetic_words")},
         3,
     ),
 )
@@ -90,6 +92,18 @@ def pretrain(name: str, root: Path) -> str:
         command = [sys.executable, str(root / "scripts" / "pretrain.py"), f"experiment={name}"]
         code = subprocess.call([*command, f"hydra.run.dir={folder}"], stdout=log, stderr=subprocess.STDOUT)
     return f"pretraining of {name} failed; see {folder}/console.log" if code else ""
+
+
+def evaluate(model: str, template: str, folder: Path, root: Path) -> str:
+    """Evaluate a base model greedily unless that is done; returns an error in one line, or nothing."""
+    if (folder / "results.json").is_file():
+        return ""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = ["benchmarks=miniature", "sampling.max_tokens=192", "rollout.kv_cache_gib=0.5"]
+    command = [sys.executable, str(root / "scripts" / "evaluate.py"), f"model={model}", f"template={template}"]
+    with (folder / "console.log").open("w") as log:
+        code = subprocess.call([*command, *settings, f"hydra.run.dir={folder}"], stdout=log, stderr=subprocess.STDOUT)
+    return f"evaluation of {model} with template {template} failed; see {folder}/console.log" if code else ""
 
 
 class Workers:
@@ -162,6 +176,11 @@ def main() -> int:
             return 130
         finally:
             table.close()
+        for model, template in TABLE1:
+            console.print(f"evaluating {model} with template {template}", highlight=False)
+            error = evaluate(model, template, arguments.out / "table1" / f"{model}_{template}", ROOT)
+            if error:
+                errors[f"table1/{model}_{template}"] = error
     for name, error in errors.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     try:

@@ -260,9 +260,9 @@ def _ceiling(of: Runs) -> Verdict:
 def _other_sets(of: Runs) -> list[Verdict]:
     out = []
     for data, what in (
-        ("arithmetic_chains", "longer chains"),
+        ("arithmetic_chains", "longer sums"),
         ("arithmetic_words", "word problems"),
-        ("arithmetic_products", "another operator"),
+        ("arithmetic_products", "sums with products"),
     ):
         found = interval(list(of.by_seed(gain("accuracy"), data=data).values()))
         reward = interval(list(of.by_seed(mean_of("reward/mean"), data=data).values()))
