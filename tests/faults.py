@@ -128,6 +128,24 @@ def engine_fails(when: int) -> None:
     before(hf_engine.HFEngine, "__init__", nth(when, fail))
 
 
+def engine_dies(when: int, times: int = 1) -> None:
+    """The engine fails in its ``when``-th generate, after it has drawn, and in the ones that follow."""
+    from r1zero.rollout.hf_engine import HFEngine
+
+    generate = HFEngine.generate
+    count = 0
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        answer = generate(*args, **kwargs)
+        if when <= count < when + times:
+            raise RuntimeError("the engine's core died")
+        return answer
+
+    HFEngine.generate = failing  # type: ignore[method-assign]
+
+
 def interrupt(when: int, number: int = signal.SIGINT, times: int = 1) -> None:
     """A signal arrives in the middle of a rollout step's learning."""
     from r1zero.module import PolicyGradientModule
@@ -162,6 +180,8 @@ FAULTS: dict[str, Callable[[int], None]] = {
     "nan_in_loss": nan_in_loss,
     "bug": bug,
     "engine_fails": engine_fails,
+    "engine_dies": engine_dies,
+    "engine_stays_dead": lambda when: engine_dies(when, times=9),
     "sigint": interrupt,
     "sigterm": lambda when: interrupt(when, signal.SIGTERM),
     "sigint_twice": lambda when: interrupt(when, times=2),

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytorch_lightning as pl
 
 from r1zero.batch import Prompt
 from r1zero.config import TrainConfig
+from r1zero.errors import SyncError, UserError
+from r1zero.outputs import one_line
 from r1zero.rollout.engine import Engine, Sampling
 
 if TYPE_CHECKING:
     from r1zero.module import PolicyGradientModule
     from r1zero.reward.grader import Grader
+
+log = logging.getLogger("r1zero")
+
+T = TypeVar("T")
+
+ENGINE_RESTARTS = 2
+"""Times that a failed engine is started again for the same step before the run ends."""
 
 
 @dataclass
@@ -76,6 +86,38 @@ class RunContext:
     def is_main(self) -> bool:
         """Whether this rank writes files and talks to the user."""
         return self.rank == 0
+
+    def sampled(self, module: PolicyGradientModule, work: Callable[[Engine], T]) -> T:
+        """Sample with an engine that serves the learner's weights; where it fails, start another and sample again.
+
+        The draws are seeded by what they are for, so the responses are those that the first engine would have
+        given. With several ranks an error ends the run: loading weights may be a collective, and the other
+        ranks would not take part.
+
+        Args:
+            module: the learner.
+            work: samples with the engine.
+
+        Raises:
+            Exception: whatever the engine raised, after ``ENGINE_RESTARTS`` further attempts.
+        """
+        for attempt in range(ENGINE_RESTARTS + 1):
+            self.sync(module)
+            try:
+                return work(self.engine)
+            except (UserError, SyncError):
+                raise
+            except Exception as error:
+                if attempt == ENGINE_RESTARTS or self.world_size > 1:
+                    raise
+                log.warning("the engine failed (%s): it is started again and the step repeated", one_line(error))
+                log.info("what the engine said", exc_info=True)
+                try:
+                    self.close()
+                except Exception:
+                    log.info("the failed engine could not be closed", exc_info=True)
+                    self._engine = None
+        raise AssertionError("unreachable")
 
     def sync(self, module: PolicyGradientModule) -> float:
         """Load the learner's weights into the engine when it serves another version; seconds it took.

@@ -105,6 +105,24 @@ def test_signals_stop_between_steps_and_resume_goes_on_exactly(
     assert all(exited(run) for run in runs)
 
 
+def test_an_engine_that_dies_is_started_again_and_the_step_repeated(
+    server: Server, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Nothing is lost and nothing changes: the new engine gets the weights and draws what the old one drew."""
+    done = server.run([*SMALL, *STEPS, "hydra.run.dir=run"], tmp_path, "engine_dies:5")
+    assert done.code == 0, done.err
+    assert done.err.splitlines() == [
+        "WARNING: the engine failed (RuntimeError: the engine's core died): it is started again and the step repeated"
+    ]
+    assert_same_run(undisturbed, tmp_path / "run", 6)
+    done = server.run([*SMALL, *STEPS, "hydra.run.dir=dead"], tmp_path, "engine_stays_dead:2")
+    assert done.code == 1
+    assert done.errors == [
+        "error: unexpected RuntimeError: the engine's core died (the traceback is in dead/train.log)"
+    ]
+    assert done.err.count("WARNING") == 2
+
+
 def test_resume_of_a_finished_run_says_so(server: Server, undisturbed: Path) -> None:
     before = (undisturbed / "metrics.csv").read_bytes()
     done = server.run([f"resume={undisturbed}"], undisturbed.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -51,8 +52,11 @@ class EvaluationCallback(pl.Callback):
             return
         started = time.perf_counter()
         context.sync(module)
+        engine: Any = SimpleNamespace(
+            generate=lambda *request: context.sampled(module, lambda engine: engine.generate(*request))
+        )
         results, _ = evaluate(
-            context.engine,
+            engine,
             context.grader,
             context.benchmarks,
             context.eval_sampling,

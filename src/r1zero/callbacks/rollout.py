@@ -40,7 +40,8 @@ class RolloutCallback(pl.Callback):
         synced = context.sync(pl_module)
         started = time.perf_counter()
         seed = derive_seed(cfg.seed, "rollout", batch.step, context.rank)
-        groups = context.engine.generate([p.ids for p in batch.prompts], context.sampling, seed)
+        prompts = [p.ids for p in batch.prompts]
+        groups = context.sampled(pl_module, lambda engine: engine.generate(prompts, context.sampling, seed))
         completions = [completion for group in groups for completion in group]
         generated = time.perf_counter()
         grades = self._grade(batch, completions)
