@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from run_support import SMALL, Server, start, status, until, wait
@@ -85,3 +86,7 @@ def test_gradients_that_are_not_finite_stop_the_run_after_some(server: Server, t
     assert "5 optimizer steps in a row had gradients that are not finite" in done.errors[0]
     assert done.err.count("this optimizer step is left out") == 5
     assert status(tmp_path / "run")["state"] == "failed"
+    # Two optimizer steps a rollout step: the fifth is in step 2, whose responses are kept to look at.
+    kept = pd.read_parquet(tmp_path / "run" / "failed_step_000002.parquet")
+    assert len(kept) == 32
+    assert len(list((tmp_path / "run" / "completions").iterdir())) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytorch_lightning as pl
 from r1zero.batch import PromptBatch
 from r1zero.context import RunContext
 from r1zero.module import PolicyGradientModule
+from r1zero.outputs import disk_full
+
+log = logging.getLogger("r1zero")
 
 
 class CompletionsCallback(pl.Callback):
@@ -26,6 +30,7 @@ class CompletionsCallback(pl.Callback):
     def __init__(self, context: RunContext, every: int = 1, wandb_every: int = 16, wandb_rows: int = 32) -> None:
         self.context = context
         self.every, self.wandb_every, self.wandb_rows = every, wandb_every, wandb_rows
+        self._batch: PromptBatch | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remove the files of steps that a resumed run takes again."""
@@ -36,11 +41,28 @@ class CompletionsCallback(pl.Callback):
                     path.unlink()
         trainer.strategy.barrier("completions")
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the batch, for an error in the middle of it."""
+        self._batch = batch
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Keep the responses of a step that failed, to look at: ``failed_step_000012.parquet``."""
+        batch = self._batch
+        if batch is None or batch.rollout is None or isinstance(exception, KeyboardInterrupt) or disk_full(exception):
+            return
+        rank = "" if self.context.world_size == 1 else f"_rank{self.context.rank}"
+        path = self.context.run_dir / f"failed_step_{batch.step:06d}{rank}.parquet"
+        completions_table(batch).to_parquet(path, index=False)
+        log.info("the responses of the failed step are in %s", path)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the responses of the step that has just ended."""
         assert isinstance(batch, PromptBatch)
+        self._batch = None
         if batch.step % self.every == 0:
             table = completions_table(batch)
             folder = self.context.run_dir / "completions"
