@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# Test processes side by side; each may start an engine of its own (2-3 GB).
+TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo miniature lint test test-fast goldens clean
@@ -26,7 +28,7 @@ lint: setup  ## ruff check, ruff format, mypy
 	$(VENV)/bin/mypy
 
 test: lint  ## lint, types and all tests, with coverage of src/
-	$(PY) -m pytest --cov=src --cov-report=term:skip-covered -q --durations=15
+	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile --cov=src --cov-report=term:skip-covered -q --durations=15
 
 test-fast: setup  ## tests that start no engine and need no real model
 	$(PY) -m pytest -q -m "not slow and not vllm"
