@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1zero.report.runs import Run
 
@@ -33,7 +33,7 @@ class Interval:
     def text(self, pattern: str = "+.3f") -> str:
         """Mean [low, high] (n seeds)."""
         if self.seeds == 0:
-            return "no runs"
+            return "nan"
         if self.seeds == 1:
             return f"{self.mean:{pattern}} (1 seed)"
         return f"{self.mean:{pattern}} [{self.low:{pattern}}, {self.high:{pattern}}] ({self.seeds} seeds)"
@@ -135,7 +135,7 @@ def against(a: dict[int, float], b: dict[int, float], sign: int = 1) -> bool | N
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
     """Claims (a) to (g) from the runs of the miniature."""
     of = Runs(runs)
-    return [
+    found = [
         _alike(of),
         _longer(of),
         _cause(of),
@@ -146,6 +146,7 @@ def verdicts(runs: Sequence[Run]) -> list[Verdict]:
         *_other_sets(of),
         _control(of),
     ]
+    return [replace(v, measured="no runs", note="") if "nan" in v.measured + v.note else v for v in found]
 
 
 def _alike(of: Runs) -> Verdict:
