@@ -60,7 +60,7 @@ def test_the_groups_hold_what_the_paper_needs():
     assert len(paths) == len(names("model"))  # no model twice
 
 
-@pytest.mark.parametrize("name", [name for name in names("benchmarks") if name not in ("paper", "none")])
+@pytest.mark.parametrize("name", [name for name in names("benchmarks") if name not in ("paper", "miniature", "none")])
 def test_every_benchmark_contributes_one_typed_set(cfg, name):
     """A partial dict in the group file merges with the schema's defaults."""
     sets = cfg(f"benchmarks={name}").benchmarks

@@ -15,7 +15,7 @@ import yaml
 
 from r1zero.algo.bias import BiasBins
 from r1zero.errors import UserError
-from r1zero.report import figures, html, style, verdicts
+from r1zero.report import figures, page, style, verdicts
 from r1zero.report.miniature import write_miniature
 from r1zero.report.runs import find_runs, wandb_runs
 from r1zero.report.training import collect, write_figures
@@ -246,4 +246,4 @@ def test_wandb_runs_equal_the_folders_they_come_from(tmp_path: Path) -> None:
 
 
 def test_tables_escape_what_they_show() -> None:
-    assert "<script>" not in html.table(["a"], [["<script>"]])
+    assert "<script>" not in page.table(["a"], [["<script>"]])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r1zero.errors import UserError
-from r1zero.report import figures, html
+from r1zero.report import figures, page
 from r1zero.report.runs import Run, find_runs
 from r1zero.report.verdicts import Verdict, verdicts
 
@@ -60,14 +60,14 @@ def write_miniature(root: Path, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     (out / "verdicts.json").write_text(json.dumps([vars(v) for v in found], indent=1, ensure_ascii=False) + "\n")
     sections = [
-        html.Section("Verdicts", html.verdict_table(found)),
-        html.Section("Table 1 in miniature: base models and templates, greedy, before RL", _table1(out)),
-        html.Section("Figures", html.figures_section(pictures)),
-        html.Section("Before and after", html.results_table(runs)),
-        html.Section("Settings", html.settings_section(runs)),
-        html.Section("Environment", html.environment_section(runs)),
+        page.Section("Verdicts", page.verdict_table(found)),
+        page.Section("Table 1 in miniature: base models and templates, greedy, before RL", _table1(out)),
+        page.Section("Figures", page.figures_section(pictures)),
+        page.Section("Before and after", page.results_table(runs)),
+        page.Section("Settings", page.settings_section(runs)),
+        page.Section("Environment", page.environment_section(runs)),
     ]
-    return html.write(out / "report.html", html.page("The paper in miniature", LEAD, sections))
+    return page.write(out / "report.html", page.document("The paper in miniature", LEAD, sections))
 
 
 def _save_control(members: Sequence[Run], out: Path) -> Path:
@@ -95,7 +95,7 @@ def _table1(out: Path) -> str:
             low, high = 100 * estimate["low"], 100 * estimate["high"]
             cells.append(f"{100 * estimate['value']:.1f} [{low:.1f}, {high:.1f}]")
         rows.append([content["model"]["name"], content["template"], *cells])
-    return html.table(["base model", "template", *sets], rows, range(2, 2 + len(sets)))
+    return page.table(["base model", "template", *sets], rows, range(2, 2 + len(sets)))
 
 
 def summary_lines(found: Sequence[Verdict]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from r1zero.errors import UserError
-from r1zero.report import figures, html
+from r1zero.report import figures, page
 from r1zero.report.runs import Run, find_runs, wandb_runs
 
 WANDB = "wandb:"
@@ -45,10 +45,10 @@ def write_figures(sources: Sequence[str], names: str | None = None, out: Path | 
     unfinished = [run.name for run in runs if run.state != "finished"]
     note = f"Not finished: {', '.join(unfinished)}." if unfinished else ""
     sections = [
-        html.Section("Figures", html.figures_section(pictures, note)),
-        html.Section("Before and after", html.results_table(runs)),
-        html.Section("Settings", html.settings_section(runs)),
-        html.Section("Environment", html.environment_section(runs)),
+        page.Section("Figures", page.figures_section(pictures, note)),
+        page.Section("Before and after", page.results_table(runs)),
+        page.Section("Settings", page.settings_section(runs)),
+        page.Section("Environment", page.environment_section(runs)),
     ]
     lead = f"{len(runs)} run(s): " + ", ".join(sorted({run.algo for run in runs}))
-    return [*pictures.values(), html.write(out / "report.html", html.page("Training runs", lead, sections))]
+    return [*pictures.values(), page.write(out / "report.html", page.document("Training runs", lead, sections))]

@@ -40,7 +40,7 @@ class Section:
     body: str
 
 
-def page(title: str, lead: str, sections: Sequence[Section]) -> str:
+def document(title: str, lead: str, sections: Sequence[Section]) -> str:
     """A whole HTML document."""
     parts = [f"<h2>{html.escape(s.title)}</h2>\n{s.body}" for s in sections if s.body]
     return (
