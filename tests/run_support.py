@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import torch
 
@@ -236,3 +237,35 @@ def differing(a: Any, b: Any, where: str = "") -> list[str]:
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
         return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differing(x, y, f"{where}.{i}")]
     return [] if a == b or (a != a and b != b) else [f"{where}: {a} and {b}"]
+
+
+def weights(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "policy" / "model.safetensors")
+
+
+def exited(run: Path) -> bool:
+    """Whether a W&B run on disk was finished."""
+    return any(record.WhichOneof("record_type") == "exit" for record in wandb_records(run))
+
+
+def completions(folder: Path) -> pd.DataFrame:
+    files = sorted((folder / "completions").iterdir())
+    return pd.concat([pd.read_parquet(file) for file in files]).drop(columns="seconds").reset_index(drop=True)
+
+
+def assert_same_run(one: Path, other: Path, steps: int) -> None:
+    """Weights, optimizer, scheduler, loader position, metrics and samples of two runs are exactly equal."""
+    assert differing(weights(one), weights(other)) == []
+    a, b = checkpoint(one, steps), checkpoint(other, steps)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "r1zero", "loops"):
+        assert [d for d in differing(a[key], b[key], key) if "batches_that_stepped" not in d] == []
+    assert table(one) == table(other)
+    pd.testing.assert_frame_equal(completions(one), completions(other))
+    first, second = (json.loads((f / "summary.json").read_text()) for f in (one, other))
+    for key in ("tokens", "rollout_steps", "optimizer_steps", "sync"):
+        assert first[key] == second[key]
+    strip = lambda e: {k: {m: v for m, v in r.items() if m != "seconds"} for k, r in e.items() if k != "step"}  # noqa: E731
+    assert strip(first["eval"]["first"]) == strip(second["eval"]["first"])
+    assert strip(first["eval"]["last"]) == strip(second["eval"]["last"])

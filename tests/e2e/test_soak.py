@@ -12,9 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_resume import assert_same_run
 
-from run_support import SMALL, start, status, table, wait
+from run_support import SMALL, assert_same_run, start, status, table, wait
 
 STEPS = int(os.environ.get("R1ZERO_SOAK", "0"))
 KILLS = int(os.environ.get("R1ZERO_SOAK_KILLS", "20"))
