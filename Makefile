@@ -4,6 +4,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # Test processes side by side; each may start an engine of its own (2-3 GB).
 TEST_WORKERS ?= 2
+# One thread each: threads of two processes that wait for each other are many times slower.
+test test-fast goldens: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo miniature lint test test-fast goldens clean

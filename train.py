@@ -20,10 +20,11 @@ def main(cfg: DictConfig) -> None:
 
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Check the settings, then import what is heavy."""
-    from r1zero.checks import check
+    from r1zero.checks import check, limit_threads
     from r1zero.resume import finished
 
     check(cfg)
+    limit_threads(cfg.model.params)
     if cfg.resume and (line := finished(run_dir, cfg.steps)):
         print(line)
         return 0
