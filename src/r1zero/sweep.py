@@ -24,8 +24,10 @@ from typing import Any
 import yaml
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from r1zero.errors import UserError
 
@@ -345,7 +347,10 @@ class SweepCallback(Callback):
         """Name the points and open the table."""
         hydra = config.hydra
         naming = hydra.job.config.override_dirname
-        points = expand_points(dict(hydra.sweeper.params or {}), list(hydra.overrides.task))
+        try:
+            points = expand_points(dict(hydra.sweeper.params or {}), list(hydra.overrides.task))
+        except (HydraException, OmegaConfBaseException):
+            return  # the sweeper meets the same error and it is reported there
         folder = Path(hydra.sweep.dir)
         folders = {}
         for number, point in enumerate(points):
