@@ -6,29 +6,17 @@ everything else, so that what it does read has one meaning. Nothing is evaluated
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
+
+from r1zero.reward.formula_tokens import FUNCTIONS, GREEK, INVERSE, PLAIN, Refused, split
 
 MAX_DEPTH = 20
 MAX_NODES = 250
 
 Node = tuple[Any, ...]
 
-_LEX = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|[a-zA-Z]+|\s+|.", re.DOTALL)
-_FUNCTIONS = {
-    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc",
-    "sinh", "cosh", "tanh", "coth", "arcsinh", "arccosh", "arctanh", "ln", "log", "lg", "exp",
-}  # fmt: skip
-_INVERSE = {name: "arc" + name for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")}
-_ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "sh": "sinh", "ch": "cosh"}
-_GREEK = {
-    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu",
-    "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
-    "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "hbar", "ell",
-}  # fmt: skip
-_PLAIN = _FUNCTIONS | {"sqrt", "pi", "theta", "alpha", "beta", "lambda", "phi", "omega", "abs"}
 _APPLIED = set("fghFGHPQ")
 _CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
 
@@ -49,10 +37,6 @@ class Formula(NamedTuple):
     imaginary: bool
 
 
-class _Refused(Exception):
-    pass
-
-
 @lru_cache(maxsize=65536)
 def parse(text: str) -> Formula | None:
     """Read canonical text, all of it; None for anything outside the small language or beyond its limits."""
@@ -61,46 +45,12 @@ def parse(text: str) -> Formula | None:
     reader = _Reader(text)
     try:
         tree = reader.expression()
-    except (_Refused, RecursionError):
+    except (Refused, RecursionError):
         return None
     if reader.peek() is not None or reader.nodes > MAX_NODES:
         return None
     flags = (reader.whole, reader.periodic, reader.log, reader.imaginary)
     return Formula(tree, frozenset(reader.symbols), *flags)
-
-
-def _split(text: str) -> list[str]:
-    tokens: list[str] = []
-    for token in _LEX.findall(text):
-        if token.startswith("\\text{"):
-            word = _ALIASES.get(token[6:-1].strip(), token[6:-1].strip())
-            if word in _PLAIN:
-                tokens.append("\\" + word)
-            elif len(word) == 1 and word.isalpha():
-                tokens.append(word)
-            else:
-                raise _Refused
-        elif token[0].isalpha():
-            tokens.extend(_letters(token))
-        elif token.isspace():
-            tokens.append(" ")
-        else:
-            tokens.append(token)
-    return tokens
-
-
-def _letters(run: str) -> list[str]:
-    """A run of plain letters: a function's name, a name with its argument, or a product of letters."""
-    if run in _PLAIN:
-        return ["\\" + run]
-    for name in sorted(_PLAIN, key=len, reverse=True):
-        if run.startswith(name) and len(run) - len(name) <= 2:
-            return ["\\" + name, *run[len(name) :]]
-        if run.endswith(name) and len(run) - len(name) <= 2 and len(name) > 2:
-            return [*run[: -len(name)], "\\" + name]
-    if len(run) > 3:
-        raise _Refused
-    return list(run)
 
 
 class _Reader:
@@ -112,8 +62,8 @@ class _Reader:
         self.symbols: set[str] = set()
         self.whole = self.periodic = self.log = self.imaginary = False
         try:
-            self.tokens = _split(text)
-        except _Refused:
+            self.tokens = split(text)
+        except Refused:
             self.tokens = ["\\refused"]
 
     def peek(self, skip: bool = True) -> str | None:
@@ -124,24 +74,24 @@ class _Reader:
     def take(self) -> str:
         token = self.peek()
         if token is None:
-            raise _Refused
+            raise Refused
         self.position += 1
         return token
 
     def expect(self, token: str) -> None:
         if self.take() != token:
-            raise _Refused
+            raise Refused
 
     def node(self, *parts: Any) -> Node:
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise _Refused
+            raise Refused
         return parts
 
     def expression(self) -> Node:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise _Refused
+            raise Refused
         total = self.term()
         while self.peek() in ("+", "-"):
             sign = self.take()
@@ -164,7 +114,7 @@ class _Reader:
                 slashed = True
             elif token is not None and self.begins(token):
                 if slashed:
-                    raise _Refused  # 1/2x has two readings
+                    raise Refused  # 1/2x has two readings
                 product = self.node("mul", product, self.power())
             else:
                 return product
@@ -185,7 +135,7 @@ class _Reader:
 
     @staticmethod
     def known(name: str) -> bool:
-        return name in _PLAIN or name in _GREEK or name in ("frac", "binom", "lfloor", "lceil")
+        return name in PLAIN or name in GREEK or name in ("frac", "binom", "lfloor", "lceil")
 
     def power(self) -> Node:
         base = self.postfix()
@@ -199,7 +149,7 @@ class _Reader:
                     self.periodic = True
                 base = self.node("pow", base, exponent)
             if self.peek() in ("^", "!"):
-                raise _Refused
+                raise Refused
         return base
 
     def postfix(self) -> Node:
@@ -207,11 +157,11 @@ class _Reader:
         while self.peek() == "!":
             self.take()
             if self.peek() == "!":
-                raise _Refused  # the double factorial is another function
+                raise Refused  # the double factorial is another function
             value = self.node("fact", value)
             self.whole = True
         if self.peek() in ("'", "_", ","):
-            raise _Refused
+            raise Refused
         return value
 
     def primary(self) -> Node:
@@ -234,7 +184,7 @@ class _Reader:
         if len(token) == 1 and token.isalpha():
             return self.letter(token)
         if token[0] != "\\":
-            raise _Refused
+            raise Refused
         return self.command(token[1:])
 
     def number(self, first: str) -> Node:
@@ -244,11 +194,11 @@ class _Reader:
         ):
             digits += self.take()
         if digits == "." or not digits.isascii():
-            raise _Refused
+            raise Refused
         if self.peek(skip=False) == " ":
             after = self.tokens[self.position + 1] if self.position + 1 < len(self.tokens) else ""
             if after.isdigit():
-                raise _Refused
+                raise Refused
         value = Fraction(digits if digits[-1] != "." else digits[:-1])
         if "." not in digits and self.peek() == r"\frac":
             part = self.proper_part()
@@ -280,7 +230,7 @@ class _Reader:
             self.position = start
             return None
         if int(parts[1]) == 0:
-            raise _Refused
+            raise Refused
         return Fraction(int(parts[0]), int(parts[1]))
 
     def letter(self, token: str) -> Node:
@@ -293,7 +243,7 @@ class _Reader:
             self.imaginary = True
             return self.node("const", "i")
         elif token in _APPLIED and self.peek(skip=False) == "(":
-            raise _Refused  # a function that is not known
+            raise Refused  # a function that is not known
         self.symbols.add(token)
         return self.node("sym", token)
 
@@ -305,7 +255,7 @@ class _Reader:
         out = ""
         while (token := self.take()) != "}":
             if token == "{":
-                raise _Refused
+                raise Refused
             out += token
         return out
 
@@ -338,7 +288,7 @@ class _Reader:
             return self.primary()
         if token is not None and (token.isalpha() or token[0] == "\\"):
             return self.primary()
-        raise _Refused
+        raise Refused
 
     def command(self, name: str) -> Node:
         if name == "frac":
@@ -360,11 +310,11 @@ class _Reader:
             self.expect(_CLOSING["\\" + name])
             self.whole = True
             return self.node("fn", "floor" if name == "lfloor" else "ceil", value)
-        if name in _FUNCTIONS or name == "abs":
+        if name in FUNCTIONS or name == "abs":
             return self.function(name)
-        if name in _GREEK:
+        if name in GREEK:
             return self.letter(name)
-        raise _Refused
+        raise Refused
 
     def function(self, name: str) -> Node:
         power: Node | None = None
@@ -375,8 +325,8 @@ class _Reader:
         if self.peek() == "^":
             self.take()
             power = self.argument(many_digits=True)
-            if power == ("neg", ("num", Fraction(1))) and name in _INVERSE:
-                name, power = _INVERSE[name], None
+            if power == ("neg", ("num", Fraction(1))) and name in INVERSE:
+                name, power = INVERSE[name], None
         self.periodic = True
         value = self.function_argument()
         if base is not None:
@@ -391,15 +341,15 @@ class _Reader:
         if token in ("(", "["):
             value = self.primary()
             if self.peek() in ("^", "!"):
-                raise _Refused  # sin(x)^2 has two readings
+                raise Refused  # sin(x)^2 has two readings
             return value
         if token == "-":
             return self.signed()
         value = self.power()
         while (token := self.peek()) is not None and self.begins(token) and token not in ("(", "[", "|"):
-            if token[0] == "\\" and (token[1:] in _FUNCTIONS):
+            if token[0] == "\\" and (token[1:] in FUNCTIONS):
                 break
             value = self.node("mul", value, self.power())
         if token in ("/", r"\cdot"):
-            raise _Refused  # so has sin x / 2
+            raise Refused  # so has sin x / 2
         return value
