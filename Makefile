@@ -5,10 +5,10 @@ PY := $(VENV)/bin/python
 # Test processes side by side; each may start an engine of its own (2-3 GB).
 TEST_WORKERS ?= 2
 # One thread each: threads of two processes that wait for each other are many times slower.
-test test-fast goldens: export OMP_NUM_THREADS ?= 1
+test test-fast soak goldens: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo miniature lint test test-fast goldens clean
+.PHONY: help setup demo miniature lint test test-fast goldens clean soak
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ test: lint  ## lint, types and all tests, with coverage of src/
 
 test-fast: setup  ## tests that start no engine and need no real model
 	$(PY) -m pytest -q -m "not slow and not vllm"
+
+soak: setup  ## 500 rollout steps with vLLM and 20 kills: is memory flat, are the weights the same?
+	R1ZERO_SOAK=500 $(PY) -m pytest -q -s tests/e2e/test_soak.py
 
 goldens: setup  ## write the golden numbers again, after a change that is meant to change results
 	$(PY) scripts/update_goldens.py
