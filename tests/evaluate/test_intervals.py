@@ -92,3 +92,13 @@ def test_the_average_is_unweighted_and_resamples_each_set():
     rng = np.random.default_rng(9)
     brute = (rng.binomial(2, 0.5, 100_000) / 2 + rng.binomial(100, 0.1, 100_000) / 100) / 2
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(brute, (0.025, 0.975))), abs=0.006)
+
+
+def test_the_average_of_sets_without_variation_still_has_an_interval():
+    zeros = [(np.zeros((q, 1)), np.zeros((10, 1))) for q in (30, 50)]
+    found = average(zeros)[0]
+    own = [1 - 0.025 ** (1 / q) for q in (30, 50)]
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert found.high == pytest.approx(sum(own) / 2)
+    ones = [(np.ones((q, 1)), np.ones((10, 1))) for q in (30, 50)]
+    assert average(ones)[0].low == pytest.approx(1 - sum(own) / 2)

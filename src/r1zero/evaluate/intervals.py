@@ -80,6 +80,9 @@ def estimates(values: Array, draws: Array) -> list[Estimate]:
 def average(parts: list[tuple[Array, Array]]) -> list[Estimate]:
     """Unweighted mean over sets, each resampled by itself.
 
+    Where a share is 0 on every question of every set, or 1, the bound is the mean of the sets' own bounds,
+    which is wider than need be and not of no width (see :func:`estimates`).
+
     Args:
         parts: values [Q_s, M] and draws [B, M] of each set s; B and M are common.
     """
@@ -87,4 +90,7 @@ def average(parts: list[tuple[Array, Array]]) -> list[Estimate]:
     draws = np.mean([d for _, d in parts], axis=0)
     tail = (1.0 - LEVEL) / 2
     low, high = np.quantile(draws, (tail, 1.0 - tail), axis=0)
+    bound = float(np.mean([1.0 - tail ** (1.0 / len(values)) for values, _ in parts]))
+    high = np.where(np.all([(values == 0).all(axis=0) for values, _ in parts], axis=0), bound, high)
+    low = np.where(np.all([(values == 1).all(axis=0) for values, _ in parts], axis=0), 1.0 - bound, low)
     return [Estimate(float(v), float(a), float(b)) for v, a, b in zip(means, low, high, strict=True)]
