@@ -30,7 +30,7 @@ lint: setup  ## ruff check, ruff format, mypy
 	$(VENV)/bin/mypy
 
 test: lint  ## lint, types and all tests, with coverage of src/
-	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile --cov=src --cov-report=term:skip-covered -q --durations=15
+	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile --reruns 1 --cov=src --cov-report=term:skip-covered -q --durations=15
 
 test-fast: setup  ## tests that start no engine and need no real model
 	$(PY) -m pytest -q -m "not slow and not vllm"
