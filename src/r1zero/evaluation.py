@@ -28,12 +28,12 @@ class Sample:
     grade: Outcome
 
 
-def grade_texts(grader: Grader, items: Sequence[tuple[Question, str, bool]]) -> list[Outcome]:
-    """Grade (question, response text, whether the token limit cut it), in order."""
+def grade_texts(grader: Grader, items: Sequence[tuple[Question, str, bool, int]]) -> list[Outcome]:
+    """Grade (question, response text, whether the token limit cut it, its tokens), in order."""
     return grader.grade_batch(
         [
-            GradeItem(response=text, gold=question.gold, truncated=truncated, question=question.text)
-            for question, text, truncated in items
+            GradeItem(response=text, gold=question.gold, truncated=truncated, question=question.text, tokens=tokens)
+            for question, text, truncated, tokens in items
         ]
     )
 
@@ -44,7 +44,7 @@ def sample_and_grade(
     """Sample ``sampling.n`` responses for each prompt and grade them; samples in prompt order."""
     groups = engine.generate([prompt.ids for prompt in prompts], sampling, seed)
     pairs = [(prompt, completion) for prompt, group in zip(prompts, groups, strict=True) for completion in group]
-    grades = grade_texts(grader, [(p.question, c.text, c.truncated) for p, c in pairs])
+    grades = grade_texts(grader, [(p.question, c.text, c.truncated, len(c.ids)) for p, c in pairs])
     return [Sample(prompt, completion, grade) for (prompt, completion), grade in zip(pairs, grades, strict=True)]
 
 

@@ -13,8 +13,8 @@ from r1zero.algo.advantages import group_advantages
 from r1zero.algo.stats import Tally, rollout_summary
 from r1zero.batch import Completion, PromptBatch, RolloutBatch
 from r1zero.context import RunContext
+from r1zero.evaluation import grade_texts
 from r1zero.module import PolicyGradientModule, reduce_over_ranks
-from r1zero.reward.grader import GradeItem
 from r1zero.reward.outcome import Outcome
 from r1zero.seeding import derive_seed
 
@@ -67,16 +67,13 @@ class RolloutCallback(pl.Callback):
 
     def _grade(self, batch: PromptBatch, completions: list[Completion]) -> list[Outcome]:
         group = self.context.cfg.rollout.group_size
-        items = [
-            GradeItem(
-                response=completion.text,
-                gold=batch.prompts[i // group].question.gold,
-                truncated=completion.truncated,
-                question=batch.prompts[i // group].question.text,
-            )
-            for i, completion in enumerate(completions)
-        ]
-        return self.context.grader.grade_batch(items)
+        return grade_texts(
+            self.context.grader,
+            [
+                (batch.prompts[i // group].question, completion.text, completion.truncated, len(completion.ids))
+                for i, completion in enumerate(completions)
+            ],
+        )
 
     def _metrics(
         self, module: PolicyGradientModule, rollout: RolloutBatch, truncated: torch.Tensor

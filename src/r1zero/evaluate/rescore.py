@@ -40,7 +40,9 @@ def expand_rescore(arguments: list[str]) -> list[str]:
 
 def regrade(table: pd.DataFrame, grader: Grader) -> tuple[pd.DataFrame, int]:
     """Grade every response of a table again: the table with new verdicts, and how many right/wrong changed."""
-    items = [(question_of(row), row.response, row.finish_reason == "length") for row in table.itertuples()]
+    items = [
+        (question_of(row), row.response, row.finish_reason == "length", int(row.tokens)) for row in table.itertuples()
+    ]
     new = pd.DataFrame([grade_columns(outcome) for outcome in grade_texts(grader, items)], index=table.index)
     changed = int((new["right"].astype(bool) != table["right"].astype(bool)).sum())
     return table.assign(**{name: new[name] for name in new}), changed

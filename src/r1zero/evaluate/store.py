@@ -120,7 +120,11 @@ def graded_rows(
     """One row per response: what was asked, what came, and what the verifier says."""
     keys = sorted(responses)
     outcomes = grade_texts(
-        grader, [(prompts[q].question, responses[q, s].text, responses[q, s].truncated) for q, s in keys]
+        grader,
+        [
+            (prompts[q].question, responses[q, s].text, responses[q, s].truncated, responses[q, s].tokens)
+            for q, s in keys
+        ],
     )
     rows = [
         question_columns(name, start + q, prompts[q].question)
