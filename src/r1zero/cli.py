@@ -184,6 +184,8 @@ def explain(error: Exception, arguments: list[str]) -> str:
 def explain_composition(error: Exception, arguments: list[str]) -> str:
     """A composition error in one line: which argument, what is wrong, what could be meant."""
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
+    if command := other_command(text, arguments):
+        return command
     found = re.search(r"Could not find '([\w.\-/]+)/([^'/]+)'", text)
     if found:
         group, option = found.groups()
@@ -207,6 +209,21 @@ def explain_composition(error: Exception, arguments: list[str]) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
     return ": ".join(dict.fromkeys(kept[:2])) if kept else type(error).__name__
+
+
+def other_command(text: str, arguments: list[str]) -> str:
+    """What to type where ``experiment=`` names one of another command; nothing where it does not."""
+    name = next((a.partition("=")[2] for a in reversed(arguments) if a.startswith("experiment=")), "")
+    here = Path(os.environ.get(sweep.SCRIPT, ""))
+    conf = next((f / "conf" for f in (here.parent, here.parent.parent) if (f / "conf").is_dir()), here)
+    if name.startswith("table") and here.stem != "evaluate" and "not in 'TrainConfig'" in text:
+        return f"experiment={name} is an evaluation: python scripts/evaluate.py experiment={name}"
+    missing = f"'experiment/{name}'" in text
+    if name and missing and here.stem != "pretrain" and (conf / "pretrain" / "experiment" / f"{name}.yaml").is_file():
+        return f"experiment={name} is a pretraining: python scripts/pretrain.py experiment={name}"
+    if name and missing and here.stem == "pretrain" and (conf / "experiment" / f"{name}.yaml").is_file():
+        return f"experiment={name} is a training: python train.py experiment={name}"
+    return ""
 
 
 def first_line(error: Exception) -> str:

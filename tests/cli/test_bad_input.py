@@ -25,6 +25,8 @@ WRONG = {
     "algo.clip_lw=1": "algo.clip_lw=1: there is no setting 'clip_lw' here; did you mean clip_low?",
     "+algo.clip_lw=1": "algo.clip_lw: there is no such setting; did you mean algo.clip_low?",
     "+stps=1": "stps: there is no such setting; did you mean steps?",
+    "experiment=table4/qwen7b_none": "is an evaluation: python scripts/evaluate.py experiment=table4/qwen7b_none",
+    "experiment=tiny_base": "experiment=tiny_base is a pretraining: python scripts/pretrain.py experiment=tiny_base",
     "seed=abc": "seed=abc: Value 'abc' of type 'str' could not be converted to Integer",
     "algo.length_norm=seqence": "expected one of [response, constant, token]",
     "template=null": "template=null names no option; choose one of chat",
