@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.config import TrainConfig
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
+from r1zero.rollout.served.check import check_servers
 
 TARGETS = ("r1zero.", "pytorch_lightning.", "torch.")
 """Packages that ``_target_`` may name: a config is data, and must not be a way to run anything else."""
@@ -78,6 +79,7 @@ def check(config: DictConfig) -> None:
             raise UserError(f"data {data.name} makes its questions, so path={data.path} has no use: choose data=file")
         check_source(data)
     check_machine(cfg)
+    check_servers(cfg.rollout, cfg.model)
 
 
 def check_known(config: DictConfig, where: str = "") -> None:

@@ -257,6 +257,20 @@ class RolloutConfig:
     """Give the engine's GPU memory to the learner between rollouts (vLLM)."""
     max_num_seqs: int = 256
     """Most responses sampled at the same time."""
+    timeout_s: float = 600.0
+    """Seconds without a decoding step after which an engine counts as hung; how long silent servers are waited for."""
+    parts: int | None = None
+    """Parts that a rank's prompts are sampled in, each by a seed of its own; null: 1, with servers one a server."""
+    servers: int = 1
+    """Servers that the trainer starts for itself, or scripts/serve.py starts (vllm_server)."""
+    urls: list[str] = field(default_factory=list)
+    """Running servers to use instead, [http://host:port,...]; their token in R1ZERO_SERVER_TOKEN (vllm_server)."""
+    tensor_parallel: int = 1
+    """Devices that the model of each server is cut over (vllm_server)."""
+    weights_dir: str | None = None
+    """Folder that weights go through to the servers, seen by both; null: one in shared memory (vllm_server)."""
+    transfer: str = "folder"
+    """How weights travel to the servers: folder, or nccl, from GPU to GPU (vllm_server)."""
 
 
 @dataclass

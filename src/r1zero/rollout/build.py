@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from r1zero.config import RolloutConfig
 from r1zero.errors import UserError
 from r1zero.rollout.engine import Engine
+from r1zero.rollout.parts import InParts
 
 
 def build_engine(
@@ -17,6 +20,7 @@ def build_engine(
     device: str = "cpu",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    on_hang: Callable[[str], None] | None = None,
 ) -> Engine:
     """Start the engine named by ``rollout.name``.
 
@@ -29,15 +33,29 @@ def build_engine(
         device: Where the hf engine keeps its model; vLLM chooses by itself.
         revision: Branch, tag or commit of a hub repository.
         trust_remote_code: Run code that comes with the model.
+        on_hang: Is told in one line why a process with a hung engine ends.
 
     Raises:
         UserError: An unknown engine, or one that can't start on this machine.
     """
     dtype = rollout.dtype or dtype
+    engine: Engine
+    if rollout.name == "vllm_server":
+        from r1zero.rollout.served.build import build_server_engine
+
+        return build_server_engine(
+            rollout,
+            model_path,
+            dtype=dtype,
+            context=context,
+            seed=seed,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+        )
     if rollout.name == "vllm":
         from r1zero.rollout.vllm_engine import VLLMEngine
 
-        return VLLMEngine(
+        engine = VLLMEngine(
             model_path,
             dtype=dtype,
             context=context,
@@ -49,11 +67,13 @@ def build_engine(
             enforce_eager=rollout.enforce_eager,
             sleep=rollout.sleep,
             max_num_seqs=rollout.max_num_seqs,
+            timeout_s=rollout.timeout_s,
+            on_hang=on_hang,
         )
-    if rollout.name == "hf":
+    elif rollout.name == "hf":
         from r1zero.rollout.hf_engine import HFEngine
 
-        return HFEngine(
+        engine = HFEngine(
             model_path,
             dtype=dtype,
             context=context,
@@ -62,4 +82,7 @@ def build_engine(
             device=device,
             max_num_seqs=rollout.max_num_seqs,
         )
-    raise UserError(f"rollout.name={rollout.name} is unknown; choose vllm or hf")
+    else:
+        raise UserError(f"rollout.name={rollout.name} is unknown; choose vllm, vllm_server or hf")
+    parts = rollout.parts or 1
+    return InParts(engine, parts) if parts > 1 else engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 
@@ -96,6 +97,15 @@ class CheckedWeights:
         if faults:
             shown = "; ".join(faults[:4]) + (f"; and {len(faults) - 4} more" if len(faults) > 4 else "")
             raise SyncError(f"weights of version {version} do not fit the sampler's model: {shown}")
+
+
+def check_metadata(declared: dict[str, Any], expected: dict[str, tuple[int, ...]]) -> None:
+    """Raise ``SyncError`` unless the names and shapes that a transfer announces are those of the sampler's model."""
+    given = dict(zip(declared["names"], map(tuple, declared["shapes"]), strict=True))
+    if given != expected:
+        faults = [f"missing {name}" for name in expected if name not in given]
+        faults += [f"unexpected or misshapen {name}" for name in given if expected.get(name) != given[name]]
+        raise SyncError(f"the weights announced do not fit the sampler's model: {'; '.join(faults[:4])}")
 
 
 def first_line(error: BaseException) -> str:

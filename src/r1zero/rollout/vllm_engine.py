@@ -1,6 +1,6 @@
 """vLLM inside this process: weights are handed over without copies between processes.
 
-The only file that imports vllm, and only when an engine is built.
+Only the files vllm_*.py import vllm, and only when an engine is built.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter as clock
 from typing import Any
 from unittest.mock import patch
@@ -19,7 +21,8 @@ from r1zero.batch import Completion
 from r1zero.errors import SyncError, UserError
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.rng import preserved_rng
-from r1zero.rollout.sync import CheckedWeights, expected_parameters, torch_dtype
+from r1zero.rollout.served.folder import read_weights
+from r1zero.rollout.sync import CheckedWeights, check_metadata, expected_parameters, torch_dtype
 from r1zero.rollout.text import check_request, response_texts
 from r1zero.rollout.vllm_process import (
     ENVIRONMENT,
@@ -29,6 +32,9 @@ from r1zero.rollout.vllm_process import (
     spare_token_strings,
     start_error,
 )
+from r1zero.rollout.vllm_request import finish_reason, sampled_logprobs, sampling_params
+from r1zero.rollout.vllm_worker import refresh_tied_head, seed_worker
+from r1zero.rollout.watchdog import Watchdog
 
 log = logging.getLogger("r1zero")
 
@@ -60,6 +66,10 @@ class VLLMEngine:
         enforce_eager: Skip torch.compile and CUDA graphs; None: on a CPU yes (compiling takes minutes), on a GPU no.
         sleep: Allow :meth:`sleep` on a GPU.
         max_num_seqs: Most responses sampled at the same time.
+        tensor_parallel: Devices, or CPU processes, that the model is cut over; only in a server's process.
+        transfer: "nccl" opens vLLM's weight transfer between trainer and engine (GPU only).
+        timeout_s: Seconds without a decoding step after which the engine counts as hung.
+        on_hang: Is told in one line before a process that can't be interrupted is ended.
 
     Raises:
         UserError: vLLM is not installed, the model can't be read, or memory does not suffice.
@@ -79,8 +89,16 @@ class VLLMEngine:
         enforce_eager: bool | None = None,
         sleep: bool = True,
         max_num_seqs: int = 256,
+        tensor_parallel: int = 1,
+        transfer: str | None = None,
+        timeout_s: float | None = None,
+        on_hang: Callable[[str], None] | None = None,
     ) -> None:
         self.version: int | None = None
+        self.on_step: Callable[[], None] | None = None
+        """Called before every decoding step and every tensor that is read; what it raises ends the work."""
+        self._watchdog = Watchdog(timeout_s, on_hang)
+        self._tensor_parallel = tensor_parallel
         self._context = context
         self._dtype = torch_dtype(dtype)
         self._llm: Any = None
@@ -112,6 +130,10 @@ class VLLMEngine:
             disable_log_stats=True,
             use_tqdm_on_load=False,
         )
+        if tensor_parallel > 1:
+            settings.update(tensor_parallel_size=tensor_parallel, distributed_executor_backend="mp")
+        if transfer:
+            settings.update(weight_transfer_config={"backend": transfer})
         if self._cpu:
             settings.update(kv_cache_memory_bytes=int(kv_cache_gib * 2**30), block_size=CPU_BLOCK)
         else:
@@ -156,6 +178,8 @@ class VLLMEngine:
         self._wake("weights", "kv_cache")
         self._drop_prefix_cache()
         params = sampling_params(sampling)
+        if self._tensor_parallel > 1:
+            self._llm.collective_rpc(seed_worker, args=(seed,))
         with preserved_rng(seed):
             outputs = self._run([{"prompt_token_ids": list(ids)} for ids in prompts], params)
         samples = [sample for output in outputs for sample in output.outputs]
@@ -174,21 +198,83 @@ class VLLMEngine:
         try:
             if params.detokenize and params.logprobs is not None:
                 spare_token_strings(self._llm)
-            return self._llm.wait_for_completion(use_tqdm=False)
+            with self._watchdog.watching(), self._steps_counted():
+                return self._llm.wait_for_completion(use_tqdm=False)
         except BaseException:  # also Ctrl-C: no request may be left to run in a later call
             self._llm.llm_engine.abort_request(ids, internal=True)
             raise
 
+    @contextmanager
+    def _steps_counted(self) -> Iterator[None]:
+        """Every decoding step is a sign of life, and an occasion to end."""
+        engine = self._llm.llm_engine
+        step = engine.step
+
+        def counted() -> Any:
+            self._step()
+            return step()
+
+        with patch.object(engine, "step", counted):
+            yield
+
+    def _step(self) -> None:
+        self._watchdog.beat()
+        if self.on_step is not None:
+            self.on_step()
+
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Take the learner's weights; see :meth:`r1zero.rollout.engine.Engine.load_weights`."""
+        self._expect(version)
+        checked = CheckedWeights(weights, self._expected, self._dtype)
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(checked)})
+        checked.verify(version)
+        self._arrived(version)
+
+    def load_folder(self, folder: Path, version: int) -> None:
+        """Take weights from a folder of safetensors; with tensor parallelism every worker reads its share."""
+        weights = self._counted(read_weights(folder))
+        if self._tensor_parallel == 1:
+            self.load_weights(weights, version)
+            return
+        self._expect(version)
+        checked = CheckedWeights(weights, self._expected, self._dtype)
+        for _ in checked:
+            pass
+        checked.verify(version)
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        self._arrived(version)
+
+    def transfer(self, step: str, request: dict[str, Any]) -> None:
+        """One step of vLLM's own weight transfer, as its trainer side asks for it over the wire.
+
+        Args:
+            step: init_weight_transfer_engine, start_weight_update, update_weights or finish_weight_update.
+            request: ``init_info``, ``update_info``, or ``version``, plain numbers and strings.
+        """
+        if step == "start_weight_update":
+            self._expect(request["version"])
+            self._llm.start_weight_update()
+        elif step == "finish_weight_update":
+            self._llm.finish_weight_update()
+            self._arrived(request["version"])
+        else:
+            if step == "update_weights":
+                check_metadata(request["update_info"], self._expected)
+            getattr(self._llm, step)(request)
+
+    def _counted(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        for named in weights:
+            self._step()
+            yield named
+
+    def _expect(self, version: int) -> None:
         if self._llm is None:
             raise RuntimeError("the engine is closed")
         self._wake("weights")
         self.version = None
         self._fault = f"version {version} did not arrive whole"
-        checked = CheckedWeights(weights, self._expected, self._dtype)
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(checked)})
-        checked.verify(version)
+
+    def _arrived(self, version: int) -> None:
         self._llm.apply_model(refresh_tied_head)
         # The cache of keys and values comes back only now: old weights, new weights and cache together may
         # not fit (trap 39). Its entries belong to the old weights and go after the last tensor (trap 37).
@@ -275,86 +361,3 @@ def release_process_groups() -> None:
         # destroy_distributed_environment() would take the default group along.
         world.destroy()
         parallel_state._WORLD = None
-
-
-def sampling_params(sampling: Sampling) -> Any:
-    """The ``SamplingParams`` of vLLM with every field that shapes the distribution or the end set by us (trap 21).
-
-    ``ignore_eos`` is on because vLLM adds the tokenizer's and the generation config's EOS ids on its own;
-    all ids that end a response stand in ``stop_token_ids``. The per-request ``seed`` stays unset: it makes
-    one generator a request, which is slow; the process-wide state is seeded instead.
-    """
-    from vllm import SamplingParams
-
-    return SamplingParams(
-        n=sampling.n,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=max(sampling.top_k, 0),
-        min_p=0.0,
-        presence_penalty=0.0,
-        frequency_penalty=0.0,
-        repetition_penalty=1.0,
-        seed=None,
-        max_tokens=sampling.max_tokens,
-        min_tokens=0,
-        stop=list(sampling.stop),
-        stop_token_ids=list(sampling.stop_ids),
-        ignore_eos=True,
-        include_stop_str_in_output=sampling.keep_stop,
-        logprobs=0 if sampling.logprobs else None,
-        prompt_logprobs=None,
-        flat_logprobs=True,
-        detokenize=bool(sampling.stop),
-        skip_special_tokens=True,
-        spaces_between_special_tokens=False,
-        logit_bias=None,
-        allowed_token_ids=None,
-        bad_words=None,
-    )
-
-
-def finish_reason(sample: Any) -> str:
-    """Finish reason "stop" or "length" of one vLLM output; anything else (an abort, an error) raises (trap 16)."""
-    if sample.finish_reason not in ("stop", "length"):
-        raise RuntimeError(f"vLLM ended a response with finish_reason={sample.finish_reason!r}")
-    return sample.finish_reason
-
-
-def sampled_logprobs(sample: Any) -> list[float]:
-    """Log-probability of each sampled id [T], nats; vLLM puts the sampled token first at every position."""
-    flat = sample.logprobs
-    return [flat.logprobs[start] for start in flat.start_indices]
-
-
-def refresh_tied_head(model: torch.nn.Module) -> None:
-    """Make a tied output head follow its embedding after a reload (trap 40); runs in the worker.
-
-    A reload loads each module by the tensors that carry its name. A tied head has none, so it is put back
-    as it was: on the CPU backend that is a packed copy of the *first* weights. The head is tied again and
-    packed again. On GPUs the head shares the embedding's storage; where it does not, it is copied.
-    """
-    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
-
-    config = getattr(model, "config", None)
-    text_config = config.get_text_config() if config is not None else None
-    if not getattr(text_config, "tie_word_embeddings", False):
-        return
-    heads = [module for module in model.modules() if isinstance(module, ParallelLMHead)]
-    embeddings = [
-        module
-        for module in model.modules()
-        if isinstance(module, VocabParallelEmbedding) and not isinstance(module, ParallelLMHead)
-    ]
-    if not heads:
-        return  # the embedding module itself serves as the head
-    if len(heads) != 1 or len(embeddings) != 1:
-        counted = f"{len(heads)} heads and {len(embeddings)} embeddings"
-        raise SyncError(f"a tied model with {counted}: the sampler's head can't be refreshed")
-    head: Any = heads[0]
-    embedding: Any = embeddings[0]
-    if embedding.weight.device.type == "cpu":
-        head.weight = embedding.weight
-        head.quant_method.process_weights_after_loading(head)
-    elif head.weight.data_ptr() != embedding.weight.data_ptr():
-        head.weight.data.copy_(embedding.weight.data)

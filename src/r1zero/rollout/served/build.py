@@ -1,0 +1,153 @@
+"""From a config to server processes, and to the engine that uses them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from r1zero.config import RolloutConfig
+from r1zero.errors import UserError
+from r1zero.rollout.served import ranks
+from r1zero.rollout.served.client import TOKEN, Remote
+from r1zero.rollout.served.engine import ServerEngine
+from r1zero.rollout.served.fleet import Fleet
+from r1zero.rollout.served.folder import WeightStore, weights_root
+from r1zero.rollout.served.identity import identity
+from r1zero.rollout.sync import expected_parameters
+
+LOOPBACK = "127.0.0.1"
+
+
+def server_settings(
+    rollout: RolloutConfig,
+    model_path: str,
+    *,
+    dtype: str,
+    context: int,
+    seed: int,
+    revision: str | None,
+    trust_remote_code: bool,
+    root: Path,
+    host: str = LOOPBACK,
+    ports: Sequence[int] = (),
+) -> list[dict[str, Any]]:
+    """What each of ``rollout.servers`` processes is told; without ``ports`` each takes a free one."""
+    engine = dict(
+        model_path=model_path,
+        dtype=dtype,
+        context=context,
+        seed=seed,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        gpu_memory=rollout.gpu_memory,
+        kv_cache_gib=rollout.kv_cache_gib,
+        enforce_eager=rollout.enforce_eager,
+        sleep=False,
+        max_num_seqs=rollout.max_num_seqs,
+        tensor_parallel=rollout.tensor_parallel,
+        transfer=None if rollout.transfer == "folder" else rollout.transfer,
+    )
+    numbers = list(ports) or [0] * rollout.servers
+    return [
+        {"kind": "vllm", "engine": engine, "host": host, "port": numbers[i], "root": str(root)}
+        for i in range(rollout.servers)
+    ]
+
+
+def devices(servers: int, tensor_parallel: int, trainers: int) -> list[dict[str, str | None]]:
+    """Environment of each server: GPUs behind those of the trainer's ranks, shared with them where there are too few.
+
+    Empty on a machine without GPUs.
+    """
+    count = torch.cuda.device_count()
+    if not count:
+        return [{} for _ in range(servers)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(i) for i in range(count)]
+    if tensor_parallel > count:
+        raise UserError(f"rollout.tensor_parallel={tensor_parallel}: this machine has {count} GPU(s)")
+    free = names[trainers:] if count - trainers >= servers * tensor_parallel else names
+    given = []
+    for server in range(servers):
+        start = server * tensor_parallel
+        given.append({"CUDA_VISIBLE_DEVICES": ",".join(free[(start + i) % len(free)] for i in range(tensor_parallel))})
+    return given  # type: ignore[return-value]
+
+
+def build_server_engine(
+    rollout: RolloutConfig,
+    model_path: str,
+    *,
+    dtype: str,
+    context: int,
+    seed: int,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> ServerEngine:
+    """Connect to ``rollout.urls``, or start ``rollout.servers`` processes (rank 0 does, for all ranks).
+
+    Raises:
+        UserError: a server can't start, does not answer, or serves another model.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path, revision=revision, trust_remote_code=trust_remote_code)
+    expected = expected_parameters(model_path, revision=revision, trust_remote_code=trust_remote_code)
+    is_first = ranks.rank() == 0
+    fleet: Fleet | None = None
+    logs: Path | None = None
+    store = WeightStore(weights_root(rollout.weights_dir)) if is_first else None
+    token = os.environ.get(TOKEN) or None
+
+    def addresses() -> tuple[list[str], str | None]:
+        nonlocal fleet, logs
+        assert store is not None
+        if rollout.urls:
+            return list(rollout.urls), token
+        logs = Path(tempfile.mkdtemp(prefix="r1zero-servers-"))
+        own_token = secrets.token_urlsafe(24)
+        settings = server_settings(
+            rollout,
+            model_path,
+            dtype=dtype,
+            context=context,
+            seed=seed,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            root=store.root,
+        )
+        places = devices(rollout.servers, rollout.tensor_parallel, ranks.size())
+        fleet = Fleet(settings, token=own_token, logs=logs, environments=places)
+        return fleet.wait(), own_token
+
+    def clean_up() -> None:
+        if logs is not None:
+            shutil.rmtree(logs, ignore_errors=True)
+
+    try:
+        with ranks.agreed(addresses) as (urls, password):
+            return ServerEngine(
+                [Remote(url, password) for url in urls],
+                fleet=fleet,
+                own=identity(expected, tokenizer),
+                expected=expected,
+                dtype=dtype,
+                context=context,
+                parts=rollout.parts or max(1, len(urls) // ranks.size()),
+                store=store,
+                timeout_s=rollout.timeout_s,
+                cleanup=clean_up,
+            )
+    except BaseException:
+        if fleet is not None:
+            fleet.close()
+        if store is not None:
+            store.close()
+        raise

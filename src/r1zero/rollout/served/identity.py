@@ -1,0 +1,48 @@
+"""What model a server serves: digests of its parameters' names and shapes, its tokenizer, and its sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+SIZES = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "tie_word_embeddings")
+"""Fields of config.json that two different models seldom share; read without importing a model library."""
+
+
+def sizes(folder: Path) -> dict[str, Any]:
+    """Fields of ``SIZES`` that the folder's config.json holds; empty where there is no such file."""
+    try:
+        content = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {name: content[name] for name in SIZES if name in content} if isinstance(content, dict) else {}
+
+
+def identity(parameters: dict[str, tuple[int, ...]], tokenizer: Any) -> dict[str, Any]:
+    """Digest of names and shapes (the architecture) and of the vocabulary (the meaning of token ids).
+
+    Args:
+        parameters: shapes by name, as ``sync.expected_parameters`` gives them.
+        tokenizer: the model's tokenizer.
+    """
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    return {
+        "parameters": _digest(sorted((name, list(shape)) for name, shape in parameters.items())),
+        "tokenizer": _digest([vocabulary, tokenizer.eos_token_id]),
+        "vocabulary": len(vocabulary),
+    }
+
+
+def difference(server: dict[str, Any], own: dict[str, Any]) -> str | None:
+    """What is not the same, in words; None when the server serves our model."""
+    if server.get("tokenizer") != own["tokenizer"]:
+        return f"another vocabulary ({server.get('vocabulary')} entries; here {own['vocabulary']})"
+    if server.get("parameters") != own["parameters"]:
+        return "another model (names or shapes of its parameters differ)"
+    return None
+
+
+def _digest(content: Any) -> str:
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()

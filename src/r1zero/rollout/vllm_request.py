@@ -1,0 +1,57 @@
+"""vLLM's request and answer: sampling parameters that are all ours, ends of responses, log-probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from r1zero.rollout.engine import Sampling
+
+
+def sampling_params(sampling: Sampling) -> Any:
+    """The ``SamplingParams`` of vLLM with every field that shapes the distribution or the end set by us (trap 21).
+
+    ``ignore_eos`` is on because vLLM adds the tokenizer's and the generation config's EOS ids on its own;
+    all ids that end a response stand in ``stop_token_ids``. The per-request ``seed`` stays unset: it makes
+    one generator a request, which is slow; the process-wide state is seeded instead.
+    """
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        n=sampling.n,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=max(sampling.top_k, 0),
+        min_p=0.0,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        repetition_penalty=1.0,
+        seed=None,
+        max_tokens=sampling.max_tokens,
+        min_tokens=0,
+        stop=list(sampling.stop),
+        stop_token_ids=list(sampling.stop_ids),
+        ignore_eos=True,
+        include_stop_str_in_output=sampling.keep_stop,
+        logprobs=0 if sampling.logprobs else None,
+        prompt_logprobs=None,
+        flat_logprobs=True,
+        detokenize=bool(sampling.stop),
+        skip_special_tokens=True,
+        spaces_between_special_tokens=False,
+        logit_bias=None,
+        allowed_token_ids=None,
+        bad_words=None,
+    )
+
+
+def finish_reason(sample: Any) -> str:
+    """Finish reason "stop" or "length" of one vLLM output; anything else (an abort, an error) raises (trap 16)."""
+    if sample.finish_reason not in ("stop", "length"):
+        raise RuntimeError(f"vLLM ended a response with finish_reason={sample.finish_reason!r}")
+    return sample.finish_reason
+
+
+def sampled_logprobs(sample: Any) -> list[float]:
+    """Log-probability of each sampled id [T], nats; vLLM puts the sampled token first at every position."""
+    flat = sample.logprobs
+    return [flat.logprobs[start] for start in flat.start_indices]

@@ -1,0 +1,1 @@
+"""`scripts/serve.py`: rollout servers that outlive a training run."""
