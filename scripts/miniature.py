@@ -184,12 +184,14 @@ def main() -> int:
     for name, error in errors.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     try:
-        from r1zero.report.miniature import write_miniature
+        from r1zero.report.miniature import summary_lines, write_miniature
 
-        path = write_miniature(OUTPUTS / "mini", arguments.out)
+        path, found = write_miniature(OUTPUTS / "mini", arguments.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    for line in summary_lines(found):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"report: {path}", soft_wrap=True)
     return 1 if errors else 0
 

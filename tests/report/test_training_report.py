@@ -145,7 +145,8 @@ def test_the_miniature_report_is_one_file_with_everything(study: Path, tmp_path:
              "sets": {"arithmetic": {"accuracy": {"value": 0.25, "low": 0.2, "high": 0.3}}}}  # fmt: skip
     (tmp_path / "out" / "table1" / "x").mkdir(parents=True)
     (tmp_path / "out" / "table1" / "x" / "results.json").write_text(json.dumps(table))
-    path = write_miniature(study, tmp_path / "out")
+    path, found = write_miniature(study, tmp_path / "out")
+    assert (tmp_path / "out" / "verdicts.md").read_text().count("| holds |") == len(found)
     text = path.read_text()
     for name in ("fig4", "fig5", "fig6", "fig7", "fig8", "extras", "control"):
         assert f'<figure id="{name}">' in text

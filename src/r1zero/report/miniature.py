@@ -37,12 +37,15 @@ def _of(runs: Sequence[Run], model: str) -> list[Run]:
     return [r for r in runs if r.model == model]
 
 
-def write_miniature(root: Path, out: Path) -> Path:
-    """Draw all figures and write ``report.html``, ``verdicts.json`` and the numbers behind each figure.
+def write_miniature(root: Path, out: Path) -> tuple[Path, list[Verdict]]:
+    """Draw all figures and write ``report.html``, ``verdicts.json``, ``verdicts.md`` and the numbers behind each figure.
 
     Args:
         root: folder of the runs, outputs/mini.
         out: folder of the report.
+
+    Returns:
+        the report, and the verdicts in it.
 
     Raises:
         UserError: no run has finished.
@@ -59,6 +62,7 @@ def write_miniature(root: Path, out: Path) -> Path:
     found = verdicts(runs)
     out.mkdir(parents=True, exist_ok=True)
     (out / "verdicts.json").write_text(json.dumps([vars(v) for v in found], indent=1, ensure_ascii=False) + "\n")
+    (out / "verdicts.md").write_text(markdown(found))
     sections = [
         page.Section("Verdicts", page.verdict_table(found)),
         page.Section("Table 1 in miniature: base models and templates, greedy, before RL", _table1(out)),
@@ -67,7 +71,7 @@ def write_miniature(root: Path, out: Path) -> Path:
         page.Section("Settings", page.settings_section(runs)),
         page.Section("Environment", page.environment_section(runs)),
     ]
-    return page.write(out / "report.html", page.document("The paper in miniature", LEAD, sections))
+    return page.write(out / "report.html", page.document("The paper in miniature", LEAD, sections)), found
 
 
 def _save_control(members: Sequence[Run], out: Path) -> Path:
@@ -96,6 +100,12 @@ def _table1(out: Path) -> str:
             cells.append(f"{100 * estimate['value']:.1f} [{low:.1f}, {high:.1f}]")
         rows.append([content["model"]["name"], content["template"], *cells])
     return page.table(["base model", "template", *sets], rows, range(2, 2 + len(sets)))
+
+
+def markdown(found: Sequence[Verdict]) -> str:
+    """The verdicts as a Markdown table."""
+    rows = [f"| {v.key} | {v.claim} | {v.measured}{f'; {v.note}' if v.note else ''} | {v.word} |" for v in found]
+    return "\n".join(["| | claim | measured: mean [95 % interval] | |", "|---|---|---|---|", *rows]) + "\n"
 
 
 def summary_lines(found: Sequence[Verdict]) -> list[str]:
