@@ -221,16 +221,20 @@ def test_the_overlap_with_training_questions_is_reported(tmp_path):
     policy = tmp_path / "trained" / "policy"
     policy.parent.mkdir()
     policy.symlink_to(TINY)
-    (policy.parent / "config.yaml").write_text(f"template: {{name: r1}}\ndata: {{name: mine, path: {file}}}\n")
+    known = f"template: {{name: r1}}\ndata: {{name: mine, path: {file}}}\nalgo: {{name: grpo}}\n"
+    (policy.parent / "config.yaml").write_text(known)
     evaluated(tmp_path / "b", *dry[1:], "model=folder", f"model.path={policy}", f"benchmarks.file.path={file}")
     assert result(tmp_path / "b")["overlap"]["file"]["train"] == "mine"
+    (policy.parent / "config.yaml").write_text("data: {name: text, source: of pretraining}\n")
+    evaluated(tmp_path / "c", *dry[1:], "model=folder", f"model.path={policy}", f"benchmarks.file.path={file}")
+    assert not result(tmp_path / "c")["overlap"]
 
 
 def test_a_policy_asked_through_another_template_is_said(tmp_path, caplog):
     policy = tmp_path / "trained" / "policy"
     policy.parent.mkdir()
     policy.symlink_to(TINY)
-    (policy.parent / "config.yaml").write_text("template: {name: r1}\n")
+    (policy.parent / "config.yaml").write_text("template: {name: r1}\nalgo: {name: grpo}\n")
     evaluated(tmp_path / "b", *SMALL[1:], "model=folder", f"model.path={policy}", "dry=true", "benchmarks=arithmetic")
     assert "trained with template=r1" in (tmp_path / "b" / "train.log").read_text()
 

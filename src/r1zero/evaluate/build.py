@@ -139,12 +139,12 @@ class Subject:
             log.warning("this policy was trained with template=%s and is asked with %s", trained, self.template.name)
 
     def _training_config(self) -> dict[str, Any]:
-        """The config of the run that made the model; empty where it is no run's policy."""
+        """The config of the RL run that made the model; empty where it was made otherwise (by pretraining, say)."""
         file = self.folder.parent / "config.yaml" if self.folder is not None else None
         if file is None or not file.is_file() or not self.folder.name.startswith("policy"):  # type: ignore[union-attr]
             return {}
         content = yaml.safe_load(file.read_text())
-        return content if isinstance(content, dict) else {}
+        return content if isinstance(content, dict) and "algo" in content else {}
 
     def overlaps(self) -> dict[str, Any]:
         """What each set has in common with the training questions; empty where none are known (trap 36)."""
