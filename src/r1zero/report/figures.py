@@ -170,6 +170,7 @@ def fig5(runs: Sequence[Run]) -> Drawn:
 def fig6(runs: Sequence[Run]) -> Drawn:
     """Template x question set: accuracy over training, a panel per question set (Fig. 6)."""
     sets = list(dict.fromkeys(run.data for run in runs))
+    sets.sort(key=lambda name: -len({run.template for run in runs if run.data == name}))
     templates = list(dict.fromkeys(run.template for run in runs))
     columns = min(len(sets), 4)
     figure, axes = style.panels(-(-len(sets) // columns), columns, width=3.4)
