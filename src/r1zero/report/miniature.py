@@ -38,7 +38,7 @@ def _of(runs: Sequence[Run], model: str) -> list[Run]:
 
 
 def write_miniature(root: Path, out: Path) -> tuple[Path, list[Verdict]]:
-    """Draw all figures and write ``report.html``, ``verdicts.json``, ``verdicts.md`` and the numbers behind each figure.
+    """Draw all figures; write ``report.html``, ``verdicts.json`` and ``.md``, and the numbers behind each figure.
 
     Args:
         root: folder of the runs, outputs/mini.
