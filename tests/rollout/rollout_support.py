@@ -69,16 +69,28 @@ def rng_states() -> list[Any]:
     return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
 
 
+@pytest.fixture(scope="session")
+def pair(folders: dict[str, Path]) -> Iterator[Served]:
+    """Two servers of the tied model."""
+    one = Served("vllm_server", folders["tied"], servers=2)
+    yield one
+    one.engine.close()
+
+
 @pytest.fixture(
     scope="module",
     params=[
         pytest.param((engine, model), id=f"{engine}-{model}", marks=[pytest.mark.vllm] if engine == "vllm" else [])
         for engine in ("vllm", "hf")
         for model in ("tied", "untied", "llama")
-    ],
+    ]
+    + [pytest.param(("vllm_server", "tied"), id="vllm_server-tied", marks=[pytest.mark.vllm])],
 )
 def served(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[Served]:
     name, model = request.param
+    if name == "vllm_server":  # processes of their own cost most: the whole session shares two
+        yield request.getfixturevalue("pair")
+        return
     one = Served(name, folders[model])
     yield one
     one.engine.close()

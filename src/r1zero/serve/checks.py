@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -38,8 +39,10 @@ def check(config: DictConfig) -> None:
         )
     if config.model.context is None:
         config.model.context = folder_context(config.model.path)
-    cfg = OmegaConf.to_object(config)
+    cfg: Any = OmegaConf.to_object(config)
     check_servers(cfg.rollout, cfg.model)
+    if cfg.rollout.transfer == "nccl" and not has_gpu():
+        raise UserError("rollout.transfer=nccl goes from GPU to GPU, and no GPU was found: use rollout.transfer=folder")
     if config.model.params >= LARGE_FOR_CPU and not has_gpu():
         raise UserError(
             f"no NVIDIA GPU was found, and model {config.model.name} ({config.model.params:g} B parameters) is too "

@@ -98,6 +98,8 @@ def build_server_engine(
     """
     from transformers import AutoTokenizer
 
+    if rollout.transfer == "nccl" and not torch.cuda.is_available():
+        raise UserError("rollout.transfer=nccl goes from GPU to GPU, and no GPU was found: use rollout.transfer=folder")
     tokenizer = AutoTokenizer.from_pretrained(model_path, revision=revision, trust_remote_code=trust_remote_code)
     expected = expected_parameters(model_path, revision=revision, trust_remote_code=trust_remote_code)
     is_first = ranks.rank() == 0
@@ -143,6 +145,8 @@ def build_server_engine(
                 parts=rollout.parts or max(1, len(urls) // ranks.size()),
                 store=store,
                 timeout_s=rollout.timeout_s,
+                transfer=rollout.transfer,
+                tensor_parallel=rollout.tensor_parallel,
                 cleanup=clean_up,
             )
     except BaseException:

@@ -22,6 +22,7 @@ from r1zero.rollout.served.client import Cancelled, Failed, NotSynced, Remote, U
 from r1zero.rollout.served.fleet import Fleet
 from r1zero.rollout.served.folder import WeightStore
 from r1zero.rollout.served.identity import difference
+from r1zero.rollout.served.transfer import Servers, Transfer
 from r1zero.rollout.served.wire import decode_groups, encode_sampling
 from r1zero.rollout.sync import CheckedWeights, torch_dtype
 from r1zero.rollout.text import check_request
@@ -53,6 +54,8 @@ class ServerEngine:
         store: where weights are written; only on rank 0.
         timeout_s: seconds without progress after which a server counts as hung, and for which servers that do
             not answer are waited for when none does.
+        transfer: how the weights travel: folder, or nccl.
+        tensor_parallel: workers of each server.
         cleanup: called at the end.
 
     Raises:
@@ -71,6 +74,8 @@ class ServerEngine:
         parts: int,
         store: WeightStore | None,
         timeout_s: float,
+        transfer: str = "folder",
+        tensor_parallel: int = 1,
         cleanup: Callable[[], None] = lambda: None,
     ) -> None:
         self.version: int | None = None
@@ -78,6 +83,9 @@ class ServerEngine:
         self._own, self._expected = own, expected
         self._dtype, self._dtype_name, self._context = torch_dtype(dtype), dtype, context
         self._parts, self._store, self._timeout_s, self._cleanup = parts, store, timeout_s, cleanup
+        self._kind, self._transfer = transfer, None
+        if transfer == "nccl" and store is not None:
+            self._transfer = Transfer(Servers(remotes, tensor_parallel, timeout_s), expected, self._dtype)
         self._push: str | None = None
         self._folder: str | None = None
         self._fault: str | None = None
@@ -191,6 +199,8 @@ class ServerEngine:
             other = f"its model in {state['dtype']}, not in {self._dtype_name} (rollout.dtype)"
         if other is None and state["context"] < self._context:
             other = f"a context of {state['context']} tokens; {self._context} are needed (model.context)"
+        if other is None and (state["transfer"] or "folder") != self._kind:
+            other = f"its model with rollout.transfer={state['transfer'] or 'folder'}, not {self._kind}"
         if other is not None:
             raise UserError(f"{remote.url} serves {other}: start it with the model and settings of this run")
         self._boots[remote.url] = state["boot"]
@@ -226,7 +236,10 @@ class ServerEngine:
         self._fault = f"version {version} did not arrive whole"
         checked = CheckedWeights(weights, self._expected, self._dtype)
         push = secrets.token_hex(8)
-        if self._store is not None:
+        folder: Path | None = None
+        if self._transfer is not None:
+            self._transfer.send(checked, version, push)
+        elif self._store is not None:
             folder = self._store.write(checked, f"version-{version}-{push}")
         else:
             for _ in checked:
@@ -236,9 +249,11 @@ class ServerEngine:
             self.version = version
         self._fault = None
 
-    def _push_all(self, folder: Path, version: int, push: str) -> tuple[str, str]:
-        """Rank 0's share: every server that answers loads the folder."""
+    def _push_all(self, folder: Path | None, version: int, push: str) -> tuple[str | None, str]:
+        """Rank 0's share: every server that answers loads the folder; after a transfer they have the weights."""
         assert self._store is not None
+        if folder is None:
+            return None, push
         self._folder, self._push, self.version = str(folder), push, version
         try:
             begun = time.monotonic()
@@ -297,6 +312,8 @@ class ServerEngine:
         if self._closed:
             return
         self._closed = True
+        if self._transfer is not None:
+            self._transfer.close()
         if self.fleet is not None:
             self.fleet.close()
         if self._store is not None:
