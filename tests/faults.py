@@ -118,6 +118,16 @@ def bug(when: int) -> None:
     before(PolicyGradientModule, "training_step", nth(when, fail))
 
 
+def secret_in_an_error(when: int) -> None:
+    """A library says a key of the environment in its error."""
+    from r1zero.module import PolicyGradientModule
+
+    def fail() -> None:
+        raise ConnectionError(f"https://user:{os.environ['MY_API_KEY']}@host can't be reached")
+
+    before(PolicyGradientModule, "training_step", nth(when, fail))
+
+
 def engine_fails(when: int) -> None:
     """The engine can't start."""
     from r1zero.rollout import hf_engine
@@ -179,6 +189,7 @@ FAULTS: dict[str, Callable[[int], None]] = {
     "kill_in_export": kill_in_export,
     "nan_in_loss": nan_in_loss,
     "bug": bug,
+    "secret_in_an_error": secret_in_an_error,
     "engine_fails": engine_fails,
     "engine_dies": engine_dies,
     "engine_stays_dead": lambda when: engine_dies(when, times=9),

@@ -15,6 +15,7 @@ SCRIPTS = [ROOT / "train.py", *sorted((ROOT / "scripts").glob("*.py"))]
 
 LAYERS = [
     {"errors", "batch", "config", "seeding", "console"},
+    {"masking", "targets"},
     {"templates", "plugins", "outputs", "arguments", "sweep", "lora", "reward", "algo"},
     {"data", "rollout", "resume", "report", "loggers"},
     {"checks", "policy", "evaluation"},

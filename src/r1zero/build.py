@@ -15,8 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.config import TrainConfig
 from r1zero.context import RunContext
 from r1zero.errors import UserError
+from r1zero.loggers import finish_wandb
+from r1zero.masking import masked
 from r1zero.outputs import one_line
 from r1zero.rollout.engine import Sampling
+from r1zero.targets import check_kinds
 from r1zero.templates import Template
 
 log = logging.getLogger("r1zero")
@@ -24,6 +27,7 @@ log = logging.getLogger("r1zero")
 
 def build_trainer(cfg: TrainConfig, config: DictConfig) -> pl.Trainer:
     """Lightning's Trainer from the ``trainer`` group. One epoch is the whole run; precision follows the model."""
+    check_kinds(config)
     precision = "32-true" if cfg.model.dtype == "float32" else "bf16-mixed"
     try:
         return hydra.utils.instantiate(
@@ -72,7 +76,7 @@ def build_loggers(config: DictConfig, rank: int) -> list[Any]:
         try:
             logger = hydra.utils.instantiate(node)
             if rank == 0:
-                logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+                logger.log_hyperparams(masked(OmegaConf.to_container(config, resolve=True)))
             loggers.append(logger)
         except Exception as error:
             log.warning("logger %s can't start (%s): training goes on without it", name, one_line(error))
@@ -148,6 +152,4 @@ def template_of(cfg: TrainConfig) -> Template:
 def close_loggers(loggers: list[Any]) -> None:
     """Finish W&B runs on every way out, so that nothing later in this process writes into them (trap 55)."""
     if any(isinstance(logger, pl.loggers.WandbLogger) for logger in loggers):
-        import wandb
-
-        wandb.finish(exit_code=int(sys.exc_info()[0] is not None))  # called in a finally: W&B says failed or finished
+        finish_wandb(failed=sys.exc_info()[0] is not None)  # called in a finally: W&B says failed or finished

@@ -7,7 +7,6 @@ import difflib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,7 @@ from r1zero.config import TrainConfig
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
 from r1zero.rollout.served.check import check_servers
-
-TARGETS = ("r1zero.", "pytorch_lightning.", "torch.")
-"""Packages that ``_target_`` may name: a config is data, and must not be a way to run anything else."""
+from r1zero.targets import check_targets
 
 OWNED = {
     "max_epochs": "steps",
@@ -243,26 +240,3 @@ def folder_context(path: str) -> int:
     if not isinstance(context, int):
         raise UserError(f"{file} names no max_position_embeddings: give model.context=<tokens>")
     return context
-
-
-def check_targets(config: DictConfig) -> None:
-    """Every ``_target_`` must lie in this package, pytorch_lightning or torch."""
-    for where, target in _targets(config, ""):
-        if not str(target).startswith(TARGETS):
-            raise UserError(
-                f"{where}._target_={target} is not allowed; targets must lie in {', '.join(t[:-1] for t in TARGETS)}"
-            )
-
-
-def _targets(node: Any, where: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, DictConfig):
-        for key in node:
-            if OmegaConf.is_missing(node, key):
-                continue
-            if key == "_target_":
-                yield where, node[key]
-            else:
-                yield from _targets(node[key], f"{where}.{key!s}" if where else str(key))
-    elif OmegaConf.is_list(node):
-        for number, item in enumerate(node):
-            yield from _targets(item, f"{where}.{number}")

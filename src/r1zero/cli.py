@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from r1zero import config, sweep
+from r1zero import config, masking, sweep
 from r1zero.arguments import expand, folder_name, options
 from r1zero.errors import Stopped, SyncError, UserError
 from r1zero.outputs import disk_full, shown
@@ -56,6 +56,7 @@ def main(entry: Callable[[], Any], script: Path) -> int:
     os.environ[sweep.SCRIPT] = str(script)
     try:
         sys.argv[1:] = expand(sys.argv[1:], conf)
+        masking.check_arguments(sys.argv[1:])
         asked = bool({"--help", "-h"} & set(sys.argv))
         if asked and script.stem == "train":
             print(help_text(conf))
@@ -71,7 +72,7 @@ def main(entry: Callable[[], Any], script: Path) -> int:
     except Exception as error:
         if os.environ.get(DEBUG) == "1":
             traceback.print_exc()
-        print(f"{rank_label()}error: {explain(error, sys.argv[1:])}", file=sys.stderr)
+        print(masking.hidden(f"{rank_label()}error: {explain(error, sys.argv[1:])}"), file=sys.stderr)
         return 1
     finally:
         failed = sweep.close_table()
@@ -103,15 +104,18 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
     run_dir = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
         names = sweep.Names(run_dir.name, sweep.group_of(Path(hydra_config.sweep.dir))) if "group" in cfg else None
-        run_point(list(hydra_config.overrides.task), run_dir, names)
+        typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+        run_point(typed, run_dir, names)
         return
     job_result.run_dir = run_dir
+    if hydra_config.output_subdir and not rank_label():
+        masking.mask_files(run_dir / hydra_config.output_subdir)
     try:
         job_result.code = job(cfg, run_dir)
     except (Exception, KeyboardInterrupt) as error:
         job_result.error = error
         with contextlib.suppress(OSError), (run_dir / "train.log").open("a") as file:
-            file.write(f"{rank_label()}the run ended here:\n{traceback.format_exc()}")
+            file.write(masking.hidden(f"{rank_label()}the run ended here:\n{traceback.format_exc()}"))
 
 
 def run_point(overrides: list[str], run_dir: Path, names: sweep.Names | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,34 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from r1zero.outputs import one_line
+from r1zero.outputs import one_line, shown
 
 log = logging.getLogger("r1zero")
 
+FINISH_SECONDS = 120.0
+"""Time that W&B has at the end of a run to upload what is left; after that it stays on disk."""
 
-def wandb_logger(save_dir: str, project: str, group: str | None = None, **settings: Any) -> WandbLogger:
+
+def wandb_logger(
+    save_dir: str,
+    project: str,
+    group: str | None = None,
+    step_metric: str = "progress/rollout_step",
+    **settings: Any,
+) -> WandbLogger:
     """Lightning's WandbLogger on the run's own step axis.
 
     The run id is kept in ``<save_dir>/wandb_id``: a resumed run goes on in the same W&B run. All figures
-    are plotted over ``progress/rollout_step`` (traps 51, 59). A run is called after its folder, so the
+    are plotted over ``step_metric`` (traps 51, 59). A run is called after its folder, so the
     points of a sweep are told apart. Where the server can't be reached the run is kept on disk, for
-    ``wandb sync``.
+    ``wandb sync``; where it goes away later, the end of the run waits ``FINISH_SECONDS`` for it
+    (``WANDB_FINISH_TIMEOUT`` sets another time).
 
     Args:
         save_dir: the run folder.
         project: W&B project.
         group: group of runs that belong together.
+        step_metric: figure that counts the run's steps.
         **settings: further arguments of ``wandb.init``, such as name, tags, entity, mode.
     """
     import wandb
@@ -42,13 +54,31 @@ def wandb_logger(save_dir: str, project: str, group: str | None = None, **settin
         dir=str(folder), project=project, group=group, id=id_file.read_text().strip(), resume="allow", name=folder.name
     )
     # Quiet: the run's own closing table says what W&B's summary would say again.
-    wanted |= {"settings": wandb.Settings(quiet=True), **settings}
+    patience = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": FINISH_SECONDS}
+    wanted |= {"settings": wandb.Settings(quiet=True, finish_timeout_raises=True, **patience), **settings}
     try:
         run = wandb.init(**wanted)
     except Exception as error:
-        log.warning("W&B can't be reached (%s): the run is kept on disk for `wandb sync`", one_line(error))
         wandb.teardown()  # its service still holds the run's id
         run = wandb.init(**wanted | {"mode": "offline"})
-    run.define_metric("progress/rollout_step")
-    run.define_metric("*", step_metric="progress/rollout_step")
+        log.warning("W&B can't be reached (%s): training goes on; %s", one_line(error), how_to_sync(run))
+    run.define_metric(step_metric)
+    run.define_metric("*", step_metric=step_metric)
     return WandbLogger(save_dir=save_dir, project=project, experiment=run)
+
+
+def finish_wandb(failed: bool) -> None:
+    """End this process's W&B run, if there is one; without its server, say how to upload the run later."""
+    import wandb
+
+    run = wandb.run
+    try:
+        wandb.finish(exit_code=int(failed))
+    except Exception as error:
+        advice = how_to_sync(run) if run is not None else "metrics.csv is complete"
+        log.warning("W&B could not be given everything (%s); %s", one_line(error), advice)
+
+
+def how_to_sync(run: Any) -> str:
+    """What to type to upload a run that is on disk."""
+    return f"the run is kept on disk, upload it later with: wandb sync {shown(Path(run.settings.sync_dir))}"

@@ -16,6 +16,7 @@ from typing import Any
 
 import r1zero
 from r1zero.errors import SyncError, UserError
+from r1zero.masking import MaskingFormatter, hidden
 
 log = logging.getLogger("r1zero")
 
@@ -28,6 +29,19 @@ class Status:
     def __init__(self, run_dir: Path, is_main: bool, steps: int) -> None:
         self.path, self.is_main, self.steps = run_dir / "status.json", is_main, steps
         self.started = _now()
+        self.before: str | None = None
+        """What the file said of a run that is gone on with, until its settings are accepted."""
+
+    def remember(self) -> None:
+        """Keep what the file says, for :meth:`put_back`."""
+        self.before = self.path.read_text() if self.is_main and self.path.is_file() else None
+
+    def put_back(self) -> bool:
+        """Let the file say what it said before: the run was refused, nothing in the folder has changed."""
+        if self.before is None:
+            return False
+        self.path.write_text(self.before)
+        return True
 
     def write(self, state: str, **more: Any) -> None:
         """Replace the file in one go; on other ranks nothing happens."""
@@ -37,7 +51,7 @@ class Status:
         content |= {"pid": os.getpid(), "host": platform.node(), **more}
         aside = self.path.with_suffix(".tmp")
         try:
-            aside.write_text(json.dumps(content, indent=1) + "\n")
+            aside.write_text(hidden(json.dumps(content, indent=1)) + "\n")
             os.replace(aside, self.path)
         except OSError as error:
             if not disk_full(error):
@@ -75,12 +89,12 @@ def set_up_logging(run_dir: Path, is_main: bool) -> None:
     rank = "" if is_main else f"[rank {os.environ.get('RANK', os.environ.get('LOCAL_RANK'))}] "
     to_file = logging.FileHandler(run_dir / "train.log")
     to_file.setLevel(logging.INFO if is_main else logging.WARNING)
-    to_file.setFormatter(logging.Formatter(f"%(asctime)s {rank}%(levelname)s %(name)s: %(message)s"))
+    to_file.setFormatter(MaskingFormatter(f"%(asctime)s {rank}%(levelname)s %(name)s: %(message)s"))
     root.addHandler(to_file)
     if is_main:
         to_console = logging.StreamHandler(sys.stderr)
         to_console.setLevel(logging.WARNING)
-        to_console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        to_console.setFormatter(MaskingFormatter("%(levelname)s: %(message)s"))
         own.addHandler(to_console)
     for name in ("pytorch_lightning", "lightning_fabric", "lightning", "transformers", "vllm"):
         other = logging.getLogger(name)

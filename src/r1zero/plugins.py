@@ -1,7 +1,7 @@
 """The user's own functions, named by import path in a config: credit allocation, question sampling.
 
 A path names code that the user's own command line or YAML asks for, so it may lie in any importable
-module: ``my_ideas.shorter`` is the function ``shorter`` of ``my_ideas.py`` beside ``train.py``. It is
+module but Python's own: ``my_ideas.shorter`` is the function ``shorter`` of ``my_ideas.py`` beside ``train.py``. It is
 looked up before anything is trained, and nothing is called but the function itself.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from r1zero.errors import UserError
+from r1zero.targets import check_function_path
 
 
 def find_function(
@@ -48,6 +49,7 @@ def find_function(
 
 
 def _imported(path: str, setting: str) -> Callable[..., Any]:
+    check_function_path(path, setting)
     module_name, _, attribute = path.rpartition(".")
     here = str(Path.cwd())
     if here not in sys.path:

@@ -58,7 +58,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise UserError(f"model folder {folder} has no usable tokenizer: {str(error).splitlines()[0]}") from error
+        raise UserError(f"model folder {folder} has no usable tokenizer: {_why(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -115,7 +115,7 @@ class Policy(nn.Module):
                 trust_remote_code=cfg.trust_remote_code,
             )
         except Exception as error:
-            raise UserError(f"model folder {folder} can't be loaded: {str(error).strip().splitlines()[0]}") from error
+            raise UserError(f"model folder {folder} can't be loaded: {_why(error)}") from error
         policy = cls(model)
         policy.check_head()
         policy.base = cfg.path
@@ -202,6 +202,7 @@ class Policy(nn.Module):
         if self.lora is not None and self.lora.export == "adapter":
             save_adapter({name: tensor.cpu() for name, tensor in self.exported_weights()}, folder, self.lora, self.base)
             tokenizer.save_pretrained(folder)
+            _give_usual_mode(folder)
             return
         state = {name: tensor.to("cpu", dtype) for name, tensor in self.exported_weights()}
         config_dtype = self.model.config.dtype
@@ -211,9 +212,31 @@ class Policy(nn.Module):
         finally:
             self.model.config.dtype = config_dtype
         tokenizer.save_pretrained(folder)
+        _give_usual_mode(folder)
 
 
 def whole(parameter: torch.Tensor) -> torch.Tensor:
     """A parameter without its history; a sharded one is gathered from all ranks."""
     tensor: Any = parameter.detach()
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _why(error: Exception) -> str:
+    """What transformers says, in one line."""
+    text = str(error).strip()
+    if "custom code" in text or "trust_remote_code" in text:
+        return "it needs Python code that comes with it, and none is run; model.trust_remote_code=true runs it: read it"
+    if "weights_only" in text or "Weights only" in text:
+        return "its weights are pickled Python objects, which are not loaded; convert them to safetensors"
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _give_usual_mode(folder: Path) -> None:
+    """Let every file have the mode that the umask gives; safetensors makes its own readable for the user alone."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(mode)

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
+from r1zero.masking import masked
 from r1zero.outputs import shown
 
 IGNORED = ("resume", "paths", "logger")
@@ -50,7 +51,7 @@ def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:
         old = yaml.safe_load(stored.read_text()) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{stored} can't be read, so the run can't go on: it is no YAML any more") from error
-    before, now = flatten(old), flatten(new)
+    before, now = flatten(old), flatten(masked(new))
     if before.get("model.name") != now.get("model.name"):
         names = f"model {before.get('model.name')}, and model {now.get('model.name')} is asked for"
         advice = "a checkpoint fits its own model alone; start a new run"
@@ -70,11 +71,11 @@ def record_settings(run_dir: Path, config: DictConfig) -> None:
     A resumed run stores them only once they are accepted: Hydra, which writes before the job begins, is
     told not to, so that a refused command line does not stick.
     """
-    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(masked(OmegaConf.to_container(config, resolve=True))))
     if HydraConfig.initialized():
-        overrides = list(HydraConfig.get().overrides.task)
+        overrides = HydraConfig.get().overrides.task  # unresolved, as the user typed them
         (run_dir / ".hydra").mkdir(exist_ok=True)
-        (run_dir / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(overrides)))
+        (run_dir / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(overrides))
 
 
 def describe(changes: list[str]) -> str:

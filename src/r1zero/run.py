@@ -22,6 +22,7 @@ from r1zero.config import TrainConfig
 from r1zero.console import console
 from r1zero.context import RunContext
 from r1zero.data.datamodule import PromptDataModule
+from r1zero.errors import UserError
 from r1zero.module import PolicyGradientModule
 from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, shown, stack_versions
 from r1zero.policy import Policy, eos_ids, load_tokenizer, resolve_model
@@ -54,12 +55,16 @@ def train(config: DictConfig, run_dir: Path) -> int:
     status = Status(run_dir, is_main, cfg.steps)
     if is_main:
         _compare_settings(config, cfg, run_dir)
+    if cfg.resume:
+        status.remember()
     status.write("starting")
     if is_main and not cfg.resume:
         record_settings(run_dir, config)
     try:
         return _train(cfg, config, run_dir, status)
     except BaseException as error:
+        if isinstance(error, UserError) and status.put_back():
+            raise
         status.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
         raise
     finally:
@@ -150,7 +155,7 @@ def _train_with(
         loggers = build.build_loggers(config, trainer.global_rank)
         trainer.loggers = loggers
         trainer.callbacks = trainer._callback_connector._reorder_callbacks(  # type: ignore[attr-defined]
-            [*trainer.callbacks, RecordSettings(config, context), *build.build_callbacks(config, context)]  # type: ignore[attr-defined]
+            [*trainer.callbacks, RecordSettings(config, context, status), *build.build_callbacks(config, context)]  # type: ignore[attr-defined]
         )
         _describe(cfg, context, policy, data, checkpoint)
         status.write("running")
@@ -177,11 +182,12 @@ def _compare_settings(config: DictConfig, cfg: TrainConfig, run_dir: Path) -> No
 class RecordSettings(pl.Callback):
     """Stores the settings of a resumed run once they are accepted: the checkpoint and the questions fit them."""
 
-    def __init__(self, config: DictConfig, context: RunContext) -> None:
-        self.config, self.context = config, context
+    def __init__(self, config: DictConfig, context: RunContext, status: Status) -> None:
+        self.config, self.context, self.status = config, context, status
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Everything is restored."""
+        self.status.before = None
         if self.context.is_main and self.context.cfg.resume:
             record_settings(self.context.run_dir, self.config)
 

@@ -52,7 +52,13 @@ class Template:
                 raise UserError(f"template={self.name} needs a tokenizer with a chat template, and this model has none")
             messages = [{"role": "system", "content": self.system}] if self.system else []
             messages.append({"role": "user", "content": text})
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            try:  # a template is a program that comes with the model; transformers runs it in jinja's sandbox
+                text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            except Exception as error:
+                why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise UserError(
+                    f"the chat template of this model can't be used ({why}); choose another template"
+                ) from error
         ids = list(tokenizer.encode(text, add_special_tokens=False))
         bos = tokenizer.bos_token_id
         if bos is not None and adds_bos(tokenizer) and ids[:1] != [bos]:

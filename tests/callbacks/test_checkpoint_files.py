@@ -113,9 +113,11 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
 
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    torch.save({"state_dict": Evil()}, folder / "step_000001.ckpt")
-    (folder / "step_000002.ckpt").write_bytes(pickle.dumps(Evil()))
+    (folder / "step_000001.ckpt").write_bytes(pickle.dumps(Evil()))
     assert newest_checkpoint(tmp_path) is None
+    torch.save({"state_dict": Evil()}, folder / "step_000002.ckpt")
+    with pytest.raises(UserError, match=r"step_000002\.ckpt asks for posix\.mkdir to be called; nothing .* executed"):
+        newest_checkpoint(tmp_path)
     assert not (tmp_path / "executed").exists()
 
 

@@ -37,7 +37,7 @@ pytestmark = [
 
 
 class Watch(threading.Thread):
-    """Looks at a run every two seconds: rollout steps done, memory, descriptors, it and its children."""
+    """Looks at a run four times a second: rollout steps done, memory, descriptors, it and its children."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         super().__init__(daemon=True)
@@ -54,7 +54,7 @@ class Watch(threading.Thread):
                 self.rows.append(row | {"descriptors": main.num_fds(), "processes": processes})
             except psutil.NoSuchProcess:
                 continue
-            time.sleep(2)
+            time.sleep(0.25)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from r1zero.outputs import disk_full, shown
 log = logging.getLogger("r1zero")
 
 PATTERN = "step_*.ckpt"
+
+FOREIGN = re.compile(r"GLOBAL ([\w.]+) ")
+"""torch's word for a name that its restricted unpickler does not know."""
 
 FORMAT = 1
 """Version of what a checkpoint holds; raised when an older one can't be gone on from."""
@@ -130,6 +134,9 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
     """The newest checkpoint of a run folder that can be read; half-written ones are named and skipped.
 
     Loaded with ``weights_only``: nothing in a checkpoint is ever executed.
+
+    Raises:
+        UserError: a checkpoint asks for a function to be called; that is no accident.
     """
     for path in sorted((run_dir / "checkpoints").glob(PATTERN), reverse=True):
         if path.is_dir():
@@ -137,6 +144,11 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:
+            if called := FOREIGN.search(str(error)):
+                raise UserError(
+                    f"checkpoint {shown(path)} asks for {called[1]} to be called; nothing from a checkpoint is ever "
+                    "executed: it was not loaded. Remove it if you know where it comes from"
+                ) from error
             log.warning("checkpoint %s can't be read (%s): skipped", shown(path), type(error).__name__)
             continue
         return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -15,6 +16,9 @@ import torch
 from r1zero.batch import PromptBatch
 from r1zero.context import RunContext
 from r1zero.module import PolicyGradientModule
+from r1zero.outputs import disk_full, one_line
+
+log = logging.getLogger("r1zero")
 
 
 class MetricsFile:
@@ -113,7 +117,7 @@ class MetricsCallback(pl.Callback):
         if self.file is not None:
             self.file.append({"step": step, **row})
         for logger in trainer.loggers:
-            logger.log_metrics({k: float(v) for k, v in row.items()}, step=step)
+            tell(trainer, logger, "log_metrics", {k: float(v) for k, v in row.items()}, step=step)
 
     def state_dict(self) -> dict[str, Any]:
         """Totals go on over a resume."""
@@ -122,3 +126,14 @@ class MetricsCallback(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the totals back."""
         self.totals.update(state_dict)
+
+
+def tell(trainer: pl.Trainer, logger: Any, method: str, *what: Any, **more: Any) -> None:
+    """Call a logger; one that fails is left out from then on, with a warning: metrics.csv has every figure."""
+    try:
+        getattr(logger, method)(*what, **more)
+    except Exception as error:
+        if disk_full(error):
+            raise
+        trainer.loggers = [other for other in trainer.loggers if other is not logger]
+        log.warning("%s failed (%s): training goes on without it", type(logger).__name__, one_line(error))

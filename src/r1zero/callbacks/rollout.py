@@ -91,5 +91,5 @@ class RolloutCallback(pl.Callback):
         metrics = tally.reduce(lambda values, how: reduce_over_ranks(values, how, module.device))
         variance = metrics.pop("reward/second_moment") - metrics["reward/mean"] ** 2
         metrics["reward/std"] = math.sqrt(max(variance, 0.0))
-        self.context.grader.check_health(rollout.grades)
+        self.context.grader.check_health(rollout.grades, metrics["reward/failures"])
         return metrics

@@ -10,6 +10,7 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from r1zero.batch import PromptBatch
+from r1zero.callbacks.metrics import tell
 from r1zero.context import RunContext
 from r1zero.module import PolicyGradientModule
 from r1zero.outputs import disk_full
@@ -76,7 +77,7 @@ class CompletionsCallback(pl.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, pl.loggers.WandbLogger):
                     rows = completions_table(batch).head(self.wandb_rows)
-                    logger.log_table("completions", dataframe=rows, step=batch.step)
+                    tell(trainer, logger, "log_table", "completions", dataframe=rows, step=batch.step)
 
 
 def completions_table(batch: PromptBatch) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from r1zero.reward.extract import EXTRACTORS, Extraction, extract
 from r1zero.reward.limits import MAX_TEXT
 from r1zero.reward.outcome import Outcome, Status
 from r1zero.reward.pool import WorkerPool
+from r1zero.targets import check_function_path
 
 
 @dataclass(frozen=True)
@@ -223,9 +224,9 @@ class Grader:
         """Health of the verifier over some outcomes (see ``health.summarise``)."""
         return health.summarise(outcomes)
 
-    def check_health(self, outcomes: Sequence[Outcome]) -> None:
+    def check_health(self, outcomes: Sequence[Outcome], share: float | None = None) -> None:
         """Warn or raise by the configured limits (see ``health.check_health``)."""
-        health.check_health(outcomes, self.config.warn_failures, self.config.stop_failures)
+        health.check_health(outcomes, self.config.warn_failures, self.config.stop_failures, share)
 
 
 def default_workers() -> int:
@@ -238,6 +239,7 @@ def default_workers() -> int:
 def _check_functions(config: RewardConfig) -> None:
     """Say early that a plug-in's module does not exist; the function itself is imported in the workers alone."""
     for name, function in config.functions.items():
+        check_function_path(function.path, f"reward.functions.{name}.path")
         module = function.path.rpartition(".")[0]
         try:
             found = bool(module) and importlib.util.find_spec(module) is not None

@@ -38,26 +38,32 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
     }
 
 
-def check_health(outcomes: Sequence[Outcome], warn_above: float = 0.01, stop_above: float = 0.20) -> None:
+def check_health(
+    outcomes: Sequence[Outcome], warn_above: float = 0.01, stop_above: float = 0.20, share: float | None = None
+) -> None:
     """Warn, or stop, when too many verdicts failed: a broken verifier is worse than none.
 
     Args:
-        outcomes: Of one step, all ranks or one.
+        outcomes: Of one step, on this rank.
         warn_above: Share of timeouts and crashes above which a warning is given.
         stop_above: Share above which training must stop.
+        share: Failed share over the outcomes of all ranks, so that all stop together; None: there is one rank.
 
     Raises:
         RewardError: More than ``stop_above`` failed.
     """
     failed = [outcome for outcome in outcomes if outcome.failed]
-    share = len(failed) / max(len(outcomes), 1)
+    own = len(failed) / max(len(outcomes), 1)
+    share = own if share is None else share
     if share <= warn_above:
         return
-    first = failed[0]
-    what = (
-        f"the verifier failed on {len(failed)} of {len(outcomes)} answers ({share:.0%}); "
-        f"the first: {first.status.value}, {first.detail or 'no detail'}, answer {(first.extracted or '')[:80]!r}"
-    )
+    what = f"the verifier failed on {len(failed)} of {len(outcomes)} answers ({own:.0%})"
+    if abs(share - own) > 1e-6:
+        what += f", on {share:.0%} over all ranks"
+    if failed:
+        first = failed[0]
+        what += f"; the first: {first.status.value}, {first.detail or 'no detail'}"
+        what += f", answer {(first.extracted or '')[:80]!r}"
     if share > stop_above:
         raise RewardError(f"{what}; more than {stop_above:.0%} is not training: see reward.timeout, reward.memory_gib")
     warnings.warn(what, stacklevel=2)
