@@ -54,7 +54,7 @@ def wandb_logger(
         dir=str(folder), project=project, group=group, id=id_file.read_text().strip(), resume="allow", name=folder.name
     )
     # Quiet: the run's own closing table says what W&B's summary would say again.
-    patience = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": FINISH_SECONDS}
+    patience: dict[str, Any] = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": FINISH_SECONDS}
     wanted |= {"settings": wandb.Settings(quiet=True, finish_timeout_raises=True, **patience), **settings}
     try:
         run = wandb.init(**wanted)
