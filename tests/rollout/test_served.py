@@ -87,7 +87,7 @@ def versions(engine: ServerEngine, seconds: float = 60.0) -> list[int | None]:
 def test_the_responses_are_those_of_the_engine_in_this_process(
     pair: Served, folders: dict[str, Path], prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Semantics 14: ids, texts, ends and log-probabilities, bit for bit, before and after syncs, in one part and two."""
+    """Semantics 14: ids, texts, ends, log-probabilities, bit for bit, before and after syncs, in one part and two."""
     model = perturb(pair.fresh(), seed=1, scale=0.2)
     stops = Sampling(n=4, max_tokens=40, stop=("s", " 1"), keep_stop=True, stop_ids=(0, 5))
     silent = Sampling(n=2, max_tokens=10, temperature=0.7, top_p=0.9, logprobs=False)
