@@ -137,6 +137,7 @@ def _train_with(
                 seed=derive_seed(cfg.seed, "engine", trainer.global_rank),
                 device=str(trainer.strategy.root_device),
                 trust_remote_code=cfg.model.trust_remote_code,
+                on_hang=lambda line: status.write("failed", error=line),
             )
 
     context = RunContext(

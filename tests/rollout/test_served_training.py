@@ -155,7 +155,7 @@ def test_serve_refuses(args: list[str], words: str, monkeypatch: pytest.MonkeyPa
     register()
     config.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        settings = compose("serve", ["model=tiny", *args])
+        settings = compose("serve", ["model=tiny", "paths.run=x", "paths.outputs=x", *args])
     with pytest.raises(UserError, match=re.escape(words)) as caught:
         check(settings)
     assert "\n" not in str(caught.value)

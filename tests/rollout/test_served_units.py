@@ -285,6 +285,7 @@ def test_gpus_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert build.devices(2, 1, 1) == [{}, {}]
+    assert build.devices(1, 2, 1) == [{"VLLM_CPU_OMP_THREADS_BIND": "nobind"}]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     place = lambda *args: [d["CUDA_VISIBLE_DEVICES"] for d in build.devices(*args)]  # noqa: E731
     assert place(2, 2, 4) == ["4,5", "6,7"]

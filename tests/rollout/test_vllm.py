@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,6 +211,21 @@ def test_interrupted_generate_leaves_nothing_running(tied: Served, texts: list[s
     finally:
         del tied.engine._llm.llm_engine.step
     assert not tied.engine._llm.llm_engine.has_unfinished_requests()
+    assert tied.engine.generate(prompts, SAMPLE, seed=1) == before
+
+
+def test_an_engine_that_hangs_is_interrupted(tied: Served, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that never ends, as when a worker process is gone: an error that the run answers with another engine."""
+    from r1zero.rollout.watchdog import EngineHangs
+
+    prompts = tied.prompts(texts)
+    before = tied.engine.generate(prompts, SAMPLE, seed=1)
+    monkeypatch.setattr(tied.engine._watchdog, "timeout_s", 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(tied.engine._llm.llm_engine, "step", lambda: [time.sleep(0.01) for _ in range(3000)])
+        with pytest.raises(EngineHangs, match=r"rollout\.timeout_s"):
+            tied.engine.generate(prompts, SAMPLE, seed=1)
+    monkeypatch.setattr(tied.engine._watchdog, "timeout_s", 60.0)
     assert tied.engine.generate(prompts, SAMPLE, seed=1) == before
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from r1zero.rollout.served.identity import identity
 from r1zero.rollout.sync import expected_parameters
 
 LOOPBACK = "127.0.0.1"
+BIND = "VLLM_CPU_OMP_THREADS_BIND"
 
 
 def server_settings(
@@ -64,11 +63,12 @@ def server_settings(
 def devices(servers: int, tensor_parallel: int, trainers: int) -> list[dict[str, str | None]]:
     """Environment of each server: GPUs behind those of the trainer's ranks, shared with them where there are too few.
 
-    Empty on a machine without GPUs.
+    On a CPU the workers of a cut model are not bound to cores: vLLM would want a memory node for each.
     """
     count = torch.cuda.device_count()
     if not count:
-        return [{} for _ in range(servers)]
+        unbound: dict[str, str | None] = {BIND: os.environ.get(BIND, "nobind")} if tensor_parallel > 1 else {}
+        return [unbound for _ in range(servers)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(i) for i in range(count)]
     if tensor_parallel > count:
@@ -104,16 +104,14 @@ def build_server_engine(
     expected = expected_parameters(model_path, revision=revision, trust_remote_code=trust_remote_code)
     is_first = ranks.rank() == 0
     fleet: Fleet | None = None
-    logs: Path | None = None
     store = WeightStore(weights_root(rollout.weights_dir)) if is_first else None
     token = os.environ.get(TOKEN) or None
 
     def addresses() -> tuple[list[str], str | None]:
-        nonlocal fleet, logs
+        nonlocal fleet
         assert store is not None
         if rollout.urls:
             return list(rollout.urls), token
-        logs = Path(tempfile.mkdtemp(prefix="r1zero-servers-"))
         own_token = secrets.token_urlsafe(24)
         settings = server_settings(
             rollout,
@@ -126,12 +124,8 @@ def build_server_engine(
             root=store.root,
         )
         places = devices(rollout.servers, rollout.tensor_parallel, ranks.size())
-        fleet = Fleet(settings, token=own_token, logs=logs, environments=places)
+        fleet = Fleet(settings, token=own_token, logs=store.path / "logs", environments=places)
         return fleet.wait(), own_token
-
-    def clean_up() -> None:
-        if logs is not None:
-            shutil.rmtree(logs, ignore_errors=True)
 
     try:
         with ranks.agreed(addresses) as (urls, password):
@@ -147,7 +141,6 @@ def build_server_engine(
                 timeout_s=rollout.timeout_s,
                 transfer=rollout.transfer,
                 tensor_parallel=rollout.tensor_parallel,
-                cleanup=clean_up,
             )
     except BaseException:
         if fleet is not None:

@@ -56,7 +56,6 @@ class ServerEngine:
             not answer are waited for when none does.
         transfer: how the weights travel: folder, or nccl.
         tensor_parallel: workers of each server.
-        cleanup: called at the end.
 
     Raises:
         UserError: no server answers, or one serves another model.
@@ -76,13 +75,12 @@ class ServerEngine:
         timeout_s: float,
         transfer: str = "folder",
         tensor_parallel: int = 1,
-        cleanup: Callable[[], None] = lambda: None,
     ) -> None:
         self.version: int | None = None
         self.remotes, self.fleet = remotes, fleet
         self._own, self._expected = own, expected
         self._dtype, self._dtype_name, self._context = torch_dtype(dtype), dtype, context
-        self._parts, self._store, self._timeout_s, self._cleanup = parts, store, timeout_s, cleanup
+        self._parts, self._store, self._timeout_s = parts, store, timeout_s
         self._kind, self._transfer = transfer, None
         if transfer == "nccl" and store is not None:
             self._transfer = Transfer(Servers(remotes, tensor_parallel, timeout_s), expected, self._dtype)
@@ -318,4 +316,3 @@ class ServerEngine:
             self.fleet.close()
         if self._store is not None:
             self._store.close()
-        self._cleanup()

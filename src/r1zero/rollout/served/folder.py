@@ -81,8 +81,8 @@ class WeightStore:
     def keep(self, folder: Path) -> None:
         """Make a folder the newest version and drop all others."""
         self.current = folder
-        for other in self.path.iterdir():
-            if other.is_dir() and other != folder:
+        for other in self.path.glob("version-*"):
+            if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
 
     def close(self) -> None:
