@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,19 @@ class TestFolders:
         assert sorted(tmp_path.iterdir()) == sorted([one.path, other.path])
         one.close()
         other.close()
+
+    def test_no_room(self, tmp_path: Path) -> None:
+        """/dev/full answers every write with ENOSPC, as a full /dev/shm does."""
+        store = WeightStore(tmp_path)
+        with pytest.raises(UserError, match=r"no room for the weights in .* set rollout\.weights_dir"):
+            store.write(self.full(), "version-1")
+        assert list(store.path.glob("version-*")) == []
+        store.close()
+
+    def full(self) -> Iterator[tuple[str, torch.Tensor]]:
+        with open("/dev/full", "wb", buffering=0) as file:
+            file.write(b"x")
+        yield "w", torch.zeros(1)
 
     def test_the_root_is_this_users_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         root = weights_root(None)

@@ -7,6 +7,7 @@ that was killed left behind is found and removed by the next.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -58,11 +59,27 @@ class WeightStore:
         self.current: Path | None = None
 
     def write(self, weights: Iterable[tuple[str, torch.Tensor]], name: str) -> Path:
-        """Write named tensors, one shard at a time, and give the folder; it counts from :meth:`keep` on."""
+        """Write named tensors, one shard at a time, and give the folder; it counts from :meth:`keep` on.
+
+        Raises:
+            UserError: there is no room; the newest version and this one must fit at the same time.
+        """
+        try:
+            return self._write(weights, name)
+        except Exception as error:
+            if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
+                raise
+            raise UserError(
+                f"no room for the weights in {self.root}, which must hold them twice: set rollout.weights_dir to a "
+                "folder on a disk that servers and trainer see"
+            ) from error
+        finally:
+            shutil.rmtree(self.path / f"{name}.part", ignore_errors=True)
+
+    def _write(self, weights: Iterable[tuple[str, torch.Tensor]], name: str) -> Path:
         from safetensors.torch import save_file
 
         aside = self.path / f"{name}.part"
-        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         shard: dict[str, torch.Tensor] = {}
         size = number = 0
