@@ -22,7 +22,8 @@ from r1zero.rollout.engine import Sampling
 from r1zero.rollout.parts import Part, split
 from r1zero.rollout.served import build
 from r1zero.rollout.served.board import ATTEMPTS, Board
-from r1zero.rollout.served.client import Cancelled, Failed, NotSynced, Remote, Unreachable
+from r1zero.rollout.served.client import TOKEN, Cancelled, Failed, NotSynced, Remote, Unreachable
+from r1zero.rollout.served.fleet import RESTARTS, Fleet
 from r1zero.rollout.served.folder import WeightStore, read_weights, weights_root
 from r1zero.rollout.served.server import EngineServer
 from r1zero.rollout.served.transfer import Servers, Transfer, own_address
@@ -275,7 +276,10 @@ class TestServer:
         assert ended.wait(5)
         engine.work = lambda: None
         remote.job("generate", self.request(), 5)
-        assert server._jobs == {}
+        deadline = time.monotonic() + 5
+        while server._jobs:
+            assert time.monotonic() < deadline, "a job whose answer was taken is forgotten"
+            time.sleep(0.01)
 
     def test_a_page_in_a_browser_gets_nothing(self, served: Any) -> None:
         """Without a token: no cross-site form (type of content), no rebound name (host)."""
@@ -310,6 +314,68 @@ def test_gpus_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert place(1, 3, 1) == ["2,3,5"]
     with pytest.raises(UserError, match="has 3 GPU"):
         place(1, 4, 1)
+
+
+class TestFleet:
+    """Processes that never become servers: ``main.py`` is not reached."""
+
+    def fleet(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Fleet:
+        (tmp_path / "python").write_text(f"#!/usr/bin/env bash\n{script}\n")
+        (tmp_path / "python").chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+        monkeypatch.setattr("r1zero.rollout.served.fleet.PAUSE", 0.01)
+        return Fleet([{"host": "127.0.0.1", "port": 0}], token="secret", logs=tmp_path / "logs")
+
+    def test_a_start_without_a_word(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fleet = self.fleet(tmp_path, monkeypatch, "echo no such thing; exit 3")
+        with pytest.raises(
+            RuntimeError, match=r"died while it started; its last words: no such thing \(.*server0\.log"
+        ):
+            fleet.wait()
+
+    def test_deaths_in_a_row_come_to_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The first start goes well; every later one is refused, and that is what the user reads."""
+        script = f"""exec {sys.executable} -c '
+import json, os, pathlib, sys, time
+report = os.fdopen(json.loads(sys.stdin.readline())["report"], "w")
+before = pathlib.Path("{tmp_path}/before")
+json.dump({{"error": "no memory", "user": True}} if before.exists() else {{"port": 4242}}, report)
+report.close()
+if before.exists(): sys.exit(1)
+before.touch()
+time.sleep(0.3)
+sys.exit(7)'"""
+        fleet = self.fleet(tmp_path, monkeypatch, script)
+        assert fleet.wait() == ["http://127.0.0.1:4242"]
+        deadline = time.monotonic() + 20
+        while fleet.failure is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert str(fleet.failure) == f"rollout server 0 ended {RESTARTS + 1} times in a row (exit code 1); no memory"
+        assert fleet.restarts == RESTARTS
+        fleet.close()
+
+    def test_the_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The token is handed over there, never as an argument; ranks of the trainer are no ranks of the server."""
+        for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
+            monkeypatch.setenv(name, "1")
+        fleet = self.fleet(tmp_path, monkeypatch, f"env > {tmp_path}/env; echo $@ > {tmp_path}/args; exit 3")
+        with pytest.raises(RuntimeError):
+            fleet.wait()
+        environment = (tmp_path / "env").read_text().splitlines()
+        assert f"{TOKEN}=secret" in environment
+        assert not [line for line in environment if line.startswith(("RANK", "WORLD_SIZE", "MASTER", "TORCHELASTIC"))]
+        assert (tmp_path / "args").read_text() == "-m r1zero.rollout.served.main\n"
+
+
+def test_own_servers_on_several_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.ranks, "size", lambda: 16)
+    for name, value, several in (("LOCAL_WORLD_SIZE", "8", True), ("LOCAL_WORLD_SIZE", "16", False)):
+        monkeypatch.setenv(name, value)
+        assert build.several_machines() is several
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    monkeypatch.setenv("SLURM_NNODES", "2")
+    assert build.several_machines()
 
 
 @pytest.mark.vllm

@@ -81,6 +81,12 @@ def devices(servers: int, tensor_parallel: int, trainers: int) -> list[dict[str,
     return given  # type: ignore[return-value]
 
 
+def several_machines() -> bool:
+    """Whether torchrun or SLURM spread the ranks over machines."""
+    here, nodes = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("SLURM_NNODES", "1")
+    return (here is not None and int(here) < ranks.size()) or (ranks.size() > 1 and int(nodes) > 1)
+
+
 def build_server_engine(
     rollout: RolloutConfig,
     model_path: str,
@@ -112,6 +118,11 @@ def build_server_engine(
         assert store is not None
         if rollout.urls:
             return list(rollout.urls), token
+        if several_machines():
+            raise UserError(
+                "servers of the trainer's own listen on its machine alone, and this job has several: start them with "
+                "scripts/serve.py host=<address> and name them in rollout.urls"
+            )
         own_token = secrets.token_urlsafe(24)
         settings = server_settings(
             rollout,

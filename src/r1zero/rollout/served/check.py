@@ -37,6 +37,8 @@ def check_servers(rollout: RolloutConfig, model: ModelConfig) -> None:
             raise UserError(f"rollout.{name}={getattr(rollout, name)} must be at least 1")
     if rollout.transfer not in ("folder", "nccl"):
         raise UserError(f"rollout.transfer={rollout.transfer} is unknown; choose folder or nccl")
+    if rollout.urls and rollout.servers != 1:
+        raise UserError("rollout.servers starts servers and rollout.urls names running ones: give one of the two")
     if len(set(rollout.urls)) < len(rollout.urls):
         raise UserError("rollout.urls names a server twice")
     for url in rollout.urls:

@@ -23,6 +23,8 @@ log = logging.getLogger("r1zero")
 RESTARTS = 5
 """Deaths in a row, none of them after a whole minute of service, after which a server is given up."""
 STEADY = 60.0
+PAUSE = 1.0
+"""Seconds before another attempt, times the deaths so far."""
 START_SECONDS = 1800.0
 """Time for a start: reading a large model and compiling for a GPU take minutes."""
 END_SECONDS = 8.0
@@ -102,6 +104,7 @@ class Fleet:
         self._environments = environments or [{} for _ in settings]
         self._processes: list[Process | None] = [None] * len(settings)
         self._deaths = [0] * len(settings)
+        self._complaints: dict[int, str] = {}
         self._closing = threading.Event()
         self._ready = threading.Event()
         self.failure: Exception | None = None
@@ -180,13 +183,18 @@ class Fleet:
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             if self._deaths[index] > RESTARTS:
                 times = f"ended {self._deaths[index]} times in a row ({how})"
-                raise UserError(f"rollout server {index} {times}; its last words: {self._last_words(index)}")
+                why = self._complaints.get(index) or f"its last words: {self._last_words(index)}"
+                raise UserError(f"rollout server {index} {times}; {why}")
+            if self._deaths[index] > 1 and self._closing.wait(PAUSE * self._deaths[index]):
+                return
             log.warning("rollout server %d ended (%s): it is started again", index, how)
             self.restarts += 1
             self._start(index)
         for index in dead:
-            with contextlib.suppress(RuntimeError):  # it died while it started, and counts as dead again
+            try:
                 self._settle(index)
+            except (RuntimeError, UserError) as error:  # it counts as dead again; memory may come free a little later
+                self._complaints[index] = str(error)
 
     def _start(self, index: int) -> None:
         environment = {
