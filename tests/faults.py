@@ -182,6 +182,7 @@ def interrupt_at_start(when: int, number: int = signal.SIGINT) -> None:
 
 
 FAULTS: dict[str, Callable[[int], None]] = {
+    "none": lambda when: None,
     "kill_in_rollout": kill_in_rollout,
     "kill_in_reward": kill_in_reward,
     "kill_in_backward": kill_in_backward,

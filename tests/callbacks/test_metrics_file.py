@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from r1zero.callbacks.metrics import MetricsFile
+from r1zero.callbacks.metrics import MetricsCallback, MetricsFile
+from r1zero.callbacks.samples import CompletionsCallback
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -71,3 +75,42 @@ def test_a_write_that_fails_leaves_the_old_table(path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="No space left"):
         file.append({"step": 1, "a": 2.0, "new": 3.0})
     assert path.read_bytes() == before
+
+
+class Broken:
+    """A logger whose service has died."""
+
+    calls = 0
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self.calls += 1
+        raise ConnectionResetError("Connection lost")
+
+
+def test_a_logger_that_fails_is_left_out_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    broken, seen = Broken(), []
+    fine = SimpleNamespace(log_metrics=lambda metrics, step: seen.append(step))
+    trainer: Any = SimpleNamespace(loggers=[broken, fine], callback_metrics={})
+    callback = MetricsCallback(SimpleNamespace(pending={}))  # type: ignore[arg-type]
+    for step in range(3):
+        callback._emit(trainer, {"a": 1.0}, step)
+    assert seen == [0, 1, 2]
+    assert broken.calls == 1
+    assert caplog.text.count("Broken failed (ConnectionResetError: Connection lost): training goes on without it") == 1
+
+
+def test_a_full_disk_is_not_taken_for_a_logger_that_fails() -> None:
+    def full(metrics: dict[str, float], step: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    trainer: Any = SimpleNamespace(loggers=[SimpleNamespace(log_metrics=full)], callback_metrics={})
+    with pytest.raises(OSError, match="No space left"):
+        MetricsCallback(SimpleNamespace(pending={}))._emit(trainer, {"a": 1.0}, 0)  # type: ignore[arg-type]
+
+
+def test_tables_that_wandb_does_not_take_are_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    callback = CompletionsCallback(SimpleNamespace(), wandb_every=1)  # type: ignore[arg-type]
+    logger: Any = SimpleNamespace(log_table=lambda *what, **more: Broken().log_metrics({}, 0))
+    callback._send(logger, pd.DataFrame(), 0)
+    assert callback.wandb_every == 0
+    assert "W&B took no table of responses (ConnectionResetError: Connection lost)" in caplog.text

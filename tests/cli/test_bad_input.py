@@ -56,6 +56,10 @@ WRONG = {
     "+callbacks.x._target_=os.system": "callbacks.x._target_=os.system is not allowed",
     "trainer._target_=subprocess.Popen": "trainer._target_=subprocess.Popen is not allowed",
     "+logger.x._target_=builtins.eval": "logger.x._target_=builtins.eval is not allowed",
+    "+callbacks.x=[{_target_:torch.hub.load}]": "callbacks.x.0._target_=torch.hub.load is not allowed",
+    "+hydra.callbacks.x._target_=os.system": "hydra.callbacks.x._target_: Hydra's own parts can't be replaced",
+    "+hydra.callbacks={x:{_target_:os.system}}": "hydra.callbacks: Hydra's own parts can't be replaced",
+    "+logger.wandb.api_key=abc": "logger.wandb.api_key=... would be stored with the run",
     "checkpoint.keep=0": "checkpoint.keep=0 must be at least 1",
     "--fo": "unrecognized arguments: --fo",
     "algo": "algo= names no option; choose one of dapo",
@@ -225,8 +229,9 @@ def test_a_wandb_server_that_can_not_be_reached_is_no_reason_to_stop(server: Ser
     done = server.run(args, tmp_path, env=away)
     assert done.code == 0, done.err
     assert "W&B can't be reached" in done.err
-    assert "kept on disk for `wandb sync`" in done.err
-    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))) == 1
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    assert f"upload it later with: wandb sync run/wandb/{folder.name}" in done.err
+    assert len(list(folder.glob("*.wandb"))) == 1
 
 
 def test_what_the_libraries_raise_is_one_line_with_the_log(server: Server, tmp_path: Path) -> None:

@@ -92,6 +92,10 @@ def test_the_folder_holds_what_it_should(undisturbed: Path, rows: list[dict[str,
     assert (undisturbed / "curves.png").stat().st_size > 10_000
     assert (undisturbed / "train.log").is_file()
     assert not list(undisturbed.rglob("*.tmp"))
+    # Whoever may read the log may read the weights.
+    assert {p.stat().st_mode for p in (undisturbed / "policy").iterdir()} == {
+        (undisturbed / "train.log").stat().st_mode
+    }
     assert {p.name for p in (undisturbed / "checkpoints").iterdir()} == {f"step_00000{n}.ckpt" for n in (2, 4, 6)}
     out = (undisturbed / "console.txt").read_text()
     assert out.count("evaluation at step") == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,16 @@ from run_support import (
     wait,
     weights,
 )
+
+
+class Touch:
+    """Pickled, it makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.path), "w")
 
 
 def test_killed_four_times_and_resumed_equals_undisturbed(server: Server, undisturbed: Path, tmp_path: Path) -> None:
@@ -148,7 +159,7 @@ def test_resume_with_another_model_or_checkpoint_is_refused(server: Server, undi
 
     folder = tmp_path / "run"
     shutil.copytree(undisturbed, folder)
-    config = (folder / "config.yaml").read_bytes()
+    config, state = (folder / "config.yaml").read_bytes(), status(folder)
     other = make_tiny(tmp_path / "other", context=512)
     done = server.run(["resume=run", "steps=8", f"model={other}"], tmp_path)
     assert done.code == 1
@@ -159,6 +170,7 @@ def test_resume_with_another_model_or_checkpoint_is_refused(server: Server, undi
     assert done.code == 1
     assert len(done.errors) == 1
     assert "holds another model: " in done.errors[0]
+    assert status(folder) == state, "a run that is refused is not a run that failed"
     # A checkpoint of another release.
     newest = folder / "checkpoints" / "step_000006.ckpt"
     content = torch.load(newest, weights_only=True)
@@ -168,6 +180,16 @@ def test_resume_with_another_model_or_checkpoint_is_refused(server: Server, undi
     assert done.code == 1
     assert len(done.errors) == 1
     assert "has format 0 (written by r1zero 0.0.1)" in done.errors[0]
+    # One that holds a program.
+    torch.save(content | {"state_dict": Touch(tmp_path / "canary")}, newest)
+    done = server.run(["resume=run", "steps=8"], tmp_path)
+    assert done.code == 1
+    assert len(done.errors) == 1
+    assert (
+        "step_000006.ckpt asks for io.open to be called; nothing from a checkpoint is ever executed" in done.errors[0]
+    )
+    assert not (tmp_path / "canary").exists()
+    torch.save(content, newest)
     # One that is cut short under its final name: the one before it is taken.
     newest.write_bytes(newest.read_bytes()[:1000])
     done = server.run(["resume=run", "steps=7"], tmp_path, "kill_in_backward:1")
@@ -180,11 +202,13 @@ def test_another_seed_or_other_questions_are_refused_on_resume(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(undisturbed, folder)
+    state = status(folder)
     for change, words in (("seed=1", "seed=0"), ("data.limit=50", "other prompts")):
         done = server.run(["resume=run", "steps=8", "logger=none", change], tmp_path)
         assert done.code == 1
         assert len(done.errors) == 1
         assert words in done.errors[0]
+        assert status(folder) == state
 
 
 @pytest.mark.vllm

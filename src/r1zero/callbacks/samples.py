@@ -10,10 +10,9 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from r1zero.batch import PromptBatch
-from r1zero.callbacks.metrics import tell
 from r1zero.context import RunContext
 from r1zero.module import PolicyGradientModule
-from r1zero.outputs import disk_full
+from r1zero.outputs import disk_full, one_line
 
 log = logging.getLogger("r1zero")
 
@@ -77,7 +76,19 @@ class CompletionsCallback(pl.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, pl.loggers.WandbLogger):
                     rows = completions_table(batch).head(self.wandb_rows)
-                    tell(trainer, logger, "log_table", "completions", dataframe=rows, step=batch.step)
+                    self._send(logger, rows, batch.step)
+
+    def _send(self, logger: pl.loggers.WandbLogger, rows: pd.DataFrame, step: int) -> None:
+        """Give W&B a table; it asks its server about tables, other than about figures, and the server may be gone."""
+        try:
+            logger.log_table("completions", dataframe=rows, step=step)
+        except Exception as error:
+            if disk_full(error):
+                raise
+            self.wandb_every = 0
+            log.warning(
+                "W&B took no table of responses (%s): no more are sent; all are in completions/", one_line(error)
+            )
 
 
 def completions_table(batch: PromptBatch) -> pd.DataFrame:
