@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pytorch_lightning.strategies.launchers import subprocess_script
 
+from r1zero.errors import SyncError, UserError
+
 POLL_SECONDS = 0.5
+GONE = re.compile(
+    r"Connection (?:closed by peer|reset by peer|refused)|Broken pipe|remote process exited|Socket closed"
+)
+"""What gloo and NCCL say when the process at the other end of a collective is gone."""
+
 GRACE_SECONDS = 5.0
 """Time for this process to report an error of its own: often both ranks meet the same one."""
 
@@ -49,16 +57,14 @@ class RankObserver(threading.Thread):
         if dead is None:
             return
         time.sleep(GRACE_SECONDS)
-        code = self.ranks[dead - 1].returncode
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        self.report(f"rank {dead} ended with {how}: the other ranks are ended too")
+        self.report(how_it_ended(dead, self.ranks[dead - 1].returncode))
         for process in self.ranks:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
         self.end(1)
 
     def _dead(self) -> int | None:
-        return next((rank for rank, p in enumerate(self.ranks, start=1) if p.poll()), None)
+        return dead_rank(self.ranks)
 
 
 @contextlib.contextmanager
@@ -69,12 +75,49 @@ def watched_ranks(report: Callable[[str], None]) -> Iterator[None]:
         report(line)
         print(f"error: {line}", file=sys.stderr, flush=True)
 
+    ranks: list[subprocess.Popen] = []
+
     def observe(child_processes: list[subprocess.Popen]) -> None:
+        ranks.extend(child_processes)
         RankObserver(child_processes, say).start()
 
     theirs = subprocess_script._launch_process_observer
     subprocess_script._launch_process_observer = observe
     try:
         yield
+    except (UserError, SyncError):
+        raise
+    except Exception as error:
+        if line := lost_rank(error, ranks):
+            raise UserError(line) from error
+        raise
     finally:
         subprocess_script._launch_process_observer = theirs
+
+
+def lost_rank(error: Exception, ranks: Sequence[subprocess.Popen[bytes]]) -> str | None:
+    """One line where an error only says that another rank is gone; None where it is this rank's own.
+
+    Args:
+        error: what a collective raised, or anything else.
+        ranks: the processes of ranks 1, 2, ... on the rank that started them; empty on others.
+    """
+    if not GONE.search(str(error)):
+        return None
+    until = time.monotonic() + POLL_SECONDS
+    while (dead := dead_rank(ranks)) is None and time.monotonic() < until and ranks:
+        time.sleep(POLL_SECONDS / 20)
+    if dead is not None:
+        return how_it_ended(dead, ranks[dead - 1].returncode)
+    return "another rank has ended, and this one can't go on without it; what the other says tells why"
+
+
+def dead_rank(ranks: Sequence[subprocess.Popen[bytes]]) -> int | None:
+    """The first rank that has ended, and not well."""
+    return next((rank for rank, process in enumerate(ranks, start=1) if process.poll()), None)
+
+
+def how_it_ended(rank: int, code: int) -> str:
+    """What happened to a rank, in one line."""
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"rank {rank} ended with {how}: the other ranks are ended too"

@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 
-from run_support import SMALL, start, status, table, until, wait
+from run_support import SMALL, members, start, status, table, until, wait
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "steps=2", "eval.every=0", "eval.at_start=false"]
 
@@ -35,6 +36,9 @@ def assert_two_ranks_ran(folder: Path) -> None:
         # Means over the responses of both ranks, not one rank's and not a mean of means.
         assert float(rows[step]["reward/mean"]) == pytest.approx(together["reward"].mean())
         assert float(rows[step]["length/mean"]) == pytest.approx(together["tokens"].mean())
+        right = together[together["status"] == "right"]
+        if len(right):
+            assert float(rows[step]["length/correct"]) == pytest.approx(right["tokens"].mean())
         assert float(rows[step]["length/max"]) == together["tokens"].max()
         assert int(float(rows[step]["progress/optimizer_step"])) == 2 * (step + 1)
         assert float(rows[step]["sync/logprob_diff_mean"]) < 1e-5
@@ -90,15 +94,26 @@ def test_ctrl_c_ends_both_ranks_with_one_checkpoint(tmp_path: Path) -> None:
     assert status(folder)["step"] == step + 1
 
 
-def test_a_rank_that_dies_ends_the_run_with_the_reason(tmp_path: Path) -> None:
-    """kill -9 of the second rank: the first, waiting in a collective, ends within a minute and says why."""
+@pytest.mark.parametrize("rank", [1, 0])
+def test_a_rank_that_dies_ends_the_run_with_the_reason(tmp_path: Path, rank: int) -> None:
+    """kill -9 of one rank: the other, waiting in a collective, ends within a minute and says why."""
     process = start([*SMALL, *TWO, "steps=1000", "hydra.run.dir=run"], tmp_path)
     folder = tmp_path / "run"
     until(lambda: (folder / "completions" / "step_000000_rank1.parquet").exists() or process.poll() is not None)
     (second,) = (p for p in psutil.Process(process.pid).children() if any("train.py" in word for word in p.cmdline()))
-    second.kill()
+    (second if rank else psutil.Process(process.pid)).kill()
+    begun = time.monotonic()
+    until(lambda: not members(process.pid), 60)
     done = wait(process, timeout=60)
-    assert done.code == 1
-    assert [line for line in done.errors if line.startswith("error: ")] == done.errors[-1:]
-    assert status(folder)["state"] == "failed"
-    assert status(folder)["error"]
+    assert time.monotonic() - begun < 60
+    said = [line for line in done.errors if "error: " in line]
+    if rank:
+        assert done.code == 1
+        assert said == ["error: rank 1 ended with signal SIGKILL: the other ranks are ended too"]
+        assert status(folder)["state"] == "failed"
+        assert status(folder)["error"] == said[0].removeprefix("error: ")
+    else:
+        assert done.code == -9
+        assert said == [
+            "[rank 1] error: another rank has ended, and this one can't go on without it; what the other says tells why"
+        ]
