@@ -87,17 +87,26 @@ def resumed(arguments: list[str], folder: Path) -> list[str]:
     stored = folder / ".hydra" / "overrides.yaml"
     if not stored.is_file():
         raise UserError(f"resume={folder}: this is no run folder (it has no .hydra/overrides.yaml)")
-    stored_arguments = yaml.safe_load(stored.read_text()) or []
-    for argument in stored_arguments:
-        # Hydra's own parts (launchers, callbacks, log handlers) are built before any setting is looked at.
-        if not isinstance(argument, str) or re.match(r"[+~]*(hydra\b|-)", argument):
-            raise UserError(f"{stored} holds {str(argument)[:80]!r}, which no run stores: it is not gone on with")
     new = {argument.partition("=")[0] for argument in arguments}
     # A group that is chosen anew takes the old values below it along.
-    old = [a for a in stored_arguments if a.partition("=")[0] not in new and a.partition(".")[0] not in new]
+    old = [a for a in stored_overrides(stored) if a.partition("=")[0] not in new and a.partition(".")[0] not in new]
     kept = [a for a in arguments if not a.startswith("resume=")]
     # Hydra would store this command line before anything has looked at it; the run stores it when it is accepted.
     return [*old, *kept, f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+
+
+def stored_overrides(file: Path) -> list[str]:
+    """A command line that a run has stored, without what none stores.
+
+    Raises:
+        UserError: it would change Hydra's own parts (launchers, callbacks, log handlers), which Hydra builds
+            before any setting is looked at.
+    """
+    found = yaml.safe_load(file.read_text()) or []
+    for argument in found:
+        if not isinstance(argument, str) or re.match(r"[+~]*(hydra\b|-)", argument):
+            raise UserError(f"{file} holds {str(argument)[:80]!r}, which no run stores: it is not gone on with")
+    return found
 
 
 def launch_time() -> str:

@@ -124,7 +124,7 @@ def _train_with(
         seed=cfg.seed,
     )
     if checkpoint is not None:
-        check_checkpoint(checkpoint, module)
+        check_checkpoint(checkpoint, module, trainer.strategy)
     stop_ids = template.stop_ids(tokenizer, eos_ids(folder))
 
     def start_engine() -> Engine:

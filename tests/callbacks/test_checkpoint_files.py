@@ -151,3 +151,15 @@ def test_a_checkpoint_must_fit_program_and_model(tmp_path: Path) -> None:
     torch.save(good | {"state_dict": nn.Linear(2, 3, bias=False).state_dict()}, path)
     with pytest.raises(UserError, match="bias is absent there and 3 in the model"):
         check_checkpoint(path, module)
+
+
+def test_a_folder_is_taken_from_a_strategy_that_writes_folders_alone(tmp_path: Path) -> None:
+    """Its index is unpickled, beyond what ``weights_only`` sees."""
+    folder = tmp_path / "checkpoints" / "step_000001.ckpt"
+    folder.mkdir(parents=True)
+    assert newest_checkpoint(tmp_path) == folder
+    module: Any = nn.Linear(2, 3)
+    check_checkpoint(folder, module, SimpleNamespace(_save_distributed_checkpoint=True))
+    for strategy in (None, SimpleNamespace(_save_distributed_checkpoint=False)):
+        with pytest.raises(UserError, match="is a folder, and this trainer writes files"):
+            check_checkpoint(folder, module, strategy)

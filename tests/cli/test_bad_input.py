@@ -139,6 +139,20 @@ def test_shorthand_paths_become_the_options_file_and_folder(tmp_path: Path, monk
     assert cli.expand(["model=qwen1.5b", "data=gsm8k"], ROOT / "conf") == ["model=qwen1.5b", "data=gsm8k"]
 
 
+@pytest.mark.parametrize("line", ["+hydra.callbacks.x._target_=os.system", "hydra.sweeper={}", "--config-dir=/x", 3])
+def test_a_folder_that_would_change_hydra_is_not_gone_on_with(
+    train_main: TrainMain, tmp_path: Path, line: object
+) -> None:
+    """Hydra builds its own parts before any setting is looked at, and a run folder may come from elsewhere."""
+    stored = tmp_path / "run" / ".hydra" / "overrides.yaml"
+    stored.parent.mkdir(parents=True)
+    stored.write_text(json.dumps(["steps=2", line]))
+    code, out, err = train_main("resume=run")
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert f"holds {str(line)!r}, which no run stores" in err
+
+
 def test_arguments_of_a_wandb_sweep_agent_are_understood() -> None:
     """It writes --key=value (trap 58); Hydra's own options stay what they are."""
     given = ["--algo=grpo", "--optim.lr=1e-5", "--cfg=job", "--resolve", "--config-name=train"]

@@ -19,6 +19,7 @@ from r1zero.context import RunContext
 from r1zero.errors import UserError
 from r1zero.module import PolicyGradientModule
 from r1zero.outputs import disk_full, shown
+from r1zero.zero import ZeroStrategy
 
 log = logging.getLogger("r1zero")
 
@@ -155,14 +156,22 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
-def check_checkpoint(path: Path, module: PolicyGradientModule) -> None:
-    """Refuse a checkpoint that this program or this model can't go on from. Sharded ones are folders, left to torch.
+def check_checkpoint(path: Path, module: PolicyGradientModule, strategy: Any = None) -> None:
+    """Refuse a checkpoint that this program or this model can't go on from.
+
+    Checkpoints of some sharded strategies are folders whose index is unpickled, which can run what is in it.
+    They are left to torch and DeepSpeed, and only where the strategy is one that writes such folders.
 
     Raises:
-        UserError: another format, or weights of another model.
+        UserError: another format, weights of another model, or a folder where files are written.
     """
     if path.is_dir():
-        return
+        if isinstance(strategy, ZeroStrategy) or getattr(strategy, "_save_distributed_checkpoint", False):
+            return
+        raise UserError(
+            f"checkpoint {shown(path)} is a folder, and this trainer writes files: reading a folder can run what is "
+            "in it, so only trainer=deepspeed and trainer.strategy.save_distributed_checkpoint=true go on from one"
+        )
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     written = content.get("r1zero_format")
     if written != FORMAT:

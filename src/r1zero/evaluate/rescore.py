@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from r1zero.arguments import stored_overrides
 from r1zero.errors import UserError
 from r1zero.evaluate.store import grade_columns, question_of
 from r1zero.evaluation import grade_texts
@@ -32,7 +32,7 @@ def expand_rescore(arguments: list[str]) -> list[str]:
     if not stored.is_file() or not (folder / "responses").is_dir():
         raise UserError(f"rescore={folder}: this is no folder of an evaluation (it needs .hydra and responses)")
     new = {argument.partition("=")[0] for argument in arguments}
-    old = [a for a in yaml.safe_load(stored.read_text()) or [] if a.partition("=")[0] not in new | {"resume"}]
+    old = [a for a in stored_overrides(stored) if a.partition("=")[0] not in new | {"resume"}]
     target = folder / "rescored" / time.strftime("%Y-%m-%d_%H-%M-%S")
     return [*old, *(a for a in arguments if not a.startswith("rescore=")), f"rescore='{folder}'",
             f"hydra.run.dir='{target}'"]  # fmt: skip

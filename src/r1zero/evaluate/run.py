@@ -23,6 +23,7 @@ from r1zero.evaluate.plots import draw_bars
 from r1zero.evaluate.rescore import regrade, stored_results
 from r1zero.evaluate.results import build_results, results_table, write_json
 from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of
+from r1zero.masking import masked
 from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, stack_versions
 from r1zero.reward.grader import Grader
 
@@ -53,7 +54,7 @@ def with_folder(config: DictConfig, run_dir: Path, job: Callable[[], None]) -> N
         logging.getLogger(name).setLevel(logging.WARNING)  # a line per request, otherwise
     status = Status(run_dir, True, 0)
     status.write("running")
-    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(masked(OmegaConf.to_container(config, resolve=True))))
     try:
         job()
         status.write("finished")
