@@ -21,6 +21,11 @@ MEANS = ("policy/entropy", "policy/clip_frac", "policy/approx_kl", "loss/kl", "s
 MAXIMA = ("policy/ratio_max", "policy/grad_norm", "sync/logprob_diff_max")
 TOTALS = ("loss/policy", "tokens/learned", "policy/skipped_steps")
 
+PASS_TOKENS = {"cpu": 128}
+"""What a forward and backward pass costs besides its tokens, in tokens, by device; see ``micro_batches``."""
+PASS_TOKENS_ELSEWHERE = 1024
+"""On GPUs: launching a model's kernels takes as long as computing about a thousand tokens."""
+
 Pass = tuple[list[int], MicroBatch]
 """Local response indices of one forward pass, and their tensors."""
 
@@ -64,7 +69,8 @@ class Learner:
         """Cut responses into forward passes within the token budget, sequences of like length together."""
         group = rollout.group_size
         lengths = [len(prompts[i // group].ids) + len(rollout.completions[i].ids) for i in indices]
-        for positions in micro_batches(lengths, self.max_tokens):
+        pass_tokens = PASS_TOKENS.get(device.type, PASS_TOKENS_ELSEWHERE)
+        for positions in micro_batches(lengths, self.max_tokens, pass_tokens):
             rows = [indices[p] for p in positions]
             micro = collate([prompts[i // group] for i in rows], [rollout.completions[i] for i in rows])
             yield rows, micro.to(device)

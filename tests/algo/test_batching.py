@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+
 import pytest
 import torch
 from hypothesis import given
@@ -58,3 +61,28 @@ def test_a_pass_is_filled_up() -> None:
     assert micro_batches([3, 10, 4, 10, 3], 20) == [[1, 3], [2, 0, 4]]
     assert micro_batches([5, 5, 5, 5], 10) == [[0, 1], [2, 3]]
     assert micro_batches([], 10) == []
+
+
+def test_no_grouping_costs_less() -> None:
+    """Against all ways to cut the sorted lengths, with what a pass costs counted."""
+    rng = random.Random(0)
+    for _ in range(40):
+        lengths = [rng.randint(1, 30) for _ in range(rng.randint(1, 9))]
+        budget, extra = rng.randint(20, 120), rng.choice([0, 3, 20])
+        ordered = sorted(lengths, reverse=True)
+        costs = []
+        for cuts in itertools.product([False, True], repeat=len(ordered) - 1):
+            bounds = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(ordered)]
+            groups = [ordered[a:b] for a, b in itertools.pairwise(bounds)]
+            if all(len(g) == 1 or g[0] * len(g) <= budget for g in groups):
+                costs.append(sum(g[0] * len(g) + extra for g in groups))
+        batches = micro_batches(lengths, budget, extra)
+        assert sum(max(lengths[i] for i in b) * len(b) + extra for b in batches) == min(costs)
+
+
+def test_one_long_response_does_not_stretch_the_others() -> None:
+    """A hundred responses of 30 tokens and one of 190 fit one pass of 20,000 tokens; five sixths would be padding."""
+    lengths = [30] * 100 + [190]
+    batches = micro_batches(lengths, 20000)
+    assert batches == [[100], list(range(100))]
+    assert sum(max(lengths[i] for i in b) * len(b) for b in batches) < 1.01 * sum(lengths)

@@ -33,20 +33,36 @@ def minibatches(num_responses: int, minibatch_size: int, inner_epochs: int, seed
         yield from order.split(minibatch_size)
 
 
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Group sequences of like length so that none of the padded forward passes exceeds a token budget.
+def micro_batches(lengths: Sequence[int], max_tokens: int, pass_tokens: int = 128) -> list[list[int]]:
+    """Group sequences of like length so that padded forward passes cost least within a token budget.
+
+    A pass costs its tokens, padding counted, and ``pass_tokens`` more for being made at all: one response of 190
+    tokens does not make a hundred of 30 as long as itself, and there are not as many passes as lengths.
 
     Args:
         lengths: tokens of each sequence, prompt and response together.
         max_tokens: most tokens, padding counted, in one pass; one longer sequence gets a pass of its own.
+        pass_tokens: what a pass costs besides its tokens, in tokens.
 
     Returns:
         lists of positions into ``lengths``, longest first, so that the largest allocation comes first.
     """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    # least[k]: cost of the k longest sequences in the best grouping; start[k]: where the last group of it starts.
+    least, start = [0], [0]
+    for end in range(1, len(order) + 1):
+        best, best_start = least[end - 1] + lengths[order[end - 1]] + pass_tokens, end - 1
+        for first in range(end - 2, -1, -1):
+            padded = lengths[order[first]] * (end - first)
+            if padded > max_tokens:
+                break  # an earlier start makes the group both longer and wider
+            if (cost := least[first] + padded + pass_tokens) <= best:
+                best, best_start = cost, first
+        least.append(best)
+        start.append(best_start)
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= max_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
+    end = len(order)
+    while end:
+        batches.append(order[start[end] : end])
+        end = start[end]
+    return batches[::-1]
