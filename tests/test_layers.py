@@ -24,6 +24,7 @@ LAYERS = [
     {"context"},
     {"callbacks", "build", "ranks"},
     {"run"},
+    {"benchmark"},
 ]
 """Lowest first. A part imports from layers below its own; ``train.py`` and ``scripts/`` stand above all."""
 
