@@ -54,16 +54,17 @@ def kill_in_rollout(when: int) -> None:
 
 def kill_in_reward(when: int) -> None:
     """The responses are sampled, not graded."""
-    from r1zero.reward.grader import Grader
+    from r1zero.callbacks.grading import Grading
 
-    before(Grader, "grade_batch", nth(when, kill))
+    before(Grading, "outcomes", nth(when, kill))
 
 
 def kill_in_backward(when: int) -> None:
-    """In front of the ``when``-th backward pass of the process."""
+    """In front of the first backward pass of the process's ``when``-th optimizer step."""
     from r1zero.module import PolicyGradientModule
 
-    before(PolicyGradientModule, "manual_backward", nth(when, kill))
+    armed = nth(when, lambda: before(PolicyGradientModule, "manual_backward", kill))
+    before(PolicyGradientModule, "_optimizer_step", armed)
 
 
 def kill_in_checkpoint(when: int) -> None:

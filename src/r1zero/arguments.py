@@ -38,6 +38,8 @@ def expand(arguments: list[str], conf: Path) -> list[str]:
     arguments = [
         a[2:] if match and match[1] not in HYDRA_OPTIONS else a for a, match in zip(arguments, given, strict=True)
     ]
+    # "async" is a word of Python's own, so the schema's field has another name.
+    arguments = [re.sub(r"^(\+{0,2})rollout\.async=", r"\1rollout.async_steps=", a) for a in arguments]
     # Hydra's parser takes settings in one row only, before or after its options.
     arguments = [*(a for a in arguments if a in SWITCHES), *(a for a in arguments if a not in SWITCHES)]
     sweeping = any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in arguments)

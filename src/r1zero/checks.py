@@ -64,8 +64,11 @@ def check(config: DictConfig) -> None:
     check_targets(config)
     if config.model.context is None:
         config.model.context = folder_context(config.model.path)
+    if config.rollout.async_steps:
+        config.algo.sampler_correction = "token"
     cfg: Any = OmegaConf.to_object(config)
     check_sizes(cfg)
+    check_async(cfg)
     check_sampling(cfg)
     check_model(cfg)
     for key in cfg.trainer:
@@ -136,6 +139,22 @@ def check_sizes(cfg: TrainConfig) -> None:
             f"the response limit of evaluations, {limit} tokens, leaves no room for a prompt in the context of model "
             f"{cfg.model.name}, {context} tokens: lower eval.max_tokens"
         )
+
+
+def check_async(cfg: TrainConfig) -> None:
+    """Sampling ahead: one step, one device, questions whose order no reward decides."""
+    if cfg.rollout.async_steps not in (0, 1):
+        raise UserError(f"rollout.async={cfg.rollout.async_steps}: 0 takes turns, 1 samples one step ahead")
+    if not cfg.rollout.async_steps:
+        return
+    if cfg.data.sampler != "uniform":
+        raise UserError(
+            f"rollout.async=1 asks the next questions before this step's rewards are used, and "
+            f"data.sampler={cfg.data.sampler} chooses them by those: use data.sampler=uniform"
+        )
+    devices, nodes = cfg.trainer.get("devices", 1), cfg.trainer.get("num_nodes", 1)
+    if devices != 1 or nodes != 1:
+        raise UserError(f"rollout.async=1 works on one device, trainer.devices={devices} num_nodes={nodes} are more")
 
 
 def check_sampling(cfg: TrainConfig) -> None:

@@ -257,6 +257,8 @@ class RolloutConfig:
     """Give the engine's GPU memory to the learner between rollouts (vLLM)."""
     max_num_seqs: int = 256
     """Most responses sampled at the same time."""
+    async_steps: int = 0
+    """rollout.async=1: sample step k + 1 while step k is learned; 0: take turns. 1 turns sampler_correction on."""
     timeout_s: float = 600.0
     """Seconds without a decoding step after which an engine counts as hung; how long silent servers are waited for."""
     parts: int | None = None

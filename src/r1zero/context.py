@@ -15,6 +15,7 @@ from r1zero.batch import Prompt
 from r1zero.config import TrainConfig
 from r1zero.errors import SyncError, UserError
 from r1zero.outputs import one_line
+from r1zero.rollout.ahead import Ahead
 from r1zero.rollout.engine import Engine, Sampling
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class RunContext:
     """Figures that wait for the row of the rollout step under way."""
     interrupted: int = 0
     """Number of the signal that asked the run to stop; 0 while none has."""
+    ahead: Ahead = field(default_factory=Ahead)
+    """The rollout that is sampled while the learner works (rollout.async)."""
     _engine: Engine | None = None
 
     @property
@@ -78,6 +81,9 @@ class RunContext:
 
     def close(self) -> None:
         """Free the engine; safe to call twice."""
+        if hasattr(self._engine, "on_step"):
+            self._engine.on_step = _give_up  # type: ignore[union-attr]
+        self.ahead.settle()
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -125,8 +131,13 @@ class RunContext:
         Lazy, and keyed by a counted version: after a resume, or with several optimizer steps a rollout,
         nothing special has to be remembered (traps 38, 43).
         """
+        self.ahead.settle()  # one user of the engine at a time
         started = time.perf_counter()
         self.engine.wake()
         if self.engine.version != module.policy_version:
             self.engine.load_weights(module.policy.named_weights(), module.policy_version)
         return time.perf_counter() - started
+
+
+def _give_up() -> None:
+    raise RuntimeError("the run ends: what was sampled ahead is not needed")

@@ -29,6 +29,11 @@ MAX_SKIPPED_IN_A_ROW = 5
 """Optimizer steps with NaN or Inf gradients that are left out before training stops."""
 
 
+STALE_TOLERANCE = 0.5
+"""The same limit, in nats, for responses sampled before the last update: an update of one rollout step moves
+log-probabilities by far less, an engine with foreign weights by more (a stale head: 1.8)."""
+
+
 class PolicyGradientModule(pl.LightningModule):
     """GRPO, Dr. GRPO and their relatives: the variants are values of ``algo``, not subclasses.
 
@@ -71,6 +76,9 @@ class PolicyGradientModule(pl.LightningModule):
             max_tokens=optim.micro_batch_tokens,
         )
         self.total_steps, self.sync_tolerance, self.seed = total_steps, sync_tolerance, seed
+        updates = algo.inner_epochs * rollout.questions * rollout.group_size // algo.minibatch_size
+        self.most_lag = rollout.async_steps * updates
+        """Optimizer steps that the policy may be ahead of the one that sampled (semantics 15)."""
         self.policy_version = 0
         """Optimizer steps that made the current weights; the engine must serve this number (semantics 15)."""
         self.rollout_step = 0
@@ -81,6 +89,8 @@ class PolicyGradientModule(pl.LightningModule):
         self.skipped_in_a_row = 0
         self.last_lr = 0.0
         """Learning rate of the newest optimizer step."""
+        self.spent: dict[str, float] = {}
+        """Seconds of the parts of the learner's work in the rollout step under way."""
         self.step_metrics: dict[str, float] = {}
         """Figures of the rollout step that has just ended."""
 
@@ -145,7 +155,8 @@ class PolicyGradientModule(pl.LightningModule):
         rollout = batch.rollout
         if rollout is None:
             raise RuntimeError("the batch holds no rollout: RolloutCallback is missing from the callbacks")
-        if rollout.version != self.policy_version:
+        lag = self.policy_version - rollout.version
+        if not 0 <= lag <= self.most_lag:
             raise SyncError(
                 f"the responses of rollout step {batch.step} come from policy version {rollout.version}, "
                 f"the learner holds version {self.policy_version}"
@@ -155,6 +166,7 @@ class PolicyGradientModule(pl.LightningModule):
         if torch.is_autocast_enabled(self.device.type):
             torch.set_autocast_cache_enabled(False)
         started = time.perf_counter()
+        self.spent = dict.fromkeys(("old_logprobs", "forward_backward", "optimizer"), 0.0)
         tally = Tally()
         declare(tally)
         num_responses = self.trainer.world_size * len(rollout.completions)
@@ -163,7 +175,8 @@ class PolicyGradientModule(pl.LightningModule):
         old = None
         if len(steps) > 1:
             old = self.learner.old_logprobs(batch.prompts, rollout, self.device, tally)
-            self._check_sync(tally)
+            self._check_sync(tally, lag)
+            self.spent["old_logprobs"] = time.perf_counter() - started
         for minibatch in steps:
             self._optimizer_step(batch, minibatch, old, tally)
         self.rollout_step = batch.step + 1
@@ -174,6 +187,7 @@ class PolicyGradientModule(pl.LightningModule):
         metrics["loss/policy"] /= len(steps)
         seconds = time.perf_counter() - started
         metrics["time/learn"] = seconds
+        metrics |= {f"time/{part}": value for part, value in self.spent.items()}
         metrics["throughput/learn_tokens_per_s"] = metrics.pop("tokens/learned") / seconds
         metrics["optim/lr"] = self.last_lr
         self.step_metrics = metrics
@@ -182,7 +196,7 @@ class PolicyGradientModule(pl.LightningModule):
         self, batch: PromptBatch, minibatch: torch.Tensor, old: dict[int, torch.Tensor] | None, tally: Tally
     ) -> None:
         """Forward and backward over this rank's part of a minibatch, then one AdamW step."""
-        rollout = batch.rollout
+        rollout, started = batch.rollout, time.perf_counter()
         assert rollout is not None
         mine = local_indices(minibatch, len(rollout.completions), self.global_rank)
         active = [i for i in mine if self.learner.has_gradient(rollout, i)]
@@ -200,8 +214,11 @@ class PolicyGradientModule(pl.LightningModule):
                 loss = self.learner.loss(rollout, rows, micro, old, num_tokens, figures if counts else Tally())
                 self.manual_backward(loss * (weight if counts else 0.0))
         if old is None:
-            self._check_sync(tally)
+            self._check_sync(tally, self.policy_version - rollout.version)
+        learned = time.perf_counter()
         self._apply_gradients(tally)
+        self.spent["forward_backward"] += learned - started
+        self.spent["optimizer"] += time.perf_counter() - learned
 
     def _apply_gradients(self, tally: Tally) -> None:
         """Clip, step, count. A step whose gradients are not finite is left out and counted."""
@@ -239,14 +256,15 @@ class PolicyGradientModule(pl.LightningModule):
         optimizer.zero_grad(set_to_none=True)
         scheduler.step()
 
-    def _check_sync(self, tally: Tally) -> None:
+    def _check_sync(self, tally: Tally, lag: int) -> None:
         """Stop before an update is made from responses that other weights sampled (traps 37-43)."""
+        limit = max(self.sync_tolerance, STALE_TOLERANCE) if lag else self.sync_tolerance
         difference = tally.current_mean("sync/logprob_diff_mean", self._reduce)
         # Written so that a NaN stops too.
-        if difference is not None and not difference <= self.sync_tolerance:
+        if difference is not None and not difference <= limit:
             raise SyncError(
                 f"sampler and learner differ by {difference:.3g} nats a token on average at policy version "
-                f"{self.policy_version} (limit {self.sync_tolerance:g}): the engine does not serve the learner's "
+                f"{self.policy_version} (limit {limit:g}): the engine does not serve the learner's "
                 "weights; where the number format alone explains it, raise rollout.sync_tolerance"
             )
 

@@ -126,7 +126,9 @@ class Policy(nn.Module):
                 policy.lora = cfg.lora
                 keep_adapters_only(policy)
             if cfg.gradient_checkpointing:
-                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+                # Dropout is off: no random state to restore, which an engine that samples meanwhile would see.
+                keywords = {"use_reentrant": False, "preserve_rng_state": False}
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keywords)
         else:
             policy.eval().requires_grad_(False)
         return policy

@@ -33,6 +33,22 @@ def tied(folders: dict[str, Path]) -> Iterator[Served]:
     one.engine.close()
 
 
+def test_finished_groups_are_told_of_while_others_are_sampled(tied: Served, texts: list[str]) -> None:
+    """What is told of is what is returned, each prompt once; the answer is the same where nobody listens."""
+    prompts = tied.prompts(texts * 4)
+    told: list[tuple[int, Any, int]] = []
+    running = tied.engine._llm.llm_engine.get_num_unfinished_requests
+    tied.engine.on_group = lambda index, group: told.append((index, group, running()))
+    try:
+        groups = tied.engine.generate(prompts, SAMPLE, 5)
+    finally:
+        tied.engine.on_group = None
+    assert sorted(index for index, _, _ in told) == list(range(len(prompts)))
+    assert all(group == groups[index] for index, group, _ in told)
+    assert max(left for _, _, left in told) > 0, "the first came before the last"
+    assert tied.engine.generate(prompts, SAMPLE, 5) == groups
+
+
 def test_every_sampling_field_is_ours() -> None:
     """Trap 21: each field of vLLM's SamplingParams has the value that follows from ours, or vLLM's neutral one."""
     from vllm import SamplingParams

@@ -12,10 +12,11 @@ import torch
 from r1zero.algo.advantages import group_advantages
 from r1zero.algo.stats import Tally, rollout_summary
 from r1zero.batch import Completion, PromptBatch, RolloutBatch
+from r1zero.callbacks.grading import Grading
 from r1zero.context import RunContext
-from r1zero.evaluation import grade_texts
 from r1zero.module import PolicyGradientModule, reduce_over_ranks
-from r1zero.reward.outcome import Outcome
+from r1zero.rollout.ahead import Sampled
+from r1zero.rollout.engine import Engine
 from r1zero.seeding import derive_seed
 
 
@@ -28,6 +29,7 @@ class RolloutCallback(pl.Callback):
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
+        self.grading = Grading(context)
 
     @torch.no_grad()
     def on_train_batch_start(
@@ -37,43 +39,62 @@ class RolloutCallback(pl.Callback):
         assert isinstance(batch, PromptBatch)
         assert isinstance(pl_module, PolicyGradientModule)
         context, cfg = self.context, self.context.cfg
-        synced = context.sync(pl_module)
-        started = time.perf_counter()
-        seed = derive_seed(cfg.seed, "rollout", batch.step, context.rank)
-        prompts = [p.ids for p in batch.prompts]
-        groups = context.sampled(pl_module, lambda engine: engine.generate(prompts, context.sampling, seed))
-        completions = [completion for group in groups for completion in group]
+        begun = time.perf_counter()
+        sampled, synced = context.ahead.take(batch.step), 0.0
+        if sampled is None:
+            synced = context.sync(pl_module)
+            begun = time.perf_counter()
+            groups = context.sampled(pl_module, lambda engine: self._generate(engine, batch))
+            assert context.engine.version is not None
+            sampled = Sampled(batch.step, context.engine.version, groups)
+        completions = [completion for group in sampled.groups for completion in group]
         generated = time.perf_counter()
-        grades = self._grade(batch, completions)
+        grades = self.grading.outcomes(batch, sampled.groups)
         graded = time.perf_counter()
         rewards = torch.tensor([grade.reward for grade in grades])
         advantages = group_advantages(rewards, cfg.rollout.group_size, std_norm=cfg.algo.std_norm)
         truncated = torch.tensor([c.truncated for c in completions])
         keep = ~truncated if cfg.algo.truncated.value == "exclude" else torch.ones_like(truncated)
-        assert context.engine.version is not None
         batch.rollout = RolloutBatch(
-            completions, cfg.rollout.group_size, context.engine.version, rewards, advantages, keep, grades
+            completions, cfg.rollout.group_size, sampled.version, rewards, advantages, keep, grades
         )
         batch.rollout.metrics = self._metrics(pl_module, batch.rollout, truncated)
         batch.rollout.metrics |= {
             "time/sync": synced,
-            "time/rollout": generated - started,
+            "time/rollout": generated - begun,
             "time/reward": graded - generated,
-            "sync/version": float(pl_module.policy_version),
+            "sync/version": float(sampled.version),
+            "sync/lag": float(pl_module.policy_version - sampled.version),
         }
         tokens = batch.rollout.metrics.pop("tokens")
-        batch.rollout.metrics["throughput/rollout_tokens_per_s"] = tokens / (generated - started)
-        context.engine.sleep()
+        batch.rollout.metrics["throughput/rollout_tokens_per_s"] = tokens / max(generated - begun, 1e-9)
+        if not cfg.rollout.async_steps:
+            context.engine.sleep()
+        elif batch.step + 1 < cfg.steps and not context.interrupted:
+            batch.rollout.metrics["time/sync"] += self._start_ahead(trainer, pl_module, batch.step + 1)
 
-    def _grade(self, batch: PromptBatch, completions: list[Completion]) -> list[Outcome]:
-        group = self.context.cfg.rollout.group_size
-        return grade_texts(
-            self.context.grader,
-            [
-                (batch.prompts[i // group].question, completion.text, completion.truncated, len(completion.ids))
-                for i, completion in enumerate(completions)
-            ],
-        )
+    def _generate(self, engine: Engine, batch: PromptBatch) -> list[list[Completion]]:
+        """Sample a step's responses; where the engine tells of finished groups, they are graded meanwhile."""
+        seed = derive_seed(self.context.cfg.seed, "rollout", batch.step, self.context.rank)
+        with self.grading.listening(engine, batch):
+            return engine.generate([p.ids for p in batch.prompts], self.context.sampling, seed)
+
+    def _start_ahead(self, trainer: pl.Trainer, module: PolicyGradientModule, step: int) -> float:
+        """Let the engine sample the next step with the weights of now; seconds that loading them took."""
+        context = self.context
+        synced = context.sync(module)
+        batch: PromptBatch = trainer.train_dataloader.batch(step)  # type: ignore[union-attr]
+        engine, version = context.engine, module.policy_version
+        context.ahead.start(lambda: Sampled(step, version, self._generate(engine, batch)))
+        return synced
+
+    def state_dict(self) -> dict[str, Any]:
+        """Responses that wait for their step: a resumed run trains on the very same."""
+        return {"ahead": self.context.ahead.state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        self.context.ahead.restore(state_dict.get("ahead", {}))
 
     def _metrics(
         self, module: PolicyGradientModule, rollout: RolloutBatch, truncated: torch.Tensor

@@ -97,6 +97,8 @@ class VLLMEngine:
         self.version: int | None = None
         self.on_step: Callable[[], None] | None = None
         """Called before every decoding step and every tensor that is read; what it raises ends the work."""
+        self.on_group: Callable[[int, list[Completion]], None] | None = None
+        """Told of a prompt's index and its responses once all of them are finished, while others are sampled."""
         self._watchdog = Watchdog(timeout_s, on_hang)
         self._tensor_parallel = tensor_parallel
         self._context = context
@@ -180,42 +182,62 @@ class VLLMEngine:
         params = sampling_params(sampling)
         if self._tensor_parallel > 1:
             self._llm.collective_rpc(seed_worker, args=(seed,))
+        groups: dict[int, list[Completion]] = {}
         with preserved_rng(seed):
-            outputs = self._run([{"prompt_token_ids": list(ids)} for ids in prompts], params)
-        samples = [sample for output in outputs for sample in output.outputs]
-        ids = [list(sample.token_ids) for sample in samples]
-        reasons = [finish_reason(sample) for sample in samples]
-        texts = response_texts(self._tokenizer, ids, reasons, sampling)
-        flat = [
-            Completion(i, text, reason, sampled_logprobs(sample) if sampling.logprobs else None)
-            for i, text, reason, sample in zip(ids, texts, reasons, samples, strict=True)
-        ]
-        n = sampling.n
-        return [flat[start : start + n] for start in range(0, len(flat), n)]
+            self._run([{"prompt_token_ids": list(ids)} for ids in prompts], params, sampling, groups)
+        return [groups[index] for index in range(len(prompts))]
 
-    def _run(self, requests: list[dict[str, list[int]]], params: Any) -> list[Any]:
+    def _run(
+        self,
+        requests: list[dict[str, list[int]]],
+        params: Any,
+        sampling: Sampling,
+        groups: dict[int, list[Completion]],
+    ) -> None:
+        """Sample; ``groups`` is filled as requests finish."""
         ids = self._llm.enqueue(requests, params, use_tqdm=False)
+        number = {name.rpartition("-")[0]: index for index, name in enumerate(ids)}  # as outputs name them
         try:
             if params.detokenize and params.logprobs is not None:
                 spare_token_strings(self._llm)
-            with self._watchdog.watching(), self._steps_counted():
-                return self._llm.wait_for_completion(use_tqdm=False)
+            with self._watchdog.watching(), self._steps_counted(sampling, number, groups):
+                self._llm.wait_for_completion(use_tqdm=False)
         except BaseException:  # also Ctrl-C: no request may be left to run in a later call
             self._llm.llm_engine.abort_request(ids, internal=True)
             raise
 
     @contextmanager
-    def _steps_counted(self) -> Iterator[None]:
-        """Every decoding step is a sign of life, and an occasion to end."""
+    def _steps_counted(
+        self, sampling: Sampling, number: dict[str, int], groups: dict[int, list[Completion]]
+    ) -> Iterator[None]:
+        """Every decoding step is a sign of life, an occasion to end, and may finish requests."""
         engine = self._llm.llm_engine
         step = engine.step
 
         def counted() -> Any:
             self._step()
-            return step()
+            outputs = step()
+            for output in outputs:
+                if output.finished:
+                    index = number[output.request_id]
+                    groups[index] = self._completions(output, sampling)
+                    if self.on_group is not None:
+                        self.on_group(index, groups[index])
+            return outputs
 
         with patch.object(engine, "step", counted):
             yield
+
+    def _completions(self, output: Any, sampling: Sampling) -> list[Completion]:
+        """The responses of one finished request."""
+        samples = output.outputs
+        ids = [list(sample.token_ids) for sample in samples]
+        reasons = [finish_reason(sample) for sample in samples]
+        texts = response_texts(self._tokenizer, ids, reasons, sampling)
+        return [
+            Completion(i, text, reason, sampled_logprobs(sample) if sampling.logprobs else None)
+            for i, text, reason, sample in zip(ids, texts, reasons, samples, strict=True)
+        ]
 
     def _step(self) -> None:
         self._watchdog.beat()
