@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -30,6 +31,8 @@ def main(folder: str, out: str, urls: str) -> None:
     for version in (1, 2):
         perturb(model, seed=version)
         engine.load_weights(model.named_parameters(), version)
+        if rank == 1:
+            time.sleep(1.0)  # rank 0 is at its next push while this one has yet to sample
         own = engine.generate(prompts, sampling, seed=100 + rank)
         report["gaps"].append(differences(model, prompts, own).max().item())  # type: ignore[attr-defined]
     report["own"] = [c.ids for c in own[0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -275,13 +276,13 @@ def test_half_a_set_of_weights_is_not_served(pair: Served, prompts: list[list[in
     """Trap 42 on the server's side too: a folder that lacks a tensor is refused, and the next whole one cures it."""
     engine = pair.engine
     engine.load_weights(pair.fresh().named_parameters(), 1)
-    (file,) = Path(engine._folder).glob("*.safetensors")
+    (file,) = Path(engine._current.folder).glob("*.safetensors")
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(file)
     del tensors["model.norm.weight"]
     save_file(tensors, file)
-    engine._push = "another"
+    engine._current = dataclasses.replace(engine._current, push="another")
     with pytest.raises(SyncError, match=r"missing model\.norm\.weight"):
         engine.generate(prompts, SAMPLE, seed=1)
     engine.load_weights(pair.fresh().named_parameters(), 2)
@@ -293,7 +294,7 @@ def test_weights_do_not_pile_up(pair: Served) -> None:
     model = pair.fresh()
     for version in range(4):
         pair.engine.load_weights(model.named_parameters(), version)
-    assert list(pair.engine._store.path.glob("version-*")) == [Path(pair.engine._folder)]
+    assert list(pair.engine._store.path.glob("version-*")) == [Path(pair.engine._current.folder)]
 
 
 def test_an_interrupted_call_leaves_the_servers_free(pair: Served, prompts: list[list[int]]) -> None:

@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,19 @@ log = logging.getLogger("r1zero")
 
 PAUSE = 0.3
 """Seconds between two knocks at the door of a server that does not answer."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """One set of weights on its way to the servers.
+
+    Threads hold on to the one that their call began with: read piece by piece while another is pushed, the old
+    folder could go out under the new version.
+    """
+
+    version: int | None = None
+    push: str | None = None
+    folder: str | None = None
 
 
 class ServerEngine:
@@ -84,8 +98,7 @@ class ServerEngine:
         self._kind, self._transfer = transfer, None
         if transfer == "nccl" and store is not None:
             self._transfer = Transfer(Servers(remotes, tensor_parallel, timeout_s), expected, self._dtype)
-        self._push: str | None = None
-        self._folder: str | None = None
+        self._current = Pushed()
         self._fault: str | None = None
         self._closed = False
         self._boots: dict[str, str] = {}
@@ -104,15 +117,18 @@ class ServerEngine:
         board = Board(split(len(prompts), self._parts, seed))
         remotes = self.remotes[ranks.rank() % len(self.remotes) :] + self.remotes[: ranks.rank() % len(self.remotes)]
         for remote in remotes:
-            threading.Thread(target=self._serve, args=(remote, board, prompts, sampling), daemon=True).start()
+            work = (remote, board, self._current, prompts, sampling)
+            threading.Thread(target=self._serve, args=work, daemon=True).start()
         return board.wait()
 
-    def _serve(self, remote: Remote, board: Board, prompts: list[list[int]], sampling: Sampling) -> None:
+    def _serve(
+        self, remote: Remote, board: Board, pushed: Pushed, prompts: list[list[int]], sampling: Sampling
+    ) -> None:
         """Let one server take part after part until all are done."""
         try:
-            while self._ready(remote, board) and (part := board.take()) is not None:
+            while self._ready(remote, board, pushed) and (part := board.take()) is not None:
                 try:
-                    groups = self._sample(remote, board, part, prompts, sampling)
+                    groups = self._sample(remote, board, pushed, part, prompts, sampling)
                 except (Unreachable, Failed, NotSynced) as error:
                     log.warning("rollout server %s gave up its prompts (%s): they are sampled again", remote.url, error)
                     self._broken(remote, error)
@@ -125,15 +141,15 @@ class ServerEngine:
             board.fail(error)
 
     def _sample(
-        self, remote: Remote, board: Board, part: Part, prompts: list[list[int]], sampling: Sampling
+        self, remote: Remote, board: Board, pushed: Pushed, part: Part, prompts: list[list[int]], sampling: Sampling
     ) -> list[list[Completion]]:
         share = prompts[part.start : part.stop]
         request = {
             "prompts": [list(map(int, ids)) for ids in share],
             "sampling": encode_sampling(sampling),
             "seed": part.seed,
-            "version": self.version,
-            "push": self._push,
+            "version": pushed.version,
+            "push": pushed.push,
         }
         body = remote.job("generate", request, self._timeout_s, lambda: board.error is not None)
         try:
@@ -141,18 +157,17 @@ class ServerEngine:
         except (ValueError, KeyError) as error:
             raise Failed(str(error)) from error
 
-    def _ready(self, remote: Remote, board: Board) -> bool:
+    def _ready(self, remote: Remote, board: Board, pushed: Pushed) -> bool:
         """Wait until a server answers and has the newest weights; False: all is over before."""
         waited = time.monotonic()
         while not board.over():
             try:
-                self._catch_up(remote, board.over)
+                self._catch_up(remote, pushed, board.over)
             except (Unreachable, Failed, TimeoutError) as error:
                 self._broken(remote, error)
                 board.down[remote.url] = str(error) or "no answer"
-                patience = (
-                    self._timeout_s if self.fleet is None else float("inf")
-                )  # a fleet says itself when it gives up
+                # A fleet says itself when it gives up.
+                patience = self._timeout_s if self.fleet is None else float("inf")
                 if len(board.down) == len(self.remotes) and time.monotonic() - waited > patience:
                     raise self._nobody(board.down) from error
                 time.sleep(PAUSE)
@@ -161,22 +176,22 @@ class ServerEngine:
                 return True
         return False
 
-    def _catch_up(self, remote: Remote, unwanted: Callable[[], bool] = lambda: False) -> None:
-        """Look what a server serves, and give it the newest weights where it lacks them."""
+    def _catch_up(self, remote: Remote, pushed: Pushed, unwanted: Callable[[], bool] = lambda: False) -> None:
+        """Look what a server serves, and give it the weights that are wanted where it lacks them."""
         state = remote.health(min(5.0, self._timeout_s))
         self._silent.pop(remote.url, None)
         if self._boots.get(remote.url) != state["boot"]:
             self._check(remote, state)
-        if (state["version"], state["push"]) == (self.version, self._push):
+        if (state["version"], state["push"]) == (pushed.version, pushed.push):
             return
-        if self._push is None:
+        if pushed.push is None:
             raise UserError(
                 f"{remote.url} serves weights of version {state['version']} that a training run gave it: start it anew"
             )
-        if self._folder is None:
+        if pushed.folder is None:
             raise RuntimeError(f"{remote.url} has lost the weights that were transferred to it")
-        log.info("rollout server %s is given version %s", remote.url, self.version)
-        request = {"folder": self._folder, "version": self.version, "push": self._push}
+        log.info("rollout server %s is given version %s", remote.url, pushed.version)
+        request = {"folder": pushed.folder, "version": pushed.version, "push": pushed.push}
         remote.job("load", request, self._timeout_s, unwanted)
 
     def _greet(self, remote: Remote) -> None:
@@ -226,11 +241,13 @@ class ServerEngine:
         """Write the learner's weights once and let every server load them.
 
         A server that does not answer is passed over: it is given them before it serves again. A collective: every
-        rank takes part in gathering the tensors, and waits until rank 0 has pushed them.
+        rank takes part in gathering the tensors, and waits until rank 0 has pushed them. Nothing is pushed before
+        all ranks are here: one may still sample with the version before.
         """
         if self._closed:
             raise RuntimeError("the engine is closed")
-        self.version = self._push = self._folder = None
+        ranks.meet()
+        self.version, self._current = None, Pushed()
         self._fault = f"version {version} did not arrive whole"
         checked = CheckedWeights(weights, self._expected, self._dtype)
         push = secrets.token_hex(8)
@@ -243,34 +260,30 @@ class ServerEngine:
             for _ in checked:
                 pass
         checked.verify(version)
-        with ranks.agreed(lambda: self._push_all(folder, version, push)) as (self._folder, self._push):
-            self.version = version
+        pushed = Pushed(version, push, str(folder) if folder else None)
+        with ranks.agreed(lambda: self._push_all(pushed)) as (theirs, path):
+            self.version, self._current = version, Pushed(version, theirs, path)
         self._fault = None
 
-    def _push_all(self, folder: Path | None, version: int, push: str) -> tuple[str | None, str]:
+    def _push_all(self, pushed: Pushed) -> tuple[str | None, str | None]:
         """Rank 0's share: every server that answers loads the folder; after a transfer they have the weights."""
         assert self._store is not None
-        if folder is None:
-            return None, push
-        self._folder, self._push, self.version = str(folder), push, version
-        try:
-            begun = time.monotonic()
-            while True:
-                missed = self._each(self._pushed)
-                if len(missed) < len(self.remotes):
-                    break
-                if self.fleet is None and time.monotonic() - begun > self._timeout_s:
-                    raise self._nobody(missed)
-                time.sleep(PAUSE)
-        except BaseException:
-            self.version = self._push = self._folder = None
-            raise
-        self._store.keep(folder)
-        return str(folder), push
+        if pushed.folder is None:
+            return pushed.push, None
+        begun = time.monotonic()
+        while True:
+            missed = self._each(lambda remote: self._give(remote, pushed))
+            if len(missed) < len(self.remotes):
+                break
+            if self.fleet is None and time.monotonic() - begun > self._timeout_s:
+                raise self._nobody(missed)
+            time.sleep(PAUSE)
+        self._store.keep(Path(pushed.folder))
+        return pushed.push, pushed.folder
 
-    def _pushed(self, remote: Remote) -> None:
+    def _give(self, remote: Remote, pushed: Pushed) -> None:
         try:
-            self._catch_up(remote)
+            self._catch_up(remote, pushed)
         except (Unreachable, Failed, TimeoutError) as error:
             log.warning("rollout server %s does not take the weights yet (%s)", remote.url, error)
             self._broken(remote, error)

@@ -30,6 +30,12 @@ def size() -> int:
     return dist.get_world_size() if several() else 1
 
 
+def meet() -> None:
+    """Wait until every rank is here."""
+    if several():
+        dist.barrier()
+
+
 @contextmanager
 def agreed(work: Callable[[], T]) -> Iterator[T]:
     """Do ``work`` on rank 0 and give its result to all; an error there is raised on all.
