@@ -132,7 +132,9 @@ def disk_full(error: BaseException | None) -> bool:
 
     The writers of weights hide the system's error behind their own classes, so the text counts as well.
     """
-    while error is not None:
+    seen: set[int] = set()  # Hydra raises errors that are each other's context
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
         if "No space left on device" in str(error) or "os error 28" in str(error):

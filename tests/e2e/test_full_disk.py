@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from r1zero.outputs import disk_full
 from run_support import SMALL, Server, status, table
 
 
@@ -53,3 +54,11 @@ def test_whichever_file_finds_no_space(server: Server, tmp_path: Path, file: str
     assert done.err.startswith("error: the disk is full")
     assert "resume=run" in done.err
     assert status(tmp_path / "run")["state"] == "failed"
+
+
+def test_errors_that_are_each_others_context_are_looked_at_once() -> None:
+    first, second = ValueError("a"), ValueError("b")
+    first.__context__, second.__context__ = second, first
+    assert not disk_full(first)
+    second.__cause__ = OSError(28, "No space left on device")
+    assert disk_full(first)
