@@ -39,8 +39,8 @@ class CaseConfig:
     """Rollout steps of each side before them that do not."""
     trl_batch: int = 16
     """Responses of a forward pass, TRL's side; it must divide questions * group_size."""
-    trl_threads: int | None = None
-    """Threads of torch on TRL's side; null: as many as it takes by itself."""
+    threads: int | None = None
+    """Threads of torch on both sides; null: as many as either takes by itself."""
     trl_paged: bool = False
     """TRL samples by transformers' continuous batching instead of ``generate``."""
 
@@ -58,7 +58,7 @@ class BenchmarkConfig:
     trl: str | None = ".venv-trl"
     """Virtual environment of TRL (scripts/set_up_trl.py makes it); null: this project alone."""
     overrides: list[str] = field(default_factory=list)
-    """Further arguments of train.py for this project's side, e.g. [rollout.async=1]."""
+    """Further arguments of train.py for this project's side, e.g. ['rollout.async=1']."""
     timeout: float = 900.0
     """Seconds that one step, or the start of a side, may take."""
     table: str | None = None

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero import config
+from r1zero.arguments import expand
 from r1zero.checks import check, limit_threads
 
 
@@ -46,7 +47,7 @@ def settings(case: dict[str, Any], conf: Path) -> DictConfig:
         *case["overrides"],
     ]
     with initialize_config_dir(str(conf), version_base="1.3"):
-        cfg = compose("train", overrides=overrides)
+        cfg = compose("train", overrides=expand(overrides, conf))
     start = {
         "_target_": "r1zero.benchmark.turns.TurnStart",
         **{name: case[name] for name in ("fixed", "active", "lengths")},

@@ -151,12 +151,10 @@ def start(
     told = folder / "case.json"
     told.write_text(json.dumps(case | {"folder": str(folder.absolute())}))
     command = [sys.executable, "-m", "r1zero.benchmark.ours", str(told)]
-    environment: dict[str, str] = {}
+    environment = {"OMP_NUM_THREADS": str(case["threads"])} if case["threads"] else {}
     if name == "trl":
         assert trl is not None
         command = [str(trl), str(HERE / "trl_side.py"), str(told)]
-        if case["trl_threads"]:
-            environment["OMP_NUM_THREADS"] = str(case["trl_threads"])
     side = Side(name, command, folder / "side.log", cfg.timeout, environment)
     versions = side.wait_for("start")
     side.wait_for("ready")

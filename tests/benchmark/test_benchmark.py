@@ -1,0 +1,68 @@
+"""The benchmark for real, as small as it gets: both sides step by turns, and what they report fits together."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from run_support import ENVIRONMENT, ROOT
+
+SMALL = [
+    "benchmark=tiny",
+    "benchmark.questions=2",
+    "benchmark.max_tokens=16",
+    "benchmark.trl_batch=16",
+    "benchmark.active=0.5",
+    "benchmark.fixed=true",
+    "benchmark.steps=2",
+    "benchmark.warmup=1",
+    "benchmark.threads=1",
+    "overrides=['rollout=hf']",
+]
+
+
+def measure(folder: Path, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *SMALL, f"hydra.run.dir={folder}", *arguments],
+        cwd=folder.parent,
+        env=os.environ | ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "steps.png").stat().st_size > 1000
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_this_project_alone(tmp_path: Path) -> None:
+    """Drawn rewards make one of two groups active, every response runs to the limit, parts fill the step."""
+    record = measure(tmp_path / "run", "trl=null")
+    steps = record["raw"]["steps"]["ours"]
+    assert len(steps) == 2
+    for step in steps:
+        assert step["tokens"] == 2 * 8 * 16
+        assert step["inactive"] == 0.5
+        assert 0 < sum(step["parts"].values()) <= step["seconds"]
+        assert step["parts"]["forward_backward"] > 0
+    assert "ratio" not in record
+    assert record["limit"]["learn"] > 0
+
+
+@pytest.mark.slow
+def test_both_sides(tmp_path: Path) -> None:
+    if not (ROOT / ".venv-trl" / "bin" / "python").exists():
+        warnings.warn("TRL's environment is missing (scripts/set_up_trl.py); its side is not tested", stacklevel=1)
+        pytest.skip("no .venv-trl")
+    record = measure(tmp_path / "run")
+    ours, theirs = record["raw"]["steps"]["ours"], record["raw"]["steps"]["trl"]
+    assert [s["tokens"] for s in ours] == [s["tokens"] for s in theirs] == [256, 256]
+    assert record["ratio"]["median"] > 0
+    assert record["sides"]["trl"]["parts"]["forward_backward"] > 0
