@@ -125,7 +125,7 @@ def test_servers_that_break_down_in_a_rollout(
     restarts, pids = engine.fleet.restarts, [engine.fleet.pid(i) for i in (0, 1)]
     with meanwhile(engine.remotes, lambda: os.kill(pids[0], signal.SIGKILL)):
         assert engine.generate(prompts, LONG, seed=5) == undisturbed
-    monkeypatch.setattr(engine, "_timeout_s", 3.0)
+    monkeypatch.setattr(engine, "_timeout_s", 8.0)  # a busy machine is no hang
     with meanwhile(engine.remotes[1:], lambda: os.kill(pids[1], signal.SIGSTOP)):
         assert engine.generate(prompts, LONG, seed=5) == undisturbed
     deadline = time.monotonic() + 60
