@@ -29,8 +29,7 @@ def job(cfg: DictConfig, run_dir: Path) -> int:
     """Import what is heavy, and run."""
     from r1zero.pretrain.run import pretrain
 
-    pretrain(cfg, run_dir)
-    return 0
+    return pretrain(cfg, run_dir)
 
 
 if __name__ == "__main__":

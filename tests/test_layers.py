@@ -19,11 +19,11 @@ LAYERS = [
     {"templates", "plugins", "outputs", "arguments", "sweep", "lora", "reward", "algo"},
     {"data", "rollout", "resume", "report", "loggers"},
     {"checks", "policy", "evaluation"},
-    {"learner", "sharding", "zero", "pretrain", "evaluate", "cli", "plan", "serve"},
+    {"learner", "sharding", "zero", "evaluate", "cli", "plan", "serve"},
     {"module", "analysis"},
     {"context"},
     {"callbacks", "build", "ranks"},
-    {"run"},
+    {"run", "pretrain"},
     {"benchmark"},
 ]
 """Lowest first. A part imports from layers below its own; ``train.py`` and ``scripts/`` stand above all."""

@@ -152,7 +152,31 @@ def test_a_resumed_loader_goes_on_with_the_same_rows() -> None:
 def test_held_out_rows_hold_every_document_once() -> None:
     source = Counting(seed=9)
     documents = [source.read(0.0) for _ in range(100)]
-    batches = heldout_rows(documents, length=32, rows=5, pad=0)
+    batches = heldout_rows({"a": documents[:60], "b": documents[60:]}, length=32, rows=5, pad=0)
     targets = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
     assert targets == sum(len(document) - 1 for document in documents)
     assert all(batch.ids.shape[0] <= 5 for batch in batches)
+    for source, part in (("a", documents[:60]), ("b", documents[60:])):
+        labels = sum(int((batch.labels != IGNORE).sum()) for batch in batches if batch.source == source)
+        assert labels == sum(len(document) - 1 for document in part)
+
+
+def test_losses_and_weights_do_not_depend_on_the_micro_batches() -> None:
+    losses, weights = [], []
+    for parts in (1, 3):
+        module = PretrainModule(small("llama"), OptimConfig(), 3)
+        module.trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+        seen = []
+        for number, batch in enumerate(loader(steps=3, rows=6, parts=parts), start=1):
+            (module.training_step(batch, 0) / parts).backward()
+            if number % parts == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+                seen.append(module.take_step_figures()["loss"])
+        losses.append(seen)
+        weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+    assert len(losses[0]) == len(losses[1]) == 3
+    assert losses[0][0] != losses[0][-1]
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), atol=2e-6, rtol=1e-6)
+    torch.testing.assert_close(weights[1], weights[0], atol=1e-6, rtol=0)

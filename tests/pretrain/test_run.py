@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -19,12 +20,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1zero import config
 from r1zero.config import OptimConfig
+from r1zero.data.arithmetic import Arithmetic
 from r1zero.errors import UserError
 from r1zero.pretrain import config as pretrain_config
+from r1zero.pretrain.config import WorkingConfig
 from r1zero.pretrain.module import rate
+from r1zero.pretrain.text import EOS, ArithmeticText
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = ["experiment=tiny_base", "steps=20", "optim.warmup_steps=5", "eval_every=10", "data.heldout_documents=64"]
+SHORT = ["experiment=tiny_base", "steps=20", "optim.warmup_steps=5", "eval_every=4", "data.heldout_documents=64"]
 
 
 def pretrain(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,9 +38,27 @@ def pretrain(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Settings of a file with a shuffle buffer beside the sums, with checkpoints, in two micro-batches a step."""
+    file = tmp_path_factory.mktemp("notes") / "notes.jsonl"
+    text = ArithmeticText({"none": 1.0}, WorkingConfig(), Arithmetic(), "train", 7)
+    documents = [text.document(number).removesuffix(EOS) for number in range(150)]
+    file.write_text("".join(json.dumps({"body": document}) + "\n" for document in documents))
+    return [
+        "data.mix.web=1",
+        "data.sources.web.kind=text",
+        f"data.sources.web.path={file}",
+        "data.sources.web.text_key=body",
+        "data.sources.web.shuffle_buffer=16",
+        "checkpoint_every=4",
+        "optim.micro_batch_tokens=768",
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, mixed: list[str]) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    result = pretrain(*SHORT, "checkpoint_every=12", f"hydra.run.dir={folder}")
+    result = pretrain(*SHORT, *mixed, f"hydra.run.dir={folder}")
     assert result.returncode == 0, result.stderr
     assert "held-out loss" in result.stdout
     assert "Traceback" not in result.stderr
@@ -63,25 +85,41 @@ def test_a_short_run_lowers_the_loss_and_leaves_a_model_folder(whole: Path) -> N
     assert model(input_ids=ids).logits.shape == (1, ids.shape[1], 384)
 
 
-def test_equal_seeds_give_equal_weights_and_a_killed_run_goes_on_exactly(whole: Path, tmp_path: Path) -> None:
-    """What a run killed after step 12 leaves, resumed: the weights and losses of the run that never stopped."""
-    folder = tmp_path / "resumed"
-    shutil.copytree(whole / ".hydra", folder / ".hydra")
-    shutil.copytree(whole / "checkpoints", folder / "checkpoints")
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_12.ckpt"]
-    result = pretrain(f"resume={folder}")
+def test_a_killed_run_goes_on_exactly(whole: Path, mixed: list[str], tmp_path: Path) -> None:
+    """SIGKILL as soon as a checkpoint is there, then resume: losses and weights of the run that never stopped."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "scripts" / "pretrain.py"), *SHORT, *mixed, f"hydra.run.dir={tmp_path}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    try:
+        end = time.monotonic() + 120
+        while not (tmp_path / "checkpoints" / "step_000008.ckpt").exists():
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.005)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "policy").exists()
+
+    result = pretrain(f"resume={tmp_path}")
     assert result.returncode == 0, result.stderr
-    assert "step     20 of 20" in result.stdout
+    assert "going on from" in result.stdout
+    columns = ["step", "train/loss", "optim/lr", "optim/grad_norm", "progress/targets", "heldout/loss"]
+    a, b = (pd.read_csv(folder / "metrics.csv")[columns] for folder in (whole, tmp_path))
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+    assert a["train/loss"].notna().sum() == 20
     first = load_file(whole / "policy" / "model.safetensors")
-    second = load_file(folder / "policy" / "model.safetensors")
+    second = load_file(tmp_path / "policy" / "model.safetensors")
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    a, b = (json.loads((f / "summary.json").read_text()) for f in (whole, folder))
+    a, b = (json.loads((f / "summary.json").read_text()) for f in (whole, tmp_path))
     assert a["heldout_loss"] == b["heldout_loss"]
 
 
-def test_continued_pretraining_starts_from_a_folder(whole: Path, tmp_path: Path) -> None:
-    result = pretrain(*SHORT, "init=null", f"model.path={whole / 'policy'}", "steps=10", f"hydra.run.dir={tmp_path}")
+def test_continued_pretraining_starts_from_a_folder(whole: Path, mixed: list[str], tmp_path: Path) -> None:
+    result = pretrain(
+        *SHORT, *mixed[:5], "init=null", f"model.path={whole / 'policy'}", "steps=10", f"hydra.run.dir={tmp_path}"
+    )
     assert result.returncode == 0, result.stderr
     before = json.loads((whole / "summary.json").read_text())["heldout_loss"]["last"]
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -92,8 +130,18 @@ def test_continued_pretraining_starts_from_a_folder(whole: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["data.mix.qwen=0"], "data.mix.qwen=0.0 must be positive"),
-        (["+data.mix.web=1"], "data.mix.web is unknown"),
+        (["data.pages.qwen=0"], "data.pages.qwen=0.0 must be positive"),
+        (["data.mix.qa=0"], "data.mix.qa=0.0 must be positive"),
+        (["data.mix.web=-1"], "data.mix.web=-1.0 must be positive"),
+        (["data.mix.qa=null"], "data.mix is empty"),
+        (["+data.mix.wob=1"], "data.mix.wob is an unknown source"),
+        (["data.sources.qa.kind=arithmetics"], "kind=arithmetics is unknown"),
+        (
+            ["data.mix.web=1", "data.sources.web.kind=text", "data.sources.web.path=/nowhere.jsonl"],
+            "/nowhere.jsonl does not exist",
+        ),
+        (["epochs=1"], "give one of them"),
+        (["epochs=1", "steps=null"], "epochs counts passes over one source"),
         (["data.working.slip=2"], "data.working.slip=2"),
         (["+data.questions.terms=1"], "terms=1"),
         (["+data.questions.tems=3"], "'tems'"),
@@ -123,12 +171,10 @@ def test_bad_settings_are_one_line(
 
 @pytest.mark.parametrize(
     ("argument", "says"),
-    [("data.mix.qwen=-1", "must be positive"), ("data.wrking.slip=0", "wrking"), ("experiment=tiny_bse", "tiny_base")],
+    [("data.mix.qa=-1", "must be positive"), ("data.wrking.slip=0", "wrking")],
 )
 def test_bad_input_leaves_no_traceback(argument: str, says: str, tmp_path: Path) -> None:
-    result = pretrain(
-        *SHORT[1:], *([] if "experiment" in argument else SHORT[:1]), argument, f"hydra.run.dir={tmp_path}"
-    )
+    result = pretrain(*SHORT, argument, f"hydra.run.dir={tmp_path}")
     assert result.returncode == 1
     assert says in result.stderr
     assert "Traceback" not in result.stderr

@@ -6,7 +6,6 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -14,7 +13,8 @@ import yaml
 from r1zero.data.arithmetic import Arithmetic, Sum, draw, held_out
 from r1zero.errors import UserError
 from r1zero.pretrain.config import WorkingConfig
-from r1zero.pretrain.data import ArithmeticDocuments, spoil_at
+from r1zero.pretrain.data import MadeDocuments, spoil_at
+from r1zero.pretrain.prose import Prose, Talk
 from r1zero.pretrain.text import EOS, QUESTION_PAGE, QWEN_PAGE, ArithmeticText, check_mix, geometric, working
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -150,10 +150,24 @@ def test_the_curriculum_by_hand_and_documents_shared_out_over_ranks() -> None:
     settings = WorkingConfig(clean_share=0.45, clean_scale=0.1)
     assert [spoil_at(progress, settings) for progress in (0.0, 0.4499, 0.45, 0.99)] == [0.1, 0.1, 1.0, 1.0]
     text = ArithmeticText(MIX, settings, Arithmetic(), "train", 0)
-    letters = SimpleNamespace(encode=lambda document, add_special_tokens: [ord(c) for c in document])
-    ranks = [ArithmeticDocuments(text, letters, rank, 2) for rank in (0, 1)]
+    ranks = [MadeDocuments(text, lambda document: [ord(c) for c in document], settings, rank, 2) for rank in (0, 1)]
     read = [stream.read(0.0) for _ in range(3) for stream in ranks]
     assert ["".join(map(chr, ids)) for ids in read] == [text.document(number, 0.1) for number in range(6)]
+
+
+@pytest.mark.parametrize("kind", [Prose, Talk])
+def test_prose_and_talk_are_functions_of_seed_and_number(kind: type) -> None:
+    made = [
+        kind(WorkingConfig(), *([Arithmetic()] if kind is Prose else []), split, seed)
+        for split, seed in (("train", 0), ("train", 0), ("train", 1), ("heldout", 0))
+    ]
+    texts = [[text.document(number) for number in range(40)] for text in made]
+    assert texts[0] == texts[1]
+    assert len({tuple(found) for found in texts}) == 3
+    for document in texts[0]:
+        assert document.endswith(EOS)
+        assert document.count(EOS) == 1
+        assert kind is Talk or ("\\boxed" not in document and "<answer>" not in document)
 
 
 @pytest.mark.parametrize("mix", [{"question": 0.0}, {"question": 1.0, "qwen": -0.1}, {"question": float("nan")}])
@@ -163,9 +177,9 @@ def test_mixture_weights_must_be_positive(mix: dict[str, float]) -> None:
 
 
 def test_unknown_or_empty_mixtures_are_refused() -> None:
-    with pytest.raises(UserError, match=r"data\.mix\.web is unknown"):
+    with pytest.raises(UserError, match=r"data\.pages\.web is unknown"):
         check_mix({"web": 1.0})
-    with pytest.raises(UserError, match=r"data\.mix is empty"):
+    with pytest.raises(UserError, match=r"data\.pages is empty"):
         check_mix({})
 
 

@@ -37,6 +37,32 @@ def read_hub(cfg: DataConfig) -> list[dict[str, Any]]:
     return _rows(table)
 
 
+def stream(cfg: DataConfig) -> Any:
+    """Open a hub data set as an iterable of records, none of which is downloaded before it is asked for.
+
+    Raises:
+        UserError: As :func:`read_hub`.
+    """
+    import datasets
+
+    path = str(cfg.path)
+    try:
+        return _load(path, cfg, revision=cfg.revision, streaming=True)
+    except ConnectionError:
+        folder = _cached(path, cfg.revision)
+        if folder is None:
+            raise UserError(
+                f"{path} is neither a file or folder here nor in the local hub cache, and the hub can't be reached; "
+                "go online, download it beforehand, or give a local path"
+            ) from None
+        return _load(folder, cfg, streaming=True)
+    except datasets.exceptions.DatasetNotFoundError:
+        raise UserError(
+            f"{path} is neither a file or folder here nor a data set on the hub "
+            f"(or it is private or gated, and you are not logged in){_at(cfg)}"
+        ) from None
+
+
 def read_folder(cfg: DataConfig) -> list[dict[str, Any]]:
     """Load a folder: one written by ``save_to_disk`` (Dataset or DatasetDict), or one of data files.
 
@@ -60,11 +86,11 @@ def read_folder(cfg: DataConfig) -> list[dict[str, Any]]:
     return _rows(content)
 
 
-def _load(path: str, cfg: DataConfig, revision: str | None = None) -> Any:
+def _load(path: str, cfg: DataConfig, revision: str | None = None, streaming: bool = False) -> Any:
     import datasets
 
     try:
-        return datasets.load_dataset(path, cfg.subset, split=cfg.split, revision=revision)
+        return datasets.load_dataset(path, cfg.subset, split=cfg.split, revision=revision, streaming=streaming)
     except datasets.exceptions.DatasetNotFoundError:
         raise
     except datasets.exceptions.DataFilesNotFoundError:

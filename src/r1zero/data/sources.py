@@ -19,7 +19,7 @@ from r1zero.errors import UserError
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 GENERATORS = ("arithmetic",)
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
 
 
 def describe(cfg: DataConfig) -> str:
@@ -47,7 +47,7 @@ def source_kind(cfg: DataConfig) -> str:
         if path.suffix.lower() not in SUFFIXES:
             raise UserError(f"data.path={cfg.path} has no known suffix; known are {', '.join(SUFFIXES)}")
         return "file"
-    if path.suffix.lower() in SUFFIXES or not _HUB_ID.fullmatch(cfg.path):
+    if path.suffix.lower() in SUFFIXES or not HUB_ID.fullmatch(cfg.path):
         raise UserError(f"data.path={cfg.path} does not exist (working directory {Path.cwd()})")
     return "hub"
 

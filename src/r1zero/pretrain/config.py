@@ -42,29 +42,66 @@ class WorkingConfig:
 
 
 @dataclass
+class SourceConfig:
+    """One source of documents; ``data.mix`` says how much of the text it makes."""
+
+    kind: str = "text"
+    """arithmetic, prose, talk: documents made from a seed; text: read from path."""
+    path: str | None = None
+    """Hub id, streamed; or a .jsonl, .parquet or .txt file (.gz for .jsonl and .txt), a folder or a pattern of such."""
+    subset: str | None = None
+    """Configuration name of the hub data set."""
+    split: str = "train"
+    """Split of a hub data set."""
+    revision: str | None = None
+    format: str = "text"
+    """text: one field is the document; qa_text: question and answer are put together by ``template``."""
+    text_key: str | None = None
+    """Field of the text, dots reach into records; null: found by its name."""
+    question_key: str | None = None
+    """Field of the question for qa_text; null: found by its name."""
+    answer_key: str | None = None
+    """Field of the answer or worked solution for qa_text; null: found by its name, a solution before an answer."""
+    template: str = "{question}\n{answer}"
+    """How qa_text puts a question and its answer together."""
+    box: bool = False
+    """qa_text: end every answer in a box, made from what stands after #### or from the answer itself."""
+    separate: str = "paragraph"
+    """Documents of a .txt file: paragraph (blank lines part them), line, or file."""
+    shuffle_buffer: int = 1000
+    """Documents that the next one is drawn from; 1: the order of the source."""
+    heldout_path: str | None = None
+    """Documents of the held-out loss; null: the first ones of path, which are then not trained on."""
+
+
+@dataclass
 class TextConfig:
     """The pretraining text: where documents come from and how they are mixed."""
 
     name: str = MISSING
-    source: str = MISSING
-    """arithmetic: documents made from a seed."""
-    mix: dict[str, float] = field(default_factory=dict)
-    """Weight of each part; arithmetic: the page forms question, none, qwen, speaker."""
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """Sources by name."""
+    mix: dict[str, float | None] = field(default_factory=dict)
+    """Share of the tokens by source, in any unit; null leaves a source out."""
+    pages: dict[str, float | None] = field(default_factory=dict)
+    """Weight of each page form of arithmetic documents: question, none, qwen, speaker; null leaves a form out."""
     questions: dict[str, Any] = field(default_factory=dict)
     """Settings of the question generator (r1zero.data.arithmetic.Arithmetic)."""
     working: WorkingConfig = field(default_factory=WorkingConfig)
     row_tokens: int = 512
     """Tokens of a packed row; documents longer than this are cut into pieces."""
     heldout_documents: int = 512
-    """Documents of the held-out split that the held-out loss is measured on."""
+    """Documents that the held-out loss is measured on, shared evenly by the sources."""
 
 
 @dataclass
 class InitConfig:
-    """A new model instead of the weights at model.path, with a tokenizer trained on the text itself."""
+    """A new model instead of the weights at model.path, with a tokenizer trained on the text itself or taken over."""
 
     architecture: str = "qwen2"
     """qwen2 or llama."""
+    tokenizer: str | None = None
+    """Folder of the tokenizer to take over; null: train one, of ``vocab`` entries."""
     vocab: int = 384
     """Entries of the byte-level BPE, the special tokens among them."""
     tokenizer_documents: int = 4000
@@ -81,11 +118,17 @@ class PretrainConfig:
     """Root of ``conf/pretrain.yaml``."""
 
     name: str = "pretrain"
-    """Folder under outputs/."""
+    """Folder under outputs/ and name of the run in the loggers."""
+    group: str = "${name}"
+    """What runs that belong together share in the loggers."""
+    step_metric: str = "progress/optimizer_step"
+    """What the loggers plot figures over."""
     seed: int = 0
     """Governs the text, the new weights and nothing else: there is no dropout."""
-    steps: int = 1000
-    """Optimizer steps; never seconds, so that a run can be repeated."""
+    steps: int | None = 1000
+    """Optimizer steps; never seconds, so that a run can be repeated. null: as many as ``epochs`` takes."""
+    epochs: float | None = None
+    """Passes over the only source, with steps=null: its tokens are counted before the first step."""
     step_tokens: int = 8192
     """Tokens per optimizer step over all devices, a multiple of data.row_tokens."""
     threads: int | None = None
@@ -93,7 +136,13 @@ class PretrainConfig:
     eval_every: int = 100
     """Optimizer steps between held-out losses."""
     checkpoint_every: int = 0
-    """Optimizer steps between checkpoints; 0: none. The newest is kept."""
+    """Optimizer steps between checkpoints; 0: none but on an interruption."""
+    keep: int = 2
+    """Newest checkpoints that are kept."""
+    peak_tflops: float | None = None
+    """Peak of a device in TFLOP/s, which the MFU is a share of; null: of the data sheet, or measured."""
+    dry: bool = False
+    """Only check the settings and the first document of every source, and say what would run."""
     resume: str | None = None
     """Run folder to go on with, from its newest checkpoint."""
     init: InitConfig | None = None

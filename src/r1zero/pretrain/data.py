@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
@@ -11,40 +11,25 @@ from torch.utils.data import DataLoader
 from r1zero.errors import UserError
 from r1zero.pretrain.config import WorkingConfig
 from r1zero.pretrain.packing import IGNORE, Packer, Rows, to_tensors
-from r1zero.pretrain.text import ArithmeticText
+from r1zero.pretrain.stream import Documents, Encode
+from r1zero.pretrain.text import MadeText
 
 
-class Documents(Protocol):
-    """Where tokenised documents come from; its state says how to go on."""
-
-    def read(self, progress: float) -> list[int]:
-        """The next document's token ids. ``progress`` in [0, 1) is the share of the run that is done."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` needs."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        ...
-
-
-class ArithmeticDocuments:
-    """Documents ``rank``, ``rank + world``, ... of an :class:`ArithmeticText`, tokenised.
+class MadeDocuments:
+    """Documents ``rank``, ``rank + world``, ... of a text that is made from a seed, tokenised.
 
     The curriculum: during the first ``clean_share`` of the run, errors are scaled by ``clean_scale``.
     """
 
-    def __init__(self, text: ArithmeticText, tokenizer: Any, rank: int = 0, world: int = 1) -> None:
-        self.text, self.tokenizer, self.world = text, tokenizer, world
+    def __init__(self, text: MadeText, encode: Encode, working: WorkingConfig, rank: int = 0, world: int = 1) -> None:
+        self.text, self.encode, self.working, self.world = text, encode, working, world
         self.number = rank
 
     def read(self, progress: float) -> list[int]:
         """See :class:`Documents`."""
-        document = self.text.document(self.number, spoil_at(progress, self.text.settings))
+        document = self.text.document(self.number, spoil_at(progress, self.working))
         self.number += self.world
-        return list(self.tokenizer.encode(document, add_special_tokens=False))
+        return self.encode(document)
 
     def state_dict(self) -> dict[str, Any]:
         """See :class:`Documents`."""
@@ -64,13 +49,13 @@ class PackedLoader:
     """Yields the micro-batches of ``steps`` optimizer steps; one iteration over it is the whole run.
 
     ``rows`` rows of ``length`` tokens make this rank's share of an optimizer step; they are cut into
-    ``parts`` micro-batches of equally many rows. ``state_dict`` (taken by Lightning's checkpoints) holds
-    the position in documents, the packer's waiting documents and the steps done.
+    ``parts`` micro-batches, the last of which may be smaller. ``state_dict`` (taken by Lightning's checkpoints)
+    holds the position in documents, the packer's waiting documents and the steps done.
     """
 
     def __init__(self, documents: Documents, *, length: int, rows: int, parts: int, steps: int, pad: int) -> None:
-        if rows % parts:
-            raise UserError(f"{rows} rows per optimizer step can't be cut into {parts} equal micro-batches")
+        if -(-rows // -(-rows // parts)) != parts:
+            raise UserError(f"{rows} rows per optimizer step can't be cut into {parts} micro-batches")
         self.documents, self.length, self.rows, self.parts = documents, length, rows, parts
         self.steps, self.pad = steps, pad
         self.packer = Packer(length)
@@ -88,7 +73,7 @@ class PackedLoader:
             self.step += 1
             ids, positions, labels = to_tensors(rows, self.length, self.pad)
             targets = int((labels != IGNORE).sum())
-            size = self.rows // self.parts
+            size = -(-self.rows // self.parts)
             for at in range(0, self.rows, size):
                 part = slice(at, at + size)
                 yield Rows(ids[part], positions[part], labels[part], targets, self.parts)
@@ -108,18 +93,19 @@ class PackedLoader:
         self.packer.load_state_dict(state["packer"])
 
 
-def heldout_rows(documents: list[list[int]], length: int, rows: int, pad: int) -> list[Rows]:
-    """Pack a fixed set of documents into batches of up to ``rows`` rows, for the held-out loss."""
-    packer, stream = Packer(length), iter(documents)
-    packed = []
-    while row := packer.row(stream):
-        packed.append(row)
-    if not packed:
-        raise UserError("there are no held-out documents; raise data.heldout_documents")
+def heldout_rows(documents: dict[str, list[list[int]]], length: int, rows: int, pad: int) -> list[Rows]:
+    """Pack the held-out documents of each source into batches of up to ``rows`` rows, none of two sources."""
     batches = []
-    for at in range(0, len(packed), rows):
-        ids, positions, labels = to_tensors(packed[at : at + rows], length, pad)
-        batches.append(Rows(ids, positions, labels, int((labels != IGNORE).sum())))
+    for source, found in documents.items():
+        packer, stream = Packer(length), iter(found)
+        packed = []
+        while row := packer.row(stream):
+            packed.append(row)
+        for at in range(0, len(packed), rows):
+            ids, positions, labels = to_tensors(packed[at : at + rows], length, pad)
+            batches.append(Rows(ids, positions, labels, int((labels != IGNORE).sum()), source=source))
+    if not batches:
+        raise UserError("there are no held-out documents; raise data.heldout_documents")
     return batches
 
 
@@ -128,7 +114,7 @@ class PretrainData(pl.LightningDataModule):
 
     Args:
         documents: Makes the document stream of (rank, world size).
-        heldout: Token ids of the held-out documents.
+        heldout: Token ids of the held-out documents of each source.
         length: Tokens of a row.
         rows: Rows per optimizer step over all devices.
         parts: Micro-batches that a device's rows are cut into.
@@ -139,7 +125,7 @@ class PretrainData(pl.LightningDataModule):
     def __init__(
         self,
         documents: Callable[[int, int], Documents],
-        heldout: list[list[int]],
+        heldout: dict[str, list[list[int]]],
         *,
         length: int,
         rows: int,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ ARCHITECTURES: dict[str, tuple[Any, Any]] = {
 }
 
 
-def new_model(init: InitConfig, tokenizer: Any, context: int, seed: int) -> Any:
-    """Build a causal LM with tied embeddings and weights drawn from ``seed``, in float32."""
+def check_init(init: InitConfig) -> None:
+    """Refuse sizes that make no model, before a tokenizer is trained. Raises ``UserError``."""
     if init.architecture not in ARCHITECTURES:
         raise UserError(f"init.architecture={init.architecture} is unknown; choose one of {', '.join(ARCHITECTURES)}")
     if init.hidden % init.heads or init.heads % init.kv_heads:
@@ -27,6 +29,11 @@ def new_model(init: InitConfig, tokenizer: Any, context: int, seed: int) -> Any:
             f"init: hidden={init.hidden} must be a multiple of heads={init.heads}, "
             f"and heads of kv_heads={init.kv_heads}"
         )
+
+
+def new_model(init: InitConfig, tokenizer: Any, context: int, seed: int) -> Any:
+    """Build a causal LM with tied embeddings and weights drawn from ``seed``, in float32."""
+    check_init(init)
     config_class, model_class = ARCHITECTURES[init.architecture]
     config = config_class(
         vocab_size=len(tokenizer),
@@ -48,14 +55,28 @@ def new_model(init: InitConfig, tokenizer: Any, context: int, seed: int) -> Any:
         return model_class(config)
 
 
-def export(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write weights, configuration, tokenizer and generation_config to ``folder``.
+def export(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Write weights in ``dtype``, configuration, tokenizer and generation_config to ``folder``, whole or not at all.
 
-    The generation config names every token that ends a response: EOS, and the chat marker where there is one.
+    The generation config names every token that ends a response: EOS, what the model named before, and the chat
+    marker where there is one.
     """
-    ends = [tokenizer.eos_token_id]
+    named = getattr(model.generation_config, "eos_token_id", None)
+    ends = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [] if named is None else [named])]
     if IM_END in tokenizer.get_vocab():
         ends.append(tokenizer.convert_tokens_to_ids(IM_END))
-    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    model.generation_config = GenerationConfig(
+        eos_token_id=list(dict.fromkeys(ends)), pad_token_id=tokenizer.pad_token_id
+    )
+    aside = folder.with_name(folder.name + ".tmp")
+    for place in (aside, folder):
+        if place.exists():
+            shutil.rmtree(place)
+    state = {name: tensor.to("cpu", dtype) for name, tensor in model.state_dict().items()}
+    kept, model.config.dtype = model.config.dtype, dtype
+    try:
+        model.save_pretrained(aside, state_dict=state)
+    finally:
+        model.config.dtype = kept
+    tokenizer.save_pretrained(aside)
+    os.replace(aside, folder)

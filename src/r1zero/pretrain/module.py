@@ -11,7 +11,9 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 from r1zero.algo.logprobs import token_logprobs
 from r1zero.config import OptimConfig
+from r1zero.errors import UserError
 from r1zero.pretrain.packing import IGNORE, Rows
+from r1zero.pretrain.speed import step_flops
 
 
 class PretrainModule(pl.LightningModule):
@@ -23,6 +25,8 @@ class PretrainModule(pl.LightningModule):
     def __init__(self, model: Any, optim: OptimConfig, steps: int) -> None:
         super().__init__()
         self.model, self.optim, self.steps = model, optim, steps
+        self.step_figures: dict[str, Any] = {}
+        self.grad_norm = 0.0
 
     def token_losses(self, batch: Rows) -> torch.Tensor:
         """Negative log-likelihood in nats of every label, float32 [M] for the M labels of the rows, row by row.
@@ -50,23 +54,64 @@ class PretrainModule(pl.LightningModule):
         if world > 1:
             targets = self.trainer.strategy.reduce(torch.tensor(float(targets), device=self.device), reduce_op="sum")
         loss = self.token_losses(batch).sum() * (batch.parts * world / targets)
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False)
+        self.gather(loss.detach() / batch.parts, batch)
         return loss
+
+    def gather(self, loss: torch.Tensor, batch: Rows) -> None:
+        """Add a micro-batch's figures to those of the optimizer step."""
+        step = self.step_figures
+        step["loss"] = step.get("loss", 0.0) + loss
+        step["flops"] = step.get("flops", 0.0) + step_flops(self.model, batch.positions)
+        step["tokens"] = step.get("tokens", 0.0) + float(batch.ids.numel())
+        step["targets"] = float(batch.step_targets)
+
+    def take_step_figures(self) -> dict[str, float]:
+        """Figures of the optimizer step that has just ended, over all devices; the next one starts from nothing."""
+        step, self.step_figures = self.step_figures, {}
+        if self.trainer.world_size > 1:
+            values = torch.tensor([float(step[k]) for k in ("loss", "flops", "tokens", "targets")], device=self.device)
+            loss, flops, tokens, targets = self.trainer.strategy.reduce(values, reduce_op="sum").tolist()
+            loss /= self.trainer.world_size
+        else:
+            loss, flops, tokens, targets = (float(step[k]) for k in ("loss", "flops", "tokens", "targets"))
+        return {"loss": loss, "flops": flops, "tokens": tokens, "targets": targets, "grad_norm": self.grad_norm}
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Keep the gradient norm before it is clipped. Raises ``UserError`` when it is not a number."""
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm: Any = torch.nn.utils.get_total_norm(grads)
+        self.grad_norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        if not math.isfinite(self.grad_norm):
+            raise UserError(
+                f"the gradient of optimizer step {self.trainer.global_step} is not finite: lower optim.lr, or go on "
+                "from an earlier checkpoint with resume="
+            )
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums of the held-out loss."""
-        self.heldout_sum, self.heldout_targets = 0.0, 0
+        self.heldout_sums: dict[str, list[float]] = {}
 
     def validation_step(self, batch: Rows, batch_idx: int) -> None:
         """Add up token losses; every device holds the same rows."""
-        self.heldout_sum += self.token_losses(batch).sum().item()
-        self.heldout_targets += int((batch.labels != IGNORE).sum())
+        sums = self.heldout_sums.setdefault(batch.source, [0.0, 0.0])
+        sums[0] += self.token_losses(batch).sum().item()
+        sums[1] += int((batch.labels != IGNORE).sum())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the held-out loss in nats per token, and its perplexity."""
-        loss = self.heldout_sum / self.heldout_targets
-        self.log("heldout/loss", loss, sync_dist=True)
-        self.log("heldout/perplexity", math.exp(loss), sync_dist=True)
+        """Log the held-out figures."""
+        for name, value in self.heldout_figures().items():
+            self.log(name, value, sync_dist=True)
+
+    def heldout_figures(self) -> dict[str, float]:
+        """The held-out loss in nats per token and its perplexity, of each source too where there are several."""
+        total, targets = (sum(column) for column in zip(*self.heldout_sums.values(), strict=True))
+        parts = {"heldout/": (total, targets)}
+        if len(self.heldout_sums) > 1:
+            parts |= {f"heldout/{source}/": (a, b) for source, (a, b) in self.heldout_sums.items()}
+        found = {}
+        for name, (a, b) in parts.items():
+            found |= {f"{name}loss": a / b, f"{name}perplexity": math.exp(min(a / b, 700.0))}
+        return found
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; matrices decay, gains and biases do not. The rate follows :func:`rate`."""

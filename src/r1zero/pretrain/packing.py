@@ -23,7 +23,7 @@ class Rows:
 
     ``labels[r, t]`` is the token that follows ``ids[r, t]`` in the same document, else -100.
     ``step_targets`` counts this device's labels of the whole optimizer step that these rows are a part of;
-    ``parts`` is the number of such parts.
+    ``parts`` is the number of such parts. ``source`` names where held-out rows come from.
     """
 
     ids: torch.Tensor
@@ -31,11 +31,12 @@ class Rows:
     labels: torch.Tensor
     step_targets: int
     parts: int = 1
+    source: str = ""
 
     def to(self, device: Any, **kwargs: Any) -> Rows:
         """Move the tensors; Lightning calls this."""
         ids, positions, labels = (t.to(device, **kwargs) for t in (self.ids, self.positions, self.labels))
-        return Rows(ids, positions, labels, self.step_targets, self.parts)
+        return Rows(ids, positions, labels, self.step_targets, self.parts, self.source)
 
 
 class Packer:

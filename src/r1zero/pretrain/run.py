@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
+import math
+import os
 import time
 import warnings
 from pathlib import Path
@@ -14,200 +15,306 @@ import pytorch_lightning as pl
 import torch
 import transformers
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
 
-from r1zero.data.arithmetic import settings_of
+from r1zero.build import build_callbacks, build_loggers, close_loggers
+from r1zero.callbacks.checkpoint import newest_checkpoint
+from r1zero.console import console
 from r1zero.errors import UserError
+from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, shown, stack_versions
 from r1zero.policy import Policy, load_tokenizer, resolve_model
+from r1zero.pretrain.callbacks import PretrainContext
+from r1zero.pretrain.checks import check, check_vocabulary
 from r1zero.pretrain.config import PretrainConfig
-from r1zero.pretrain.data import ArithmeticDocuments, PretrainData
-from r1zero.pretrain.model import export, new_model
+from r1zero.pretrain.corpus import Corpus, encoder
+from r1zero.pretrain.curves import draw_curves
+from r1zero.pretrain.data import PretrainData
+from r1zero.pretrain.model import check_init, export, new_model
 from r1zero.pretrain.module import PretrainModule
-from r1zero.pretrain.text import ArithmeticText
+from r1zero.pretrain.speed import device_peak
 from r1zero.pretrain.tokenizer import train_tokenizer
 
 
-class Progress(pl.Callback):
-    """One line on the console per held-out measurement; keeps the loss before training, across a resume too."""
+def pretrain(config: DictConfig, folder: Path) -> int:
+    """Pretrain as ``config`` says; leave config.yaml, metrics.csv, curves.png, summary.json and policy/ in ``folder``.
 
-    def __init__(self, step_tokens: int) -> None:
-        self.step_tokens = step_tokens
-        self.first: float | None = None
-        self.started, self.started_at = 0.0, 0
+    Returns:
+        exit code: 0, or 128 + the signal's number when the run was asked to stop.
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self.started, self.started_at = time.perf_counter(), trainer.global_step
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print step, losses and speed."""
-        metrics = trainer.callback_metrics
-        if self.first is None:
-            self.first = float(metrics["heldout/loss"])
-        if not trainer.is_global_zero or trainer.state.fn != "fit":
-            return
-        tokens = (trainer.global_step - self.started_at) * self.step_tokens
-        print(
-            f"step {trainer.global_step:6d} of {trainer.max_steps}   held-out loss {metrics['heldout/loss']:.4f} "
-            f"(perplexity {metrics['heldout/perplexity']:.3f})   "
-            f"{tokens / (time.perf_counter() - self.started):,.0f} tokens/s",
-            flush=True,
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The loss before training."""
-        return {"first": self.first}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it from the checkpoint."""
-        self.first = state_dict["first"]
-
-
-def check(cfg: PretrainConfig) -> None:
-    """Refuse impossible sizes before anything is built. Raises ``UserError``."""
-    if cfg.steps < 1:
-        raise UserError(f"steps={cfg.steps} must be at least 1")
-    if cfg.data.source != "arithmetic":
-        raise UserError(f"data.source={cfg.data.source} is unknown; choose arithmetic")
-    if cfg.init is not None and cfg.model.context is None:
-        raise UserError("model.context must be given for a new model")
-    if cfg.model.context is not None and cfg.data.row_tokens > cfg.model.context:
-        raise UserError(f"data.row_tokens={cfg.data.row_tokens} is over model.context={cfg.model.context}")
-    if cfg.step_tokens < 1 or cfg.step_tokens % cfg.data.row_tokens:
-        raise UserError(f"step_tokens={cfg.step_tokens} must be a multiple of data.row_tokens={cfg.data.row_tokens}")
-    if cfg.optim.schedule not in ("constant", "linear", "cosine"):
-        raise UserError(f"optim.schedule={cfg.optim.schedule} is unknown; choose constant, linear or cosine")
-    if not 0 <= cfg.optim.warmup_steps <= cfg.steps:
-        raise UserError(f"optim.warmup_steps={cfg.optim.warmup_steps} must lie between 0 and steps={cfg.steps}")
-    if not cfg.optim.lr > 0:
-        raise UserError(f"optim.lr={cfg.optim.lr} must be positive")
-
-
-def text_of(cfg: PretrainConfig, split: str) -> ArithmeticText:
-    """The documents of ``split``."""
-    return ArithmeticText(dict(cfg.data.mix), cfg.data.working, settings_of(cfg.data.questions), split, cfg.seed)
-
-
-def model_and_tokenizer(cfg: PretrainConfig, text: ArithmeticText) -> tuple[Any, Any]:
-    """A new model with a tokenizer trained on the text, or both from ``model.path``."""
-    if cfg.init is not None:
-        assert cfg.model.context is not None
-        documents = (text.document(number) for number in range(cfg.init.tokenizer_documents))
-        tokenizer = train_tokenizer(documents, cfg.init.vocab, cfg.model.context)
-        return new_model(cfg.init, tokenizer, cfg.model.context, cfg.seed), tokenizer
-    folder = resolve_model(cfg.model)
-    tokenizer = load_tokenizer(folder, cfg.model.trust_remote_code)
-    model = Policy.from_folder(folder, cfg.model).model
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise UserError(
-            f"model.path={cfg.model.path}: the tokenizer has {len(tokenizer)} entries, the model only "
-            f"{model.get_input_embeddings().num_embeddings}; they don't belong together"
-        )
-    return model, tokenizer
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint that a resumed run goes on from. Raises ``UserError`` when the folder has none."""
-    found = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UserError(f"resume={folder} has no checkpoint; was it run with checkpoint_every above 0?")
-    return found[-1]
-
-
-def build_trainer(cfg: PretrainConfig, config: DictConfig, folder: Path, progress: Progress) -> pl.Trainer:
-    """The Trainer of ``config.trainer`` with what this run needs; :func:`pretrain` adds the accumulation."""
-    loggers: list[Any] = [CSVLogger(save_dir=folder, name="", version="")]
-    loggers += [hydra.utils.instantiate(entry) for entry in config.logger.values()]
-    callbacks: list[pl.Callback] = [progress]
-    if cfg.checkpoint_every:
-        callbacks.append(
-            ModelCheckpoint(
-                dirpath=folder / "checkpoints",
-                filename="step_{step}",
-                auto_insert_metric_name=False,
-                every_n_train_steps=cfg.checkpoint_every,
-            )
-        )
-    return hydra.utils.instantiate(
-        config.trainer,
-        max_epochs=1,
-        max_steps=cfg.steps,
-        gradient_clip_val=cfg.optim.max_grad_norm or None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=bool(cfg.checkpoint_every),
-        logger=loggers,
-        callbacks=callbacks,
-        default_root_dir=folder,
-    )
-
-
-def pretrain(config: DictConfig, folder: Path) -> Path:
-    """Pretrain as ``config`` says and leave config.yaml, metrics.csv, summary.json and policy/ in ``folder``.
-
-    Returns the model folder. Raises ``UserError`` for a setting that can't work.
+    Raises:
+        UserError: for whatever the user can mend, in one line.
     """
-    cfg: PretrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    check(cfg)
-    quiet()
+    cfg = check(config)
+    if cfg.dry:
+        describe_plan(cfg)
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    is_main = os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+    lock = lock_folder(folder) if is_main else None
+    set_up_logging(folder, is_main)
+    status = Status(folder, is_main, cfg.steps or 0)
+    status.write("starting")
+    try:
+        return _pretrain(cfg, config, folder, status)
+    except BaseException as error:
+        status.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
+        raise
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Status) -> int:
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    checkpoint = newest_checkpoint(folder) if cfg.resume else None
+    if cfg.resume and checkpoint is None:
+        raise UserError(f"resume={cfg.resume} has no checkpoint; was it run with checkpoint_every above 0?")
+    if not cfg.resume and status.is_main:
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
+        (folder / "metrics.csv").unlink(missing_ok=True)
 
-    text = text_of(cfg, "train")
-    model, tokenizer = model_and_tokenizer(cfg, text)
+    corpus = Corpus(cfg.data, cfg.seed)
+    model, tokenizer = model_and_tokenizer(cfg, corpus)
+    encode = encoder(tokenizer)
+    heldout = corpus.heldout(encode)
+    steps = cfg.steps if cfg.steps is not None else steps_of(cfg, corpus, encode, folder)
     model.train()
-    heldout_text = text_of(cfg, "heldout")
-    heldout = [
-        list(tokenizer.encode(heldout_text.document(number), add_special_tokens=False))
-        for number in range(cfg.data.heldout_documents)
-    ]
-    progress = Progress(cfg.step_tokens)
-    trainer = build_trainer(cfg, config, folder, progress)
+
+    trainer = build_trainer(cfg, config, folder, steps)
     rows, parts = split_rows(cfg, trainer.world_size)
     trainer.accumulate_grad_batches = parts
-    trainer.val_check_interval = min(cfg.eval_every, cfg.steps) * parts
+    trainer.val_check_interval = min(cfg.eval_every, steps) * parts
+    device = trainer.strategy.root_device
+    if cfg.peak_tflops is not None:
+        peak, peak_from = cfg.peak_tflops * 1e12, "as set"
+    else:
+        peak, peak_from = device_peak(device, torch.float32 if cfg.model.dtype == "float32" else torch.bfloat16)
+    context = PretrainContext(
+        cfg=cfg,
+        run_dir=folder,
+        is_main=trainer.is_global_zero,
+        steps=steps,
+        parts=parts,
+        peak=peak * trainer.world_size,
+    )
     data = PretrainData(
-        lambda rank, world: ArithmeticDocuments(text, tokenizer, rank, world),
+        lambda rank, world: corpus.documents(encode, rank, world),
         heldout,
         length=cfg.data.row_tokens,
         rows=rows,
         parts=parts,
-        steps=cfg.steps,
+        steps=steps,
         pad=tokenizer.pad_token_id,
     )
-    module = PretrainModule(model, cfg.optim, cfg.steps)
-
+    module = PretrainModule(model, cfg.optim, steps)
+    if context.is_main:
+        describe(cfg, context, model, corpus, checkpoint, f"{peak / 1e12:.3g} TFLOP/s ({peak_from})")
     started, cpu = time.perf_counter(), time.process_time()
-    checkpoint = newest_checkpoint(Path(cfg.resume)) if cfg.resume else None
-    if checkpoint is None:
-        trainer.validate(module, data, verbose=False)
-    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    trainer.validate(module, data, verbose=False)
-    last = float(trainer.callback_metrics["heldout/loss"])
-    policy = folder / "policy"
-    if trainer.is_global_zero:
-        export(model, tokenizer, policy)
-        summary = {
-            "steps": trainer.global_step,
-            "tokens": cfg.steps * cfg.step_tokens,
-            "heldout_loss": {"first": progress.first, "last": last},
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "seconds": round(time.perf_counter() - started, 1),
-            "cpu_seconds": round(time.process_time() - cpu, 1),
-            "policy": str(policy),
-        }
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        print(
-            f"held-out loss {progress.first:.4f} -> {last:.4f} in {summary['seconds']:.0f} s; model folder {policy}",
-            flush=True,
+    loggers: list[Any] = []
+    try:
+        loggers = build_loggers(config, trainer.global_rank)
+        trainer.loggers = loggers
+        trainer.callbacks = trainer._callback_connector._reorder_callbacks(  # type: ignore[attr-defined]
+            [*trainer.callbacks, *build_callbacks(config, context)]  # type: ignore[attr-defined,arg-type]
         )
-    return policy
+        status.write("running")
+        if checkpoint is None:
+            trainer.validate(module, data, verbose=False)
+            context.first = float(trainer.callback_metrics["heldout/loss"])
+            context.before = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("heldout/")}
+        fit(trainer, module, data, checkpoint)
+        if context.interrupted:
+            if context.is_main:
+                console.print(f"stopped on request; go on with resume={shown(folder)}", soft_wrap=True)
+            status.write("interrupted", step=trainer.global_step)
+            return 128 + context.interrupted if context.is_main else 0
+        trainer.validate(module, data, verbose=False)
+        if context.is_main:
+            export(model, tokenizer, folder / "policy", dtype_of(cfg))
+            finish(cfg, context, model, trainer, peak, time.perf_counter() - started, time.process_time() - cpu)
+        status.write("finished", step=trainer.global_step)
+        return 0
+    finally:
+        close_loggers(loggers)
+
+
+def model_and_tokenizer(cfg: PretrainConfig, corpus: Corpus) -> tuple[Any, Any]:
+    """A new model with a tokenizer trained on the text, or both from ``model.path``.
+
+    Raises:
+        UserError: the sizes don't fit, or tokenizer and model don't belong together.
+    """
+    if cfg.init is not None:
+        assert cfg.model.context is not None
+        check_init(cfg.init)
+        if cfg.init.tokenizer is not None:
+            tokenizer = load_tokenizer(Path(cfg.init.tokenizer))
+        else:
+            tokenizer = train_tokenizer(corpus.sample(cfg.init.tokenizer_documents), cfg.init.vocab, cfg.model.context)
+        return new_model(cfg.init, tokenizer, cfg.model.context, cfg.seed), tokenizer
+    folder = resolve_model(cfg.model)
+    tokenizer = load_tokenizer(folder, cfg.model.trust_remote_code)
+    check_vocabulary(folder, tokenizer, cfg.model.path)
+    return Policy.from_folder(folder, cfg.model).model, tokenizer
+
+
+def steps_of(cfg: PretrainConfig, corpus: Corpus, encode: Any, folder: Path) -> int:
+    """Optimizer steps of ``epochs`` passes. The tokens are counted once and kept, so a resumed run needn't count."""
+    kept = folder / "tokens.json"
+    if kept.is_file():
+        tokens = int(json.loads(kept.read_text())["tokens_of_a_pass"])
+    else:
+        console.print("counting the tokens of a pass over the text")
+        tokens = corpus.tokens_of_a_pass(encode)
+        kept.write_text(json.dumps({"tokens_of_a_pass": tokens}) + "\n")
+    assert cfg.epochs is not None
+    steps = max(1, math.ceil(cfg.epochs * tokens / cfg.step_tokens))
+    if cfg.optim.warmup_steps > steps:
+        raise UserError(f"optim.warmup_steps={cfg.optim.warmup_steps} is over the {steps} steps that "
+                        f"epochs={cfg.epochs} takes ({tokens:,} tokens a pass)")  # fmt: skip
+    return steps
+
+
+def build_trainer(cfg: PretrainConfig, config: DictConfig, folder: Path, steps: int) -> pl.Trainer:
+    """The Trainer of ``config.trainer`` with what this run needs; :func:`_pretrain` adds the accumulation."""
+    try:
+        return hydra.utils.instantiate(
+            config.trainer,
+            precision="32-true" if cfg.model.dtype == "float32" else "bf16-mixed",
+            max_epochs=1,
+            max_steps=steps,
+            gradient_clip_val=cfg.optim.max_grad_norm or None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            logger=False,
+            default_root_dir=folder,
+        )
+    except Exception as error:
+        raise UserError(f"trainer can't be built: {one_line(error.__cause__ or error)}") from error
+
+
+def fit(trainer: pl.Trainer, module: PretrainModule, data: PretrainData, checkpoint: Path | None) -> None:
+    """Train. Lightning turns an interruption into ``exit(1)``; here it stays one, with its signal."""
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+
+
+def finish(
+    cfg: PretrainConfig,
+    context: PretrainContext,
+    model: Any,
+    trainer: pl.Trainer,
+    peak: float,
+    seconds: float,
+    cpu: float,
+) -> None:
+    """Write summary and curves; say where everything is."""
+    folder, last = (
+        context.run_dir,
+        {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("heldout/")},
+    )
+    totals = context.totals
+    rate = totals["tokens"] / max(totals["seconds"], 1e-9)
+    mfu = totals["flops"] / max(totals["seconds"], 1e-9) / context.peak
+    summary = {
+        "name": cfg.name,
+        "model": cfg.model.name,
+        "data": cfg.data.name,
+        "mix": {name: weight for name, weight in cfg.data.mix.items() if weight is not None},
+        "seed": cfg.seed,
+        "steps": trainer.global_step,
+        "tokens": context.steps * cfg.step_tokens,
+        "heldout_loss": {"first": context.first, "last": last["heldout/loss"]},
+        "heldout": last,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu, 1),
+        "tokens_per_second": round(rate, 1),
+        "mfu": round(mfu, 4),
+        "peak_tflops": peak / 1e12,
+        "policy": str(folder / "policy"),
+        "versions": stack_versions(),
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    curves = draw_curves(folder)
+    console.print(
+        f"held-out loss {context.first:.4f} -> {last['heldout/loss']:.4f} (perplexity "
+        f"{last['heldout/perplexity']:.3f}) in {seconds:.0f} s; {rate:,.0f} tokens/s, MFU {mfu:.1%}",
+        highlight=False,
+    )
+    for label, path in (("policy", folder / "policy"), ("curves", curves), ("metrics", folder / "metrics.csv")):
+        console.print(f"  {label:8s} {shown(path)}", soft_wrap=True, highlight=False)
+
+
+def describe(
+    cfg: PretrainConfig, context: PretrainContext, model: Any, corpus: Corpus, checkpoint: Path | None, peak: str
+) -> None:
+    """Say what is about to run."""
+    count = sum(p.numel() for p in model.parameters())
+    size = f"{count / 1e9:.2f} B" if count > 5e8 else f"{count / 1e6:.2f} M"
+    origin = "new" if cfg.init is not None else f"from {cfg.model.path}"
+    console.print(
+        f"[bold]{cfg.name}[/bold]: {size} parameters ({origin}), {mixture_line(corpus.weights)}, seed {cfg.seed}",
+        soft_wrap=True,
+    )
+    console.print(
+        f"  {context.steps} steps of {cfg.step_tokens:,} tokens in rows of {cfg.data.row_tokens}, {context.parts} "
+        f"micro-batch(es) a step; peak {peak}; folder {shown(context.run_dir)}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if checkpoint is not None:
+        console.print(f"  going on from {shown(checkpoint)}", soft_wrap=True)
+
+
+def mixture_line(weights: dict[str, float]) -> str:
+    """The mixture in words."""
+    total = sum(weights.values())
+    return "text " + ", ".join(f"{name} {weight / total:.0%}" for name, weight in weights.items())
+
+
+def describe_plan(cfg: PretrainConfig) -> None:
+    """``dry=true``: what would run; local sources are opened, the hub is not asked."""
+    from r1zero.pretrain.corpus import active_sources
+    from r1zero.pretrain.formats import form_of
+    from r1zero.pretrain.readers import FileReader, first_record, reader_of
+
+    weights = active_sources(cfg.data)
+    console.print(f"[bold]{cfg.name}[/bold]: {mixture_line(weights)}")
+    for name in weights:
+        source, what = cfg.data.sources[name], f"data.sources.{name}"
+        if source.kind != "text":
+            console.print(f"  {name}: made from seed {cfg.seed} ({source.kind})")
+            continue
+        reader = reader_of(source, what)
+        if isinstance(reader, FileReader):
+            record = first_record(reader, what)
+            document = form_of(source, record, what)(record, f"{what}, first record")
+            console.print(f"  {name}: {len(reader.files)} file(s); the first document begins {document[:60]!r}")
+        else:
+            at = " ".join(part for part in (source.subset, source.split) if part)
+            console.print(f"  {name}: {source.path} ({at}), streamed from the hub", soft_wrap=True)
+    length = f"{cfg.steps} steps" if cfg.steps is not None else f"{cfg.epochs:g} passes over the text"
+    console.print(
+        f"  model {cfg.model.path}, {length} of {cfg.step_tokens:,} tokens a step in rows of {cfg.data.row_tokens}; "
+        f"lr {cfg.optim.lr:g}, {cfg.optim.schedule}, warm-up {cfg.optim.warmup_steps} steps",
+        soft_wrap=True,
+    )
+
+
+def dtype_of(cfg: PretrainConfig) -> torch.dtype:
+    """Number format of the exported weights."""
+    return torch.float32 if cfg.model.dtype == "float32" else torch.bfloat16
 
 
 def split_rows(cfg: PretrainConfig, world: int) -> tuple[int, int]:
@@ -215,15 +322,5 @@ def split_rows(cfg: PretrainConfig, world: int) -> tuple[int, int]:
     rows = cfg.step_tokens // cfg.data.row_tokens
     if rows % world:
         raise UserError(f"step_tokens={cfg.step_tokens}: {rows} rows can't be shared by {world} devices")
-    share = rows // world
     largest = max(1, cfg.optim.micro_batch_tokens // cfg.data.row_tokens)
-    return rows, next(parts for parts in range(1, share + 1) if share % parts == 0 and share // parts <= largest)
-
-
-def quiet() -> None:
-    """Keep the console to this project's own lines: notices of the libraries are not the user's to act on."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
-    transformers.utils.logging.disable_progress_bar()
+    return rows, -(-(rows // world) // largest)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Protocol
 
 from r1zero.data.arithmetic import Arithmetic, Sum, draw
 from r1zero.errors import UserError
@@ -117,8 +118,16 @@ PAGES: dict[str, Callable[[str, str, int, WorkingConfig, random.Random], str]] =
 }
 
 
+class MadeText(Protocol):
+    """Endless documents, each a pure function of (seed, split, its number): exact to resume, free to shard."""
+
+    def document(self, number: int, spoil: float = 1.0) -> str:
+        """Document ``number``; ``spoil`` in [0, 1] scales its errors."""
+        ...
+
+
 class ArithmeticText:
-    """Endless documents, each a pure function of (seed, split, its number): exact to resume, free to shard.
+    """Questions with visible working in several page forms (:class:`MadeText`).
 
     ``mix`` weighs the page forms of :data:`PAGES`. Questions come from ``split`` of the generator, so text
     of the train split never holds a held-out question.
@@ -142,15 +151,15 @@ class ArithmeticText:
         return PAGES[page](question.text(self.questions.style), text, answer, self.settings, rng)
 
 
-def check_mix(mix: dict[str, float], known: tuple[str, ...] = tuple(PAGES)) -> None:
-    """Raise ``UserError`` unless every weight of the mixture is positive and every part is known."""
-    if not mix:
-        raise UserError(f"data.mix is empty; give weights to some of {', '.join(known)}")
-    for part, weight in mix.items():
-        if part not in known:
-            raise UserError(f"data.mix.{part} is unknown; choose from {', '.join(known)}")
+def check_mix(pages: dict[str, float]) -> None:
+    """Raise ``UserError`` unless every weight of the page forms is positive and every form is known."""
+    if not pages:
+        raise UserError(f"data.pages is empty; give weights to some of {', '.join(PAGES)}")
+    for page, weight in pages.items():
+        if page not in PAGES:
+            raise UserError(f"data.pages.{page} is unknown; choose from {', '.join(PAGES)}")
         if not weight > 0:
-            raise UserError(f"data.mix.{part}={weight} must be positive; leave the part out with ~data.mix.{part}")
+            raise UserError(f"data.pages.{page}={weight} must be positive; data.pages.{page}=null leaves the form out")
 
 
 def check_working(settings: WorkingConfig) -> None:

@@ -6,8 +6,9 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 TICK = 0.25
 """Seconds between looks. Time is counted in looks, so a process that was suspended as a whole is not late."""
@@ -60,13 +61,21 @@ class Watchdog:
         thread, over, fired = threading.get_ident(), threading.Event(), threading.Event()
         watcher = threading.Thread(target=self._watch, args=(thread, over, fired), daemon=True, name="watchdog")
         watcher.start()
+        heard = False
         try:
             yield
+        except EngineHangs:
+            heard = True
+            raise
         finally:
             with self._lock:
                 over.set()
-                if fired.is_set():  # it may not have been heard yet, and must not be heard later
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
+            # What was fired and not heard yet must not be heard later. Taking it back with a null exception would
+            # leave CPython's flag for pending exceptions set for ever, and its threads then starve each other.
+            if fired.is_set() and not heard:
+                with suppress(EngineHangs):
+                    for _ in range(100):
+                        time.sleep(0.001)
 
     def _watch(self, thread: int, over: threading.Event, fired: threading.Event) -> None:
         assert self.timeout_s is not None

@@ -1,0 +1,81 @@
+"""Impossible settings of pretraining, found before anything is built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from r1zero.checks import OWNED, check_known, check_targets
+from r1zero.errors import UserError
+from r1zero.pretrain.config import PretrainConfig
+from r1zero.pretrain.corpus import active_sources
+
+PADDED_VOCABULARY = 1024
+"""Rows that an embedding may have beyond its tokenizer's entries: models round their vocabulary up."""
+
+
+def check(config: DictConfig) -> PretrainConfig:
+    """The settings as an object. Raises ``UserError`` for what can't work, naming keys and what to do."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{missing[0]} is not set: give it on the command line as {missing[0]}=...")
+    check_known(config)
+    check_targets(config)
+    cfg: Any = OmegaConf.to_object(config)
+    check_sizes(cfg)
+    active_sources(cfg.data)
+    for key in cfg.trainer:
+        if key in OWNED:
+            raise UserError(f"trainer.{key} has no place here: pretraining sets it from its own settings")
+    return cfg
+
+
+def check_sizes(cfg: PretrainConfig) -> None:
+    """Sizes and rates."""
+    if (cfg.steps is None) == (cfg.epochs is None):
+        raise UserError(f"steps={cfg.steps} and epochs={cfg.epochs}: give one of them, the other is null")
+    for key, value in (
+        ("steps", cfg.steps),
+        ("epochs", cfg.epochs),
+        ("keep", cfg.keep),
+        ("eval_every", cfg.eval_every),
+    ):
+        if value is not None and not (value >= 1 or (key == "epochs" and value > 0)):
+            raise UserError(f"{key}={value} must be at least 1")
+    if cfg.checkpoint_every < 0:
+        raise UserError(f"checkpoint_every={cfg.checkpoint_every} must be 0 (never) or more")
+    if cfg.peak_tflops is not None and not cfg.peak_tflops > 0:
+        raise UserError(f"peak_tflops={cfg.peak_tflops} must be positive")
+    if cfg.init is not None and cfg.model.context is None:
+        raise UserError("model.context must be given for a new model")
+    if cfg.data.row_tokens < 2:
+        raise UserError(f"data.row_tokens={cfg.data.row_tokens} must be at least 2")
+    if cfg.data.heldout_documents < 1:
+        raise UserError(f"data.heldout_documents={cfg.data.heldout_documents} must be at least 1")
+    if cfg.model.context is not None and cfg.data.row_tokens > cfg.model.context:
+        raise UserError(f"data.row_tokens={cfg.data.row_tokens} is over model.context={cfg.model.context}")
+    if cfg.step_tokens < 1 or cfg.step_tokens % cfg.data.row_tokens:
+        raise UserError(f"step_tokens={cfg.step_tokens} must be a multiple of data.row_tokens={cfg.data.row_tokens}")
+    if cfg.optim.schedule not in ("constant", "linear", "cosine"):
+        raise UserError(f"optim.schedule={cfg.optim.schedule} is unknown; choose constant, linear or cosine")
+    if cfg.steps is not None and not 0 <= cfg.optim.warmup_steps <= cfg.steps:
+        raise UserError(f"optim.warmup_steps={cfg.optim.warmup_steps} must lie between 0 and steps={cfg.steps}")
+    if not cfg.optim.lr > 0:
+        raise UserError(f"optim.lr={cfg.optim.lr} must be positive")
+    if cfg.model.lora.rank:
+        raise UserError(f"model.lora.rank={cfg.model.lora.rank}: pretraining trains all weights; leave it at 0")
+
+
+def check_vocabulary(folder: Path, tokenizer: Any, path: str) -> None:
+    """Refuse a tokenizer that is not the model's, by the folder's config.json: no weights are read."""
+    rows = json.loads((folder / "config.json").read_text()).get("vocab_size")
+    entries = len(tokenizer)
+    if not isinstance(rows, int):
+        return
+    if entries > rows or rows - entries > max(PADDED_VOCABULARY, rows // 20):
+        raise UserError(
+            f"model.path={path}: the tokenizer has {entries} entries and the model {rows}; they don't belong together"
+        )

@@ -1,0 +1,262 @@
+"""Sources of text on disk: every kind of file, positions, question-answer text, and what is wrong with one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from r1zero.errors import UserError
+from r1zero.pretrain.checks import check_vocabulary
+from r1zero.pretrain.config import SourceConfig, TextConfig
+from r1zero.pretrain.corpus import Corpus, active_sources
+from r1zero.pretrain.formats import form_of, qa_text
+from r1zero.pretrain.readers import HubReader, first_record, reader_of
+
+COUNT = 23
+TEXTS = [f"text {number} \u2014 with\u2028marks" for number in range(COUNT)]
+
+
+def write(folder: Path, name: str, texts: list[str] = TEXTS) -> Path:
+    file = folder / name
+    if name.endswith(".parquet"):
+        pq.write_table(pa.table({"text": texts}), file, row_group_size=5)
+        return file
+    if ".jsonl" in name:
+        content = "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts) + "\n\n"
+    else:
+        content = "\n\n \n".join(texts) + "\n"
+    file.write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
+    return file
+
+
+def texts_of(path: Path | str, start: int = 0, **settings: Any) -> list[str]:
+    reader = reader_of(SourceConfig(path=str(path), **settings), "data.sources.x")
+    return [record["text"] for _, record in reader.read(start)]
+
+
+def corpus(path: Path | str, heldout: int = 2, **settings: Any) -> Corpus:
+    cfg = TextConfig(
+        name="text", sources={"x": SourceConfig(path=str(path), **settings)}, mix={"x": 1.0}, heldout_documents=heldout
+    )
+    return Corpus(cfg, 0)
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet", "a.txt", "a.txt.gz"])
+def test_a_start_equals_skipping(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path, name)
+    assert texts_of(file) == TEXTS
+    for start in (1, 5, 7, 22, 23, 30):
+        assert texts_of(file, start) == TEXTS[start:]
+
+
+def test_a_folder_and_a_pattern_are_one_source(tmp_path: Path) -> None:
+    names = ["a.jsonl", "b.parquet", "c.txt", "d.jsonl.gz"]
+    for name in names:
+        write(tmp_path, name)
+    (tmp_path / "README.md").write_text("no text of the source")
+    assert texts_of(tmp_path) == TEXTS * 4
+    for start in (22, 23, 30, 46, 50, 91, 92):
+        assert texts_of(tmp_path, start) == (TEXTS * 4)[start:]
+    assert texts_of(tmp_path / "*.jsonl*") == TEXTS * 2
+
+
+def test_the_documents_of_a_plain_text_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes("\ufeff\nfirst\n  indented\n\n\nsecond\nmore\n".encode())
+    assert texts_of(file) == ["first\n  indented", "second\nmore"]
+    assert texts_of(file, separate="line") == ["first", "  indented", "second", "more"]
+    assert texts_of(file, 1, separate="line") == ["  indented", "second", "more"]
+    assert texts_of(file, separate="file") == ["first\n  indented\n\n\nsecond\nmore"]
+
+
+def test_a_data_set_in_the_layout_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "main").mkdir()
+    (tmp_path / "other").mkdir()
+    for split, texts in (("train", TEXTS), ("test", ["a test"])):
+        write(tmp_path / "main", f"{split}-00000-of-00001.parquet", texts)
+        write(tmp_path / "other", f"{split}-00000-of-00001.parquet", ["other"])
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n"
+        + "".join(
+            f"- config_name: {name}\n  data_files:\n"
+            + "".join(f"  - split: {split}\n    path: {name}/{split}-*\n" for split in ("train", "test"))
+            for name in ("main", "other")
+        )
+        + "---\n"
+    )
+    reader = HubReader(SourceConfig(path=str(tmp_path), subset="main", split="train"), "data.sources.x")
+    assert [record["text"] for _, record in reader.read(0)] == TEXTS
+    assert [record["text"] for _, record in reader.read(9)] == TEXTS[9:]
+    with pytest.raises(UserError, match="nowhere") as error:
+        first_record(HubReader(SourceConfig(path=str(tmp_path), subset="nowhere"), "x"), "x")
+    one_line(error)
+
+
+def test_the_first_documents_are_held_out_and_never_trained_on(tmp_path: Path) -> None:
+    texts = [str(number) for number in range(COUNT)]
+    file = write(tmp_path, "a.jsonl", texts)
+    found = corpus(file, heldout=4, shuffle_buffer=5)
+
+    def encode(text: str) -> list[int]:
+        return [int(text)]
+
+    assert found.heldout(encode) == {"x": [[0], [1], [2], [3]]}
+    documents = found.documents(encode)
+    assert sorted(documents.read(0.0)[0] for _ in range(19)) == list(range(4, COUNT))
+    assert list(found.sample(3)) == ["4", "5", "6"]
+    assert found.tokens_of_a_pass(encode) == 19
+    other = write(tmp_path, "b.jsonl", ["77", "78"])
+    apart = corpus(file, heldout=2, heldout_path=str(other))
+    assert apart.heldout(encode) == {"x": [[77], [78]]}
+    documents = apart.documents(encode)
+    assert sorted(documents.read(0.0)[0] for _ in range(COUNT)) == list(range(COUNT))
+
+
+GSM = {"question": "How many are 3 and 4?", "answer": "Add: 3+4 = <<3+4=7>>7 apples.\nTimes 1000.\n#### 7,000"}
+
+
+def test_question_answer_text_by_hand() -> None:
+    template = "Q: {question}\nA: {answer}"
+    plain = qa_text(GSM["question"], GSM["answer"], template, box=False)
+    assert plain == "Q: How many are 3 and 4?\nA: Add: 3+4 = 7 apples.\nTimes 1000.\n#### 7,000"
+    boxed = qa_text(GSM["question"], GSM["answer"], template, box=True)
+    assert boxed == (
+        "Q: How many are 3 and 4?\nA: Add: 3+4 = 7 apples.\nTimes 1000.\nThe final answer is \\boxed{7000}."
+    )
+    assert qa_text("q", "#### 7", "{question} {answer}", box=True).endswith("The final answer is \\boxed{7}.")
+    assert qa_text("q", "12.", template, box=True) == "Q: q\nA: \\boxed{12}"
+    assert qa_text("q", "so \\boxed{3}.", template, box=True) == "Q: q\nA: so \\boxed{3}."
+    assert qa_text("what is {answer}?", "{question}", template, box=False) == "Q: what is {answer}?\nA: {question}"
+
+
+@pytest.mark.parametrize(
+    ("record", "settings", "document"),
+    [
+        (GSM, {"box": True, "template": "{question} {answer}"}, None),
+        ({"problem": "p", "solution": "s", "answer": "a"}, {}, "p\ns"),
+        ({"problem": "p", "solution": "s", "answer": "a"}, {"answer_key": "answer"}, "p\na"),
+        ({"Question": "p", "Answer": 7}, {}, "p\n7"),
+        ({"q": {"text": "p"}, "a": ["7", "seven"]}, {"question_key": "q.text", "answer_key": "a"}, "p\n7"),
+    ],
+)
+def test_fields_are_found_by_name_or_named(record: dict, settings: dict, document: str | None) -> None:
+    made = form_of(SourceConfig(format="qa_text", path="x", **settings), record, "x")(record, "x record 0")
+    assert made == document if document is not None else made.endswith("\\boxed{7000}.")
+
+
+@pytest.mark.parametrize(
+    ("record", "settings", "says"),
+    [
+        ({"q": "p", "answer": "a"}, {}, "question"),
+        ({"question": "p", "r": "a"}, {}, "answer"),
+        ({"question": "p", "answer": "a"}, {"question_key": "qq"}, "qq"),
+        ({"question": "p", "answer": "a"}, {"template": "{question}"}, "{answer} exactly once"),
+        ({"question": "p", "answer": "a"}, {"format": "chat"}, "format=chat is unknown"),
+        ({"question": "", "answer": "a"}, {}, "'question' is empty"),
+        ({"question": "p", "answer": None}, {}, "no field 'answer'"),
+    ],
+)
+def test_records_that_make_no_question_answer_text(record: dict, settings: dict, says: str) -> None:
+    source = SourceConfig(**{"format": "qa_text", "path": "x", **settings})
+    with pytest.raises(UserError) as error:
+        form_of(source, record, "data.sources.x")(record, "x record 0")
+    assert says in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", b"", "is an empty file"),
+        ("a.txt", b" \n\n", "holds no documents"),
+        ("a.jsonl", b'{"text": "a"\n', "a.jsonl line 1 is not JSON"),
+        ("a.jsonl", b"[1, 2]\n", "line 1 is not an object"),
+        ("a.jsonl", b'{"txt": "a", "id": 1}\n', "has no field 'text'"),
+        ("a.jsonl", b'{"text": 5}\n', "field 'text' holds a int"),
+        ("a.jsonl", b'{"text": "a"}\n{"other": "b"}\n', "line 2: field 'text' is missing"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 500)[:-20], "not a whole gzip file"),
+        ("a.jsonl.gz", b'{"text": "a"}\n', "not a whole gzip file"),
+        ("a.txt.gz", gzip.compress(b"abc")[:10] + b"\xff" * 30, "not a whole gzip file"),
+        ("a.txt", b"caf\xe9\n", "not UTF-8"),
+        ("a.parquet", b"PAR1 nothing", "can't be read as parquet"),
+        ("a.csv", b"text\na\n", "no known suffix"),
+        ("a.jsonl", b'{"text": "a"}\n', "1 documents only, and 2 are to be held out"),
+        ("a.jsonl", b'{"text": "a"}\n' * 2, "no document to train on"),
+    ],
+)
+def test_bad_files_are_one_line(name: str, content: bytes, says: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+
+    def use() -> None:
+        found = corpus(file)
+        found.heldout(lambda text: [1])
+        found.documents(lambda text: [1]).read(0.0)
+
+    with pytest.raises(UserError) as error:
+        use()
+    assert says in one_line(error)
+    assert "data.sources.x" in str(error.value) or "source 'x'" in str(error.value) or name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "settings", "says"),
+    [
+        ("/nowhere/a.jsonl", {}, "path=/nowhere/a.jsonl does not exist"),
+        ("/nowhere/*.jsonl", {}, "no file matches"),
+        (".", {"separate": "page"}, "separate=page is unknown"),
+        ("a.jsonl", {"shuffle_buffer": 0}, "shuffle_buffer=0"),
+        ("a.jsonl", {"text_key": "body"}, "has no field 'body'"),
+        ("a.jsonl", {"kind": "web"}, "kind=web is unknown"),
+        ("empty", {}, "holds no file of a known kind"),
+    ],
+)
+def test_bad_settings_of_a_source_are_one_line(
+    path: str, settings: dict, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "a.jsonl")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError) as error:
+        corpus(path, **settings)
+    assert says in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("mix", "says"),
+    [
+        ({}, "data.mix is empty"),
+        ({"x": None}, "data.mix is empty"),
+        ({"x": 0.0}, "must be positive"),
+        ({"x": -1.0}, "must be positive"),
+        ({"x": float("nan")}, "must be positive"),
+        ({"x": float("inf")}, "must be"),
+        ({"y": 1.0}, "data.mix.y is an unknown source"),
+    ],
+)
+def test_bad_mixtures_are_one_line(mix: dict, says: str) -> None:
+    with pytest.raises(UserError) as error:
+        active_sources(TextConfig(name="text", sources={"x": SourceConfig()}, mix=mix))
+    assert says in one_line(error)
+
+
+@pytest.mark.parametrize(("rows", "fits"), [(384, True), (400, True), (383, False), (50_000, False)])
+def test_tokenizer_and_model_of_different_vocabularies(rows: int, fits: bool, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": rows}))
+    tokenizer = range(384)
+    if fits:
+        check_vocabulary(tmp_path, tokenizer, "some/model")
+        return
+    with pytest.raises(UserError, match=f"has 384 entries and the model {rows}") as error:
+        check_vocabulary(tmp_path, tokenizer, "some/model")
+    one_line(error)
