@@ -108,7 +108,7 @@ class PretrainModule(pl.LightningModule):
         parts = {"heldout/": (total, targets)}
         if len(self.heldout_sums) > 1:
             parts |= {f"heldout/{source}/": (a, b) for source, (a, b) in self.heldout_sums.items()}
-        found = {}
+        found: dict[str, float] = {}
         for name, (a, b) in parts.items():
             found |= {f"{name}loss": a / b, f"{name}perplexity": math.exp(min(a / b, 700.0))}
         return found
