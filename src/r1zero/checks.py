@@ -51,15 +51,20 @@ def optimizer_steps(cfg: TrainConfig) -> int:
     return cfg.algo.inner_epochs * cfg.rollout.questions * cfg.rollout.group_size // cfg.algo.minibatch_size
 
 
+def check_set(config: DictConfig) -> None:
+    """Every value is given. Raises ``UserError`` naming the first that is not."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{missing[0]} is not set: give it on the command line as {missing[0]}=...")
+
+
 def check(config: DictConfig) -> None:
     """Refuse settings that can't work, in one line each; fills ``model.context`` from a local folder.
 
     Raises:
         UserError: naming the keys and what to do.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"{missing[0]} is not set: give it on the command line as {missing[0]}=...")
+    check_set(config)
     check_known(config)
     check_targets(config)
     if config.model.context is None:

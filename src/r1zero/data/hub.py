@@ -16,25 +16,7 @@ def read_hub(cfg: DataConfig) -> list[dict[str, Any]]:
     Raises:
         UserError: The hub can't be reached, the id does not exist, or the subset or split doesn't.
     """
-    import datasets
-
-    path = str(cfg.path)
-    try:
-        table = _load(path, cfg, revision=cfg.revision)
-    except ConnectionError:
-        folder = _cached(path, cfg.revision)
-        if folder is None:
-            raise UserError(
-                f"data.path={path} is neither a file or folder here nor in the local hub cache, and the hub can't be "
-                "reached; go online, download it beforehand, or give a local path"
-            ) from None
-        table = _load(folder, cfg)
-    except datasets.exceptions.DatasetNotFoundError:
-        raise UserError(
-            f"data.path={path} is neither a file or folder here nor a data set on the hub "
-            f"(or it is private or gated, and you are not logged in){_at(cfg)}"
-        ) from None
-    return _rows(table)
+    return _rows(_open(cfg, f"data.path={cfg.path}"))
 
 
 def stream(cfg: DataConfig) -> Any:
@@ -43,22 +25,27 @@ def stream(cfg: DataConfig) -> Any:
     Raises:
         UserError: As :func:`read_hub`.
     """
+    return _open(cfg, str(cfg.path), streaming=True)
+
+
+def _open(cfg: DataConfig, what: str, streaming: bool = False) -> Any:
+    """Open a hub data set, or its copy in the cache; ``what`` names it in messages."""
     import datasets
 
     path = str(cfg.path)
     try:
-        return _load(path, cfg, revision=cfg.revision, streaming=True)
+        return _load(path, cfg, revision=cfg.revision, streaming=streaming)
     except ConnectionError:
         folder = _cached(path, cfg.revision)
         if folder is None:
             raise UserError(
-                f"{path} is neither a file or folder here nor in the local hub cache, and the hub can't be reached; "
+                f"{what} is neither a file or folder here nor in the local hub cache, and the hub can't be reached; "
                 "go online, download it beforehand, or give a local path"
             ) from None
-        return _load(folder, cfg, streaming=True)
+        return _load(folder, cfg, streaming=streaming)
     except datasets.exceptions.DatasetNotFoundError:
         raise UserError(
-            f"{path} is neither a file or folder here nor a data set on the hub "
+            f"{what} is neither a file or folder here nor a data set on the hub "
             f"(or it is private or gated, and you are not logged in){_at(cfg)}"
         ) from None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero.checks import OWNED, check_known, check_targets
+from r1zero.checks import OWNED, check_known, check_set, check_targets
 from r1zero.errors import UserError
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.pretrain.corpus import active_sources
@@ -19,9 +19,7 @@ PADDED_VOCABULARY = 1024
 
 def check(config: DictConfig) -> PretrainConfig:
     """The settings as an object. Raises ``UserError`` for what can't work, naming keys and what to do."""
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"{missing[0]} is not set: give it on the command line as {missing[0]}=...")
+    check_set(config)
     check_known(config)
     check_targets(config)
     cfg: Any = OmegaConf.to_object(config)

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero.checks import LARGE_FOR_CPU, check_known, folder_context, has_gpu
+from r1zero.checks import LARGE_FOR_CPU, check_known, check_set, folder_context, has_gpu
 from r1zero.errors import UserError
 from r1zero.rollout.served.check import check_servers
 from r1zero.rollout.served.client import TOKEN
@@ -20,9 +20,7 @@ def check(config: DictConfig) -> None:
     Raises:
         UserError: naming the keys and what to do.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"{missing[0]} is not set: give it on the command line as {missing[0]}=...")
+    check_set(config)
     check_known(config)
     if config.rollout.name != "vllm_server":
         raise UserError(
