@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -74,8 +75,15 @@ def test_a_hang_that_nothing_interrupts_ends_the_process(monkeypatch: pytest.Mon
     monkeypatch.setattr(watchdog, "GRACE", 0.5)
     told: list[str] = []
     codes: list[int] = []
-    with pytest.raises(EngineHangs), Watchdog(0.3, told.append, codes.append).watching():
-        time.sleep(2.0)  # one call into C, which no exception reaches
+    stuck = threading.Lock()
+    stuck.acquire()
+
+    def end(code: int) -> None:
+        codes.append(code)
+        stuck.release()
+
+    with pytest.raises(EngineHangs), Watchdog(0.3, told.append, end).watching():
+        stuck.acquire(timeout=60)  # one call into C, which no exception reaches
     assert codes == [1]
     (line,) = told
     assert capsys.readouterr().err == f"error: {line}\n"

@@ -40,7 +40,9 @@ def run(arguments: list[str], folder: Path) -> Finished:
 def test_without_deepspeed_one_line_says_so() -> None:
     config.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=["experiment=demo", "trainer=deepspeed", "trainer.accelerator=cpu"])
+        cfg = compose(
+            "train", overrides=["experiment=demo", "trainer=deepspeed", "trainer.accelerator=cpu", "paths.run=."]
+        )
     with pytest.raises(UserError, match=r"trainer can't be built: .*deepspeed"):
         build_trainer(cfg, cfg)  # type: ignore[arg-type]
 
