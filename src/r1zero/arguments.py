@@ -23,12 +23,25 @@ HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "
 REQUIRED_GROUPS = ("algo", "model", "template", "data", "reward", "rollout", "optim", "trainer")
 
 
-def expand(arguments: list[str], conf: Path) -> list[str]:
+RECORDS = ("benchmarks", "data.sources", "reward.functions")
+"""Settings that hold typed records by name."""
+
+NEW_RECORD = re.compile(
+    rf"\+{{1,2}}(?P<parent>{'|'.join(map(re.escape, RECORDS))})\.(?P<keys>[\w-]+(?:\.[\w-]+)*)=(?P<value>.*)", re.DOTALL
+)
+
+
+def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[str]:
     """Rewrite shorthand into what Hydra reads; applying it twice changes nothing.
 
     ``model=<folder>``, ``data=<path>`` and ``data.path=<path>`` become the options ``folder`` and ``file`` with
     the path; ``resume=<folder>`` brings the stored command line back. Ranks that torchrun started agree on a folder;
-    points of a sweep are named by what varies.
+    points of a sweep are named by what varies. New records are put in as a whole (:func:`added_record`).
+
+    Args:
+        arguments: as typed.
+        conf: folder of the configs.
+        pretraining: whether ``data`` chooses text, from the options that pretraining has.
 
     Raises:
         UserError: a group is set to null, or there is nothing to resume from.
@@ -40,6 +53,7 @@ def expand(arguments: list[str], conf: Path) -> list[str]:
     ]
     # "async" is a word of Python's own, so the schema's field has another name.
     arguments = [re.sub(r"^(\+{0,2})rollout\.async=", r"\1rollout.async_steps=", a) for a in arguments]
+    arguments = [added_record(a) for a in arguments]
     # Hydra's parser takes settings in one row only, before or after its options.
     arguments = [*(a for a in arguments if a in SWITCHES), *(a for a in arguments if a not in SWITCHES)]
     sweeping = any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in arguments)
@@ -59,8 +73,10 @@ def expand(arguments: list[str], conf: Path) -> list[str]:
             first = next((i for i, a in enumerate(arguments) if "=" in a and not a.startswith("-")), len(arguments))
             arguments = [*arguments[:first], *names_of_points(arguments, conf), *arguments[first:]]
     path = next((i for i, a in enumerate(arguments) if a.startswith("data.path=")), None)
-    if path is not None and not any(a.startswith("data=") for a in arguments):
+    if path is not None and not pretraining and not any(a.startswith("data=") for a in arguments):
         arguments.insert(path, "data=file")
+    texts = conf / "pretrain" / "data" if pretraining else conf / "data"
+    option, place = ("text", "data.sources.text.path") if pretraining else ("file", "data.path")
     expanded: list[str] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
@@ -70,11 +86,36 @@ def expand(arguments: list[str], conf: Path) -> list[str]:
             raise UserError(f"{key}={value} names no option; choose one of {', '.join(options(conf, key))}")
         if key == "model" and is_path(value, conf / "model"):
             expanded += ["model=folder", f"model.path='{value}'"]
-        elif key == "data" and is_path(value, conf / "data"):
-            expanded += ["data=file", f"data.path='{value}'"]
+        elif key == "data" and is_path(value, texts):
+            expanded += [f"data={option}", f"{place}='{value}'"]
         else:
             expanded.append(argument)
     return expanded
+
+
+def added_record(argument: str) -> str:
+    """``+data.sources.x.kind=prose`` as ``+data.sources={x:{kind:prose}}``; other arguments as they are.
+
+    Hydra makes an untyped dict on the way to a key below a new entry, which a setting of typed records refuses;
+    a whole dict it merges.
+
+    Raises:
+        UserError: a sweep over what does not exist yet.
+    """
+    match = NEW_RECORD.fullmatch(argument)
+    if match is None:
+        return argument
+    with contextlib.suppress(HydraException):
+        if OverridesParser.create().parse_override(argument).is_sweep_override():
+            name = match["keys"].split(".")[0]
+            raise UserError(
+                f"{argument}: a sweep can't add an entry; add {match['parent']}.{name} first (with +), then sweep "
+                f"over {match['parent']}.{match['keys']} without +"
+            )
+    value = match["value"] or "''"
+    for key in reversed(match["keys"].split(".")):
+        value = f"{{{key}:{value}}}"
+    return f"+{match['parent']}={value}"
 
 
 def is_path(value: str, group: Path) -> bool:
@@ -89,7 +130,7 @@ def resumed(arguments: list[str], folder: Path) -> list[str]:
     stored = folder / ".hydra" / "overrides.yaml"
     if not stored.is_file():
         raise UserError(f"resume={folder}: this is no run folder (it has no .hydra/overrides.yaml)")
-    new = {argument.partition("=")[0] for argument in arguments}
+    new = {argument.partition("=")[0] for argument in arguments} - {f"+{name}" for name in RECORDS}  # those are merged
     # A group that is chosen anew takes the old values below it along.
     old = [a for a in stored_overrides(stored) if a.partition("=")[0] not in new and a.partition(".")[0] not in new]
     kept = [a for a in arguments if not a.startswith("resume=")]

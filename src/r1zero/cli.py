@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from r1zero import config, masking, sweep
 from r1zero.arguments import expand, folder_name, options
 from r1zero.errors import Stopped, SyncError, UserError
-from r1zero.outputs import disk_full, shown
+from r1zero.outputs import disk_full, not_made, shown
 
 DEBUG = "R1ZERO_DEBUG"
 """Environment variable; 1 shows the traceback of an error on the console as well."""
@@ -55,7 +55,7 @@ def main(entry: Callable[[], Any], script: Path) -> int:
     argparse.ArgumentParser.error = _usage  # type: ignore[method-assign,assignment]
     os.environ[sweep.SCRIPT] = str(script)
     try:
-        sys.argv[1:] = expand(sys.argv[1:], conf)
+        sys.argv[1:] = expand(sys.argv[1:], conf, pretraining=script.stem == "pretrain")
         masking.check_arguments(sys.argv[1:])
         asked = bool({"--help", "-h"} & set(sys.argv))
         if asked and script.stem == "train":
@@ -86,6 +86,10 @@ class JobResult:
     error: BaseException | None = None
     run_dir: Path | None = None
 
+    def __init__(self) -> None:
+        self.said: set[str] = set()
+        """What the points of a sweep have in common and is said once."""
+
 
 job_result = JobResult()
 
@@ -103,6 +107,12 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
+        if line := base_missing(cfg):
+            if line not in job_result.said:
+                print(f"sweep points left out: {line}", file=sys.stderr)
+            job_result.said.add(line)
+            job_result.code = 1
+            return
         names = sweep.Names(run_dir.name, sweep.group_of(Path(hydra_config.sweep.dir))) if "group" in cfg else None
         typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
         run_point(typed, run_dir, names)
@@ -116,6 +126,12 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
         job_result.error = error
         with contextlib.suppress(OSError), (run_dir / "train.log").open("a") as file:
             file.write(masking.hidden(f"{rank_label()}the run ended here:\n{traceback.format_exc()}"))
+
+
+def base_missing(cfg: DictConfig) -> str:
+    """What to make first where a point starts from a base model that pretraining has not made yet."""
+    path = OmegaConf.select(cfg, "model.path")
+    return not_made(path) if path else ""
 
 
 def run_point(overrides: list[str], run_dir: Path, names: sweep.Names | None) -> None:
@@ -200,10 +216,13 @@ def explain_composition(error: Exception, arguments: list[str]) -> str:
     found = re.search(r"Key '([^']+)' (?:is )?not in '(\w+)'", text)
     if found:
         key, schema = found.groups()
-        names = list(getattr(getattr(config, schema, None), "__dataclass_fields__", {}))
+        modules = [module for name, module in sys.modules.items() if re.fullmatch(r"r1zero\.(\w+\.)?config", name)]
+        names = [
+            name for module in modules for name in getattr(getattr(module, schema, None), "__dataclass_fields__", {})
+        ]
         close = difflib.get_close_matches(key, names, n=1)
         hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(names)}" if names else ""
-        argument = next((a for a in arguments if re.search(rf"(^|\.){re.escape(key)}=", a)), key)
+        argument = next((a for a in arguments if re.search(rf"(^|\.){re.escape(key)}=|[{{,]{re.escape(key)}:", a)), key)
         return f"{argument}: there is no setting '{key}' here{hint}"
     found = re.search(r"Could not override '([^']+)'", text)
     if found:
@@ -222,6 +241,10 @@ def other_command(text: str, arguments: list[str]) -> str:
     conf = next((f / "conf" for f in (here.parent, here.parent.parent) if (f / "conf").is_dir()), here)
     if name.startswith("table") and here.stem != "evaluate" and "not in 'TrainConfig'" in text:
         return f"experiment={name} is an evaluation: python scripts/evaluate.py experiment={name}"
+    data = next((a.partition("=")[2] for a in reversed(arguments) if a.startswith("data=")), "")
+    if "not a subclass of TextConfig" in text and (conf / "data" / f"{data}.yaml").is_file():
+        texts = ", ".join(options(conf, "pretrain/data"))
+        return f"data={data} is a question set for train.py; pretraining reads text: choose {texts}, or name a file"
     missing = f"'experiment/{name}'" in text
     if name and missing and here.stem != "pretrain" and (conf / "pretrain" / "experiment" / f"{name}.yaml").is_file():
         return f"experiment={name} is a pretraining: python scripts/pretrain.py experiment={name}"

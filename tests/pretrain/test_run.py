@@ -131,6 +131,10 @@ def test_continued_pretraining_starts_from_a_folder(whole: Path, mixed: list[str
     ("arguments", "says"),
     [
         (["data.pages.qwen=0"], "data.pages.qwen=0.0 must be positive"),
+        (["data.pages.qwen=inf"], "data.pages.qwen=inf must be positive and finite"),
+        (["data.pages.qwen=nan"], "data.pages.qwen=nan must be positive and finite"),
+        (["data.mix.qa=nan"], "data.mix.qa=nan must be positive and finite"),
+        (["data.pages.qwen=inf", "dry=true"], "data.pages.qwen=inf must be positive"),
         (["data.mix.qa=0"], "data.mix.qa=0.0 must be positive"),
         (["data.mix.web=-1"], "data.mix.web=-1.0 must be positive"),
         (["data.mix.qa=null"], "data.mix is empty"),

@@ -25,7 +25,8 @@ def active_sources(cfg: TextConfig) -> dict[str, float]:
     """The sources that are mixed, with their weights.
 
     Raises:
-        UserError: The mixture is empty, names an unknown source, or has a weight that is not positive.
+        UserError: The mixture is empty, names an unknown source or one of an unknown kind, or has a weight that is not
+            positive.
     """
     weights = {}
     for name, weight in cfg.mix.items():
@@ -36,6 +37,10 @@ def active_sources(cfg: TextConfig) -> dict[str, float]:
         if not 0 < weight < math.inf:
             raise UserError(
                 f"data.mix.{name}={weight} must be positive and finite; data.mix.{name}=null leaves the source out"
+            )
+        if cfg.sources[name].kind not in KINDS:
+            raise UserError(
+                f"data.sources.{name}.kind={cfg.sources[name].kind} is unknown; choose one of {', '.join(KINDS)}"
             )
         weights[name] = float(weight)
     if not weights:
@@ -122,9 +127,7 @@ class Corpus:
 
 
 def made_text(source: SourceConfig, cfg: TextConfig, split: str, seed: int) -> MadeText | None:
-    """The generator of a source, None for one that is read. Raises ``UserError`` for an unknown kind."""
-    if source.kind not in KINDS:
-        raise UserError(f"data source kind={source.kind} is unknown; choose one of {', '.join(KINDS)}")
+    """The generator of a source, None for one that is read."""
     if source.kind == "arithmetic":
         return ArithmeticText(
             {k: w for k, w in cfg.pages.items() if w is not None}, cfg.working, settings_of(cfg.questions), split, seed

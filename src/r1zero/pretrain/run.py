@@ -285,7 +285,7 @@ def mixture_line(weights: dict[str, float]) -> str:
 
 def describe_plan(cfg: PretrainConfig) -> None:
     """``dry=true``: what would run; local sources are opened, the hub is not asked."""
-    from r1zero.pretrain.corpus import active_sources
+    from r1zero.pretrain.corpus import active_sources, made_text
     from r1zero.pretrain.formats import form_of
     from r1zero.pretrain.readers import FileReader, first_record, reader_of
 
@@ -293,14 +293,20 @@ def describe_plan(cfg: PretrainConfig) -> None:
     console.print(f"[bold]{cfg.name}[/bold]: {mixture_line(weights)}")
     for name in weights:
         source, what = cfg.data.sources[name], f"data.sources.{name}"
-        if source.kind != "text":
-            console.print(f"  {name}: made from seed {cfg.seed} ({source.kind})")
+        if (made := made_text(source, cfg.data, "train", cfg.seed)) is not None:
+            document = made.document(0)
+            console.print(
+                f"  {name}: made from seed {cfg.seed} ({source.kind}); the first document begins {document[:60]!r}",
+                highlight=False, markup=False,
+            )  # fmt: skip
             continue
         reader = reader_of(source, what)
         if isinstance(reader, FileReader):
             record = first_record(reader, what)
             document = form_of(source, record, what)(record, f"{what}, first record")
-            console.print(f"  {name}: {len(reader.files)} file(s); the first document begins {document[:60]!r}")
+            console.print(
+                f"  {name}: {len(reader.files)} file(s); the first document begins {document[:60]!r}", markup=False
+            )
         else:
             at = " ".join(part for part in (source.subset, source.split) if part)
             console.print(f"  {name}: {source.path} ({at}), streamed from the hub", soft_wrap=True)

@@ -14,6 +14,7 @@ chances they tell nothing about the answer.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Protocol
@@ -152,14 +153,16 @@ class ArithmeticText:
 
 
 def check_mix(pages: dict[str, float]) -> None:
-    """Raise ``UserError`` unless every weight of the page forms is positive and every form is known."""
+    """Raise ``UserError`` unless every weight of the page forms is positive and finite and every form is known."""
     if not pages:
         raise UserError(f"data.pages is empty; give weights to some of {', '.join(PAGES)}")
     for page, weight in pages.items():
         if page not in PAGES:
             raise UserError(f"data.pages.{page} is unknown; choose from {', '.join(PAGES)}")
-        if not weight > 0:
-            raise UserError(f"data.pages.{page}={weight} must be positive; data.pages.{page}=null leaves the form out")
+        if not 0 < weight < math.inf:
+            raise UserError(
+                f"data.pages.{page}={weight} must be positive and finite; data.pages.{page}=null leaves the form out"
+            )
 
 
 def check_working(settings: WorkingConfig) -> None:
@@ -169,8 +172,8 @@ def check_working(settings: WorkingConfig) -> None:
             raise UserError(f"data.working.{name}={getattr(settings, name)} must lie between 0 and 1")
     if settings.slip + settings.lost > 1:
         raise UserError(f"data.working: slip={settings.slip} and lost={settings.lost} must not add up to more than 1")
-    if settings.hesitation_mean < 1:
-        raise UserError(f"data.working.hesitation_mean={settings.hesitation_mean} must be at least 1")
+    if not 1 <= settings.hesitation_mean < math.inf:
+        raise UserError(f"data.working.hesitation_mean={settings.hesitation_mean} must be at least 1 and finite")
     for name in ("slip_size", "guess_max"):
         if getattr(settings, name) < 1:
             raise UserError(f"data.working.{name}={getattr(settings, name)} must be at least 1")
