@@ -17,14 +17,14 @@ LAYERS = [
     {"errors", "batch", "config", "seeding", "console"},
     {"masking", "targets"},
     {"templates", "plugins", "outputs", "arguments", "sweep", "lora", "reward", "algo"},
-    {"data", "rollout", "resume", "report", "loggers"},
+    {"data", "rollout", "resume", "report", "loggers", "jobs"},
     {"checks", "policy", "evaluation"},
-    {"learner", "sharding", "zero", "evaluate", "cli", "plan", "serve"},
+    {"learner", "sharding", "zero", "evaluate", "cli", "plan", "serve", "study"},
     {"module", "analysis"},
     {"context"},
     {"callbacks", "build", "ranks"},
     {"run", "pretrain"},
-    {"benchmark"},
+    {"benchmark", "pipeline"},
 ]
 """Lowest first. A part imports from layers below its own; ``train.py`` and ``scripts/`` stand above all."""
 

@@ -1,0 +1,151 @@
+"""What a pipeline runs: five stages, each one command, and where each of them stands. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from r1zero import sweep
+from r1zero.errors import UserError
+from r1zero.outputs import shown
+from r1zero.pipeline.config import PipelineConfig
+from r1zero.resume import flatten
+
+HELDOUT = "heldout"
+"""Name of the set of held-out questions, an option of ``conf/benchmarks``."""
+
+RESULT = {"evaluate": "results.json", "pretrain": "policy/config.json", "train": "policy/config.json"}
+"""What a finished stage has left in its folder."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command with a folder of its own."""
+
+    name: str
+    title: str
+    script: Path
+    arguments: tuple[str, ...]
+    folder: Path
+    needs: str | None = None
+    """Stage whose model it takes; None: the pipeline's own."""
+
+    @property
+    def kind(self) -> str:
+        """evaluate, pretrain or train."""
+        return self.script.stem
+
+    @property
+    def log(self) -> Path:
+        """What the command printed."""
+        return self.folder / "console.log"
+
+    def command(self) -> str:
+        """The command line as a user would type it."""
+        return shlex.join(["python", str(shown(self.script)), *self.arguments, f"hydra.run.dir={self.folder}"])
+
+    def finished(self) -> bool:
+        """Whether it has run to its end and its result is there."""
+        return sweep.read_state(self.folder).state == "finished" and (self.folder / RESULT[self.kind]).is_file()
+
+
+def plan(cfg: PipelineConfig, folder: Path, root: Path) -> list[Stage]:
+    """The five stages in their order.
+
+    Args:
+        cfg: the pipeline's settings.
+        folder: of the pipeline; each stage has one below it.
+        root: of the checkout, where train.py and scripts/ are.
+
+    Raises:
+        UserError: settings that make no argument.
+    """
+    pretrain, train, evaluate = root / "scripts" / "pretrain.py", root / "train.py", root / "scripts" / "evaluate.py"
+    seed = f"seed={cfg.seed}"
+    first = base_arguments(cfg)
+    pretrained, tuned = (f"model={folder / name / 'policy'}" for name in ("pretrain", "train"))
+    sets = [f"benchmarks=[{','.join([HELDOUT, *cfg.benchmarks])}]", f"benchmarks.{HELDOUT}.path={heldout_file(folder)}"]
+    sets += [f"benchmarks.{name}.path={data.path}" for name, data in cfg.benchmarks.items() if data.path is not None]
+    sets += [f"benchmarks.{name}.limit={data.limit}" for name, data in cfg.benchmarks.items() if data.limit is not None]
+    asked = (*sets, seed, *arguments_of(cfg.evaluate, "evaluate"))
+    return [
+        Stage("before", "evaluation before", evaluate, (*first, *asked), folder / "before"),
+        Stage("pretrain", "pretraining", pretrain, (*arguments_of(cfg.pretrain, "pretrain"), *first, seed),
+              folder / "pretrain"),
+        Stage("pretrained", "evaluation after pretraining", evaluate, (pretrained, *asked), folder / "pretrained",
+              "pretrain"),
+        Stage("train", "RL", train, (*arguments_of(cfg.train, "train"), pretrained, f"data={questions_file(folder)}",
+                                     seed), folder / "train", "pretrain"),
+        Stage("trained", "evaluation after RL", evaluate, (tuned, *asked), folder / "trained", "train"),
+    ]  # fmt: skip
+
+
+def base_arguments(cfg: PipelineConfig) -> list[str]:
+    """How the commands name the model that the pipeline begins with."""
+    if cfg.model.name == "folder":
+        return [f"model={cfg.model.path}" if "/" in cfg.model.path else f"model=./{cfg.model.path}"]
+    return [f"model={cfg.model.name}", f"model.path={cfg.model.path}"]
+
+
+def questions_file(folder: Path) -> Path:
+    """Questions of RL."""
+    return folder / "questions" / "train.jsonl"
+
+
+def heldout_file(folder: Path) -> Path:
+    """Questions that RL never sees."""
+    return folder / "questions" / "heldout.jsonl"
+
+
+def arguments_of(settings: dict[str, Any], stage: str) -> list[str]:
+    """A stage's settings as arguments: nested keys with dots, null left out, ``more`` as it is.
+
+    Raises:
+        UserError: ``more`` is no list of key=value.
+    """
+    rest = dict(settings)
+    more = rest.pop("more", None) or []
+    if not isinstance(more, list) or not all(isinstance(a, str) and "=" in a for a in more):
+        raise UserError(f"{stage}.more={more} must be a list of settings, such as {stage}.more='[\"trainer=cpu\"]'")
+    return [f"{key}={spelled(value)}" for key, value in flatten(rest).items() if value is not None] + more
+
+
+def spelled(value: Any) -> str:
+    """A value as Hydra's command line reads it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(spelled, value))}]"
+    plain = str(value)
+    return plain if not isinstance(value, str) or plain.replace("_", "").isalnum() else f"'{plain}'"
+
+
+def check_order(stages: Sequence[Stage]) -> None:
+    """What a stage builds on must have ended before the stage began.
+
+    Raises:
+        UserError: a finished stage was made from what has been made anew since, or is gone.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    for stage in stages:
+        if stage.needs is None or not stage.finished():
+            continue
+        needed = by_name[stage.needs]
+        began, ended = _time(stage, "started"), _time(needed, "changed") if needed.finished() else None
+        if began is None or ended is None or began < ended:
+            raise UserError(
+                f"{shown(stage.folder)} was not made from {shown(needed.folder)} as it is now: remove the former, "
+                "or start anew with another name=..."
+            )
+
+
+def _time(stage: Stage, key: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(json.loads((stage.folder / "status.json").read_text())[key])
+    except (OSError, ValueError, KeyError):
+        return None
