@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
-import warnings
 
 import pytest
 
 from r1zero.config import RewardConfig, RewardFunctionConfig
 from r1zero.errors import UserError
+from r1zero.outputs import set_up_logging
+from r1zero.reward import grader as grader_module
 from r1zero.reward import mathverify
 from r1zero.reward.functions import exact_match, length_penalty, tag_format
 from r1zero.reward.grader import GradeItem, Grader
@@ -213,16 +215,16 @@ def test_health_figures_by_hand():
 
 
 @pytest.mark.parametrize(("failed", "expected"), [(0, None), (1, None), (2, "warn"), (20, "warn"), (21, "stop")])
-def test_health_warns_above_one_percent_and_stops_above_twenty(failed, expected):
+def test_health_warns_above_one_percent_and_stops_above_twenty(failed, expected, caplog):
     """Of 100 answers 1 may fail in silence, 2 to 20 warn, 21 stop training with one line."""
     graded = outcomes(right=100 - failed, timeout=failed)
     if expected is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            check_health(graded)
+        assert not check_health(graded)
+        assert caplog.records == []
     elif expected == "warn":
-        with pytest.warns(UserWarning, match=f"failed on {failed} of 100"):
-            check_health(graded)
+        assert check_health(graded)
+        assert [(r.name, r.levelname) for r in caplog.records] == [("r1zero", "WARNING")]
+        assert f"failed on {failed} of 100" in caplog.text
     else:
         with pytest.raises(RewardError, match="21 of 100 answers") as caught:
             check_health(graded)
@@ -230,11 +232,35 @@ def test_health_warns_above_one_percent_and_stops_above_twenty(failed, expected)
         assert "\n" not in str(caught.value)
 
 
-def test_a_grader_checks_health_by_its_own_limits():
+def test_a_failing_verifier_is_said_on_the_console_at_most_once_in_ten_minutes(tmp_path, monkeypatch, capsys):
+    """The console gets the first line; train.log gets all of them."""
+    now = [50.0]
+    monkeypatch.setattr(grader_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    own, root = logging.getLogger("r1zero"), logging.getLogger()
+    before = own.handlers[:], root.handlers[:], root.level
+    try:
+        set_up_logging(tmp_path, True)
+        grader = Grader(RewardConfig(name="test"))
+        for failed in (2, 0, 3, 4):
+            grader.check_health(outcomes(right=100 - failed, timeout=failed))
+            now[0] += 150
+        said = capsys.readouterr().err.splitlines()
+        assert [line.split("; ")[0] for line in said] == ["WARNING: the verifier failed on 2 of 100 answers (2%)"]
+        now[0] += 1
+        grader.check_health(outcomes(right=95, crash=5))
+        assert "failed on 5 of 100" in capsys.readouterr().err
+        assert [n for n in range(9) if f"failed on {n} of 100" in (tmp_path / "train.log").read_text()] == [2, 3, 4, 5]
+    finally:
+        own.handlers[:], root.handlers[:] = before[:2]
+        root.setLevel(before[2])
+        logging.captureWarnings(False)
+
+
+def test_a_grader_checks_health_by_its_own_limits(caplog):
     settings = RewardConfig(name="test", warn_failures=0.5, stop_failures=0.6)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Grader(settings).check_health(outcomes(right=1, crash=1))
+    Grader(settings).check_health(outcomes(right=1, crash=1))
+    assert caplog.records == []
     with pytest.raises(RewardError):
         Grader(settings).check_health(outcomes(right=1, crash=2))
 

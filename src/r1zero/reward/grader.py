@@ -21,6 +21,9 @@ from r1zero.reward.outcome import Outcome, Status
 from r1zero.reward.pool import WorkerPool
 from r1zero.targets import check_function_path
 
+WARN_SECONDS = 600.0
+"""Shortest time between two warnings of failed verdicts; those in between are in the log alone."""
+
 
 @dataclass(frozen=True)
 class GradeItem:
@@ -70,6 +73,7 @@ class Grader:
         self._pool: WorkerPool | None = None
         self._owner = os.getpid()
         self._lock = threading.Lock()
+        self._warned: float | None = None
 
     def __enter__(self) -> Grader:
         return self
@@ -225,8 +229,14 @@ class Grader:
         return health.summarise(outcomes)
 
     def check_health(self, outcomes: Sequence[Outcome], share: float | None = None) -> None:
-        """Warn or raise by the configured limits (see ``health.check_health``)."""
-        health.check_health(outcomes, self.config.warn_failures, self.config.stop_failures, share)
+        """Warn, at most once in ``WARN_SECONDS``, or raise by the configured limits (see ``health.check_health``)."""
+        now = time.monotonic()
+        again = self._warned is not None and now - self._warned < WARN_SECONDS
+        if (
+            health.check_health(outcomes, self.config.warn_failures, self.config.stop_failures, share, again)
+            and not again
+        ):
+            self._warned = now
 
 
 def default_workers() -> int:

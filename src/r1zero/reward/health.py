@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Sequence
 
 from r1zero.errors import UserError
 from r1zero.reward.outcome import Outcome, Status
+
+log = logging.getLogger("r1zero")
 
 SLOW_RULES = ("math_verify", "")
 
@@ -39,8 +41,12 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def check_health(
-    outcomes: Sequence[Outcome], warn_above: float = 0.01, stop_above: float = 0.20, share: float | None = None
-) -> None:
+    outcomes: Sequence[Outcome],
+    warn_above: float = 0.01,
+    stop_above: float = 0.20,
+    share: float | None = None,
+    again: bool = False,
+) -> bool:
     """Warn, or stop, when too many verdicts failed: a broken verifier is worse than none.
 
     Args:
@@ -48,6 +54,10 @@ def check_health(
         warn_above: Share of timeouts and crashes above which a warning is given.
         stop_above: Share above which training must stop.
         share: Failed share over the outcomes of all ranks, so that all stop together; None: there is one rank.
+        again: The user was warned a short while ago: the line goes to the log alone.
+
+    Returns:
+        Whether more than ``warn_above`` failed.
 
     Raises:
         RewardError: More than ``stop_above`` failed.
@@ -56,7 +66,7 @@ def check_health(
     own = len(failed) / max(len(outcomes), 1)
     share = own if share is None else share
     if share <= warn_above:
-        return
+        return False
     what = f"the verifier failed on {len(failed)} of {len(outcomes)} answers ({own:.0%})"
     if abs(share - own) > 1e-6:
         what += f", on {share:.0%} over all ranks"
@@ -66,4 +76,5 @@ def check_health(
         what += f", answer {(first.extracted or '')[:80]!r}"
     if share > stop_above:
         raise RewardError(f"{what}; more than {stop_above:.0%} is not training: see reward.timeout, reward.memory_gib")
-    warnings.warn(what, stacklevel=2)
+    log.log(logging.INFO if again else logging.WARNING, "%s", what)
+    return True
