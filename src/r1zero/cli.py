@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,8 +59,8 @@ def main(entry: Callable[[], Any], script: Path) -> int:
         sys.argv[1:] = expand(sys.argv[1:], conf, pretraining=script.stem == "pretrain")
         masking.check_arguments(sys.argv[1:])
         asked = bool({"--help", "-h"} & set(sys.argv))
-        if asked and script.stem == "train":
-            print(help_text(conf))
+        if asked and script.stem in ("train", "pretrain"):
+            print(help_text(conf) if script.stem == "train" else pretraining_help(conf))
             return 0
         with tidy_help() if asked else contextlib.nullcontext():
             entry()
@@ -183,6 +184,19 @@ def help_text(conf: Path) -> str:
             groups.append(f"{group}: {', '.join(options(conf, group))}")
     text = content["template"].replace("${hydra.help.header}", content["header"])
     return text.replace("$APP_CONFIG_GROUPS", "\n".join(groups) + "\n")
+
+
+def pretraining_help(conf: Path) -> str:
+    """The help of ``scripts/pretrain.py``: only the groups that it has, in lines of 80 columns."""
+    text = yaml.safe_load((conf / "hydra" / "pretrain.yaml").read_text())["help"]["template"]
+    defaults = yaml.safe_load((conf / "pretrain.yaml").read_text())["defaults"]
+    groups = [key for entry in defaults if isinstance(entry, dict) for key in entry if key not in ("hydra", "paths")]
+    lines = []
+    for group in groups:
+        names = options(conf / "pretrain", group) or options(conf, group)
+        line = f"{group}: {', '.join(names)}"
+        lines.append(textwrap.fill(line, 79, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+    return text.replace("$APP_CONFIG_GROUPS", "\n".join(lines) + "\n")
 
 
 def explain(error: Exception, arguments: list[str]) -> str:
