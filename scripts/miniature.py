@@ -1,6 +1,6 @@
 """The paper in miniature: `make miniature`, or `python scripts/miniature.py --help`.
 
-Pretrains two more small bases, runs the sweeps of experiment=mini at the points that the claims need,
+Pretrains four more small bases, runs the sweeps of experiment=mini at the points that the claims need,
 two side by side, and writes outputs/miniature/report.html. Finished points are left alone, so a run that
 was stopped goes on where it was.
 """
@@ -10,23 +10,32 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import queue
-import subprocess
 import sys
-import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 try:
-    from r1zero import sweep
+    from r1zero import jobs, sweep
     from r1zero.console import console
     from r1zero.errors import UserError
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 
 ROOT = Path(__file__).resolve().parents[1]
-BASES = ("tiny_control", "tiny_weak")
-TABLE1 = (("tiny", "question"), ("tiny", "none"), ("tiny", "qwen"), ("tiny", "r1"), ("tiny_weak", "question"))
+BASES = {
+    "tiny_llama_base": None,
+    "tiny_control": None,
+    "tiny_llama_web": "tiny_llama_base",
+    "tiny_llama_qa": "tiny_llama_web",
+}
+"""Experiments of pretraining that make the bases, each with the one that it goes on from; bases before others."""
+LLAMAS = {"tiny_llama": "tiny_llama_base", "tiny_llama_web": "tiny_llama_web", "tiny_llama_qa": "tiny_llama_qa"}
+"""Model option of each state of Fig. 7, with the experiment that makes it."""
+TABLE1 = (
+    *(("tiny", template) for template in ("question", "none", "qwen", "r1")),
+    *((model, "r1") for model in LLAMAS),
+)
 """Base model and template of each row of Table 1 in miniature."""
 OUTPUTS = Path("outputs")
 
@@ -46,7 +55,8 @@ PLAN = (
     Part("fig6", {"template": ("r1",), "data": ("arithmetic",)}, 5),
     Part("fig8", {"algo": ("grpo_no_std_norm", "grpo_no_length_norm")}, 3),
     Part("control", {"algo": ("grpo", "drgrpo")}, 3, base="tiny_control"),
-    Part("fig7", {"model": ("tiny_weak",), "algo": ("drgrpo",)}, 3, base="tiny_weak"),
+    *(Part("fig7", {"model": (model,), "algo": ("drgrpo",)}, 3, base) for model, base in LLAMAS.items()),
+    Part("fig7", {"model": ("tiny_llama_qa",), "algo": ("grpo",)}, 3, base="tiny_llama_qa"),
     Part("fig6", {"template": ("qwen",), "data": ("arithmetic",)}, 3),
     Part(
         "fig6",
@@ -66,6 +76,11 @@ class Point:
     group: str
     base: str | None
 
+    @property
+    def name(self) -> str:
+        """The sweep and the point in it."""
+        return f"{self.group.removeprefix('mini/')}/{self.folder.name}"
+
 
 def points(plan: tuple[Part, ...], most_seeds: int) -> list[Point]:
     """All points, first seeds first, so that a run stopped early has something of every claim."""
@@ -81,76 +96,39 @@ def points(plan: tuple[Part, ...], most_seeds: int) -> list[Point]:
     return [point for _, point in sorted(found, key=lambda item: item[0])]
 
 
-def pretrain(name: str, root: Path) -> str:
-    """Make a base model unless it is there; returns an error in one line, or nothing."""
-    folder = OUTPUTS / "bases" / name
-    if (folder / "summary.json").is_file() and (folder / "policy" / "config.json").is_file():
-        return ""
-    console.print(f"pretraining {name}", highlight=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "console.log").open("w") as log:
-        command = [sys.executable, str(root / "scripts" / "pretrain.py"), f"experiment={name}"]
-        code = subprocess.call([*command, f"hydra.run.dir={folder}"], stdout=log, stderr=subprocess.STDOUT)
-    return f"pretraining of {name} failed; see {folder}/console.log" if code else ""
+def pretrain(name: str) -> str:
+    """Make a base model unless it is there."""
+    console.print(f"base {name}", highlight=False)
+    return jobs.pretraining(ROOT, name, OUTPUTS / "bases" / name)
 
 
-def evaluate(model: str, template: str, folder: Path, root: Path) -> str:
-    """Evaluate a base model greedily unless that is done; returns an error in one line, or nothing."""
-    if (folder / "results.json").is_file():
-        return ""
-    folder.mkdir(parents=True, exist_ok=True)
+def train(point: Point) -> str:
+    """Run a point unless it has finished."""
+    names = sweep.Names(point.folder.name, point.group)
+    return jobs.process(ROOT / "train.py", point.overrides, point.folder, names)
+
+
+def evaluate(model: str, template: str, folder: Path) -> str:
+    """Evaluate a base model greedily unless that is done."""
+    console.print(f"evaluating {model} with template {template}", highlight=False)
     settings = ["benchmarks=miniature", "sampling.max_tokens=192", "rollout.kv_cache_gib=0.5"]
-    command = [sys.executable, str(root / "scripts" / "evaluate.py"), f"model={model}", f"template={template}"]
-    with (folder / "console.log").open("w") as log:
-        code = subprocess.call([*command, *settings, f"hydra.run.dir={folder}"], stdout=log, stderr=subprocess.STDOUT)
-    return f"evaluation of {model} with template {template} failed; see {folder}/console.log" if code else ""
+    overrides = [f"model={model}", f"template={template}", *settings]
+    return jobs.process(ROOT / "scripts" / "evaluate.py", overrides, folder)
 
 
-class Workers:
-    """A few threads that each take the next point and run it in a process of its own."""
-
-    def __init__(self, todo: list[Point], count: int, root: Path) -> None:
-        self.todo: queue.Queue[Point] = queue.Queue()
-        for point in todo:
-            self.todo.put(point)
-        self.count, self.root = count, root
-        self.errors: dict[str, str] = {}
-        self.broken: dict[str, str] = {}
-        self.locks = {base: threading.Lock() for base in BASES}
-
-    def run(self) -> dict[str, str]:
-        """Run everything; {point: error}."""
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.5)
-        return self.errors
-
-    def _work(self) -> None:
-        while True:
-            try:
-                point = self.todo.get_nowait()
-            except queue.Empty:
-                return
-            name = f"{point.group}/{point.folder.name}"
-            try:
-                if point.base is not None:
-                    with self.locks[point.base]:
-                        if point.base not in self.broken:
-                            self.broken[point.base] = pretrain(point.base, self.root)
-                    if self.broken[point.base]:
-                        self.errors[name] = self.broken[point.base]
-                        continue
-                names = sweep.Names(point.folder.name, point.group)
-                code = sweep.run_point(str(self.root / "train.py"), point.overrides, point.folder, names)
-                if code:
-                    self.errors[name] = sweep.why(point.folder)
-            except UserError as error:
-                self.errors[name] = str(error)
-            except KeyboardInterrupt:
-                return
+def plan_jobs(todo: list[Point], table1: Path) -> list[jobs.Job]:
+    """Bases first, then the points, then Table 1; each waits for the base that it needs alone."""
+    bases = [jobs.Job(name, partial(pretrain, name), (origin,) if origin else ()) for name, origin in BASES.items()]
+    runs = [jobs.Job(point.name, partial(train, point), (point.base,) if point.base else ()) for point in todo]
+    rows = [
+        jobs.Job(
+            f"table1/{model}_{template}",
+            partial(evaluate, model, template, table1 / f"{model}_{template}"),
+            (LLAMAS[model],) if model in LLAMAS else (),
+        )
+        for model, template in TABLE1
+    ]
+    return [*bases, *runs, *rows]
 
 
 def main() -> int:
@@ -167,20 +145,15 @@ def main() -> int:
     todo = points(PLAN, arguments.seeds)
     errors: dict[str, str] = {}
     if not arguments.report_only:
-        table = sweep.SweepTable("miniature", {f"{p.group[5:]}/{p.folder.name}": p.folder for p in todo})
+        table = sweep.SweepTable("miniature", {point.name: point.folder for point in todo})
         table.start()
         try:
-            errors = Workers(todo, arguments.workers, ROOT).run()
+            errors = jobs.Jobs(plan_jobs(todo, arguments.out / "table1"), arguments.workers).run()
         except KeyboardInterrupt:
             print("stopped; the same command goes on with what is missing", file=sys.stderr)
             return 130
         finally:
             table.close()
-        for model, template in TABLE1:
-            console.print(f"evaluating {model} with template {template}", highlight=False)
-            error = evaluate(model, template, arguments.out / "table1" / f"{model}_{template}", ROOT)
-            if error:
-                errors[f"table1/{model}_{template}"] = error
     for name, error in errors.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     try:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.config import TrainConfig
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
+from r1zero.outputs import not_made
 from r1zero.rollout.served.check import check_servers
 from r1zero.targets import check_targets
 
@@ -196,6 +197,8 @@ def check_model(cfg: TrainConfig) -> None:
     check_lora(cfg)
     if cfg.template.text.count("{question}") != 1:
         raise UserError(f"template.text of template {cfg.template.name} must hold {{question}} exactly once")
+    if line := not_made(cfg.model.path):
+        raise UserError(line)
     folder = Path(cfg.model.path).expanduser()
     if folder.is_dir() and not any([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         raise UserError(f"model folder {folder} has no weights (*.safetensors); export or download the model again")
@@ -250,6 +253,8 @@ def folder_context(path: str) -> int:
     Raises:
         UserError: there is no such folder, or its config.json does not say.
     """
+    if line := not_made(path):
+        raise UserError(line)
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"model.path={path}: there is no such folder; for a hub id also give model.context=<tokens>")

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -58,6 +59,10 @@ class Status:
                 raise
             # Said elsewhere, by what can't go on without its file; here it would hide that error.
             log.warning("the disk is full: %s still says what it said", self.path)
+
+
+BASE = re.compile(r"(?P<run>(?:.*/)?bases/(?P<experiment>[^/]+))/policy/?")
+"""Where model options look for the folder that an experiment of pretraining leaves."""
 
 
 def lock_folder(run_dir: Path) -> Any:
@@ -111,6 +116,19 @@ def stack_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def not_made(path: str) -> str:
+    """What is wrong with a model path of ``bases/`` whose model is not there yet, with the command that makes it.
+
+    Model options of the bases that pretraining makes lead to ``<outputs>/bases/<experiment>/policy``.
+    Returns nothing for any other path.
+    """
+    base = BASE.fullmatch(path)
+    if base is None or Path(path).expanduser().is_dir():
+        return ""
+    command = f"python scripts/pretrain.py experiment={base['experiment']} hydra.run.dir={base['run']}"
+    return f"model.path={path} is not made yet: {command}"
 
 
 def shown(path: Path) -> Path:

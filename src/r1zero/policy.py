@@ -16,6 +16,7 @@ from r1zero.algo.logprobs import logprobs_from_logits, token_logprobs
 from r1zero.config import LoRAConfig, ModelConfig
 from r1zero.errors import UserError
 from r1zero.lora import adapter_weights, add_adapters, keep_adapters_only, merged_weights, save_adapter
+from r1zero.outputs import not_made
 from r1zero.rollout.collate import MicroBatch
 
 log = logging.getLogger("r1zero")
@@ -36,6 +37,8 @@ def resolve_model(cfg: ModelConfig) -> Path:
         if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
             raise UserError(f"model folder {folder} has no weights (*.safetensors); export or download the model again")
         return folder
+    if line := not_made(cfg.path):
+        raise UserError(line)
     if cfg.path.startswith(("/", ".", "~")) or cfg.path.count("/") > 1:
         raise UserError(f"model.path={cfg.path}: there is no such folder")
     from huggingface_hub import snapshot_download

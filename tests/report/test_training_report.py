@@ -77,7 +77,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             end = (0.9 + seed / 1000 + (algo == "grpo") / 100, ends[algo] + seed + (algo == "grpo") * seed)
             make_run(root, algo, seed, accuracy=(0.5, end[0]), wrong=(33.0, end[1]))
         make_run(root, seed=seed, template="r1", accuracy=(0.2 + seed / 100, 0.8))
-        make_run(root, seed=seed, model="tiny_weak", accuracy=(0.2, 0.6 + seed / 100))
+        for model, end in zip(verdicts.STATES, (0.1, 0.5, 0.8), strict=True):
+            make_run(root, seed=seed, model=model, template="r1", accuracy=(0.1, end + seed * end / 100))
+        make_run(root, "grpo", seed, model="tiny_llama_qa", template="r1", accuracy=(0.1, 0.8))
         for data in ("arithmetic_chains", "arithmetic_words", "arithmetic_products"):
             make_run(root, seed=seed, data=data, accuracy=(0.5, 0.7 + seed / 100))
         for algo in ("grpo", "drgrpo"):
@@ -110,7 +112,9 @@ def test_all_claims_hold_in_a_study_made_so(study: Path) -> None:
         ("b'", {"algo": "grpo_no_std_norm", "wrong": (33.0, 20.0)}),
         ("d", {"template": "r1", "accuracy": (0.6, 0.8)}),
         ("d'", {"template": "r1", "accuracy": (0.2, 0.1)}),
-        ("e", {"model": "tiny_weak", "accuracy": (0.2, 0.95)}),
+        ("e", {"model": "tiny_llama", "template": "r1", "accuracy": (0.1, 0.6)}),
+        ("e", {"model": "tiny_llama_web", "template": "r1", "accuracy": (0.1, 0.9)}),
+        ("e", {"model": "tiny_llama_qa", "template": "r1", "accuracy": (0.1, 0.4)}),
         ("f", {"data": "arithmetic_chains", "accuracy": (0.5, 0.4)}),
         ("g", {"algo": "grpo", "model": "tiny_control", "wrong": (38.0, 60.0)}),
     ],
@@ -157,6 +161,32 @@ def test_the_miniature_report_is_one_file_with_everything(study: Path, tmp_path:
     assert not re.search(r'(?:src|href)="(?!data:)', text)  # nothing is fetched
     words = [v["holds"] for v in json.loads((tmp_path / "out" / "verdicts.json").read_text())]
     assert words == [True] * len(words)
+
+
+def test_the_ceilings_of_the_three_states_by_hand(study: Path) -> None:
+    """Ends 0.100, 0.101, 0.102; 0.500, 0.505, 0.510; 0.800, 0.808, 0.816: means of pairs 0.404 and 0.303."""
+    found = next(v for v in verdicts.verdicts(find_runs([study])) if v.key == "e")
+    half = [4.303 * deviation / 3**0.5 for deviation in (0.004, 0.003)]
+    assert found.measured == (
+        f"after RL, web-like text - none: +0.404 [{0.404 - half[0]:+.3f}, {0.404 + half[0]:+.3f}] (3 seeds); "
+        f"question-answer text - web-like text: +0.303 [{0.303 - half[1]:+.3f}, {0.303 + half[1]:+.3f}] (3 seeds)"
+    )
+    assert "without 0.10 to 0.10, web-like 0.10 to 0.51, question-answer 0.10 to 0.81" in found.note
+
+
+def test_fig7_compares_bases_under_one_algorithm_and_algorithms_on_the_best_base(study: Path) -> None:
+    runs = [r for r in find_runs([study]) if r.model in verdicts.STATES]
+    figure, numbers = figures.fig7(runs)
+    style.plt.close(figure)
+    last = numbers[numbers["x"] == 6].set_index(["panel", "series"])
+    assert last.loc[("accuracy by base", "tiny_llama_qa"), "mean"] == pytest.approx(0.808)  # no run of GRPO in it
+    assert set(numbers[numbers["panel"] == "accuracy by base"]["series"]) == set(verdicts.STATES)
+    right = numbers[numbers["panel"] == "evaluation length on tiny_llama_qa"]
+    assert set(right["series"]) == {"grpo", "drgrpo"}
+    figure, numbers = figures.fig7([r for r in runs if r.algo == "drgrpo"])
+    style.plt.close(figure)
+    assert set(numbers["panel"]) == {"accuracy by base", "evaluation length", "length of wrong responses"}
+    assert set(numbers[numbers["panel"] == "evaluation length"]["series"]) == set(verdicts.STATES)
 
 
 def test_numbers_behind_a_band(study: Path) -> None:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.checks import LARGE_FOR_CPU, folder_context, has_gpu
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
+from r1zero.outputs import not_made
 
 SERVED = "server"
 """Name of the model option for a model behind a server."""
@@ -102,6 +103,8 @@ def check_server(server: Any, key: str = "server") -> None:
 def check_model(config: DictConfig) -> None:
     """The machine must suit the model, and the context must hold prompt and response."""
     model = config.model
+    if line := not_made(model.path):
+        raise UserError(line)
     if model.dtype not in ("float32", "bfloat16"):
         raise UserError(f"model.dtype={model.dtype} is unknown; choose float32 or bfloat16")
     paper = config.get("paper")

@@ -188,24 +188,42 @@ def fig6(runs: Sequence[Run]) -> Drawn:
 
 
 def fig7(runs: Sequence[Run]) -> Drawn:
-    """Base models: accuracy and length over training, GRPO against Dr. GRPO (Fig. 7)."""
+    """Base models: accuracy over training; and on the best base that has both, GRPO against Dr. GRPO (Fig. 7).
+
+    The bases are compared under one algorithm, Dr. GRPO where it ran. Without a base that was trained with both
+    algorithms the other two panels show the lengths of all bases.
+    """
     figure, axes = style.panels(1, 3)
-    several = len({run.algo for run in runs}) > 1
+    algorithm = next((a for a in ("drgrpo", "grpo") if any(r.algo == a for r in runs)), runs[0].algo)
+    bases = groups_of([r for r in runs if r.algo == algorithm], lambda r: r.model)
+    label = style.look(algorithm, 0)[0]
+    numbers = [curves(axes[0], bases, lambda r: r.evaluation("accuracy"), "accuracy by base", marked=True)]
+    axes[0].set(title=f"Bases under {label}", xlabel="rollout step", ylabel="benchmark accuracy")
+    axes[0].set_ylim(bottom=0)
+    both = [name for name in bases if {r.algo for r in runs if r.model == name} >= {"grpo", "drgrpo"}]
+    if both:
+        best = max(both, key=lambda name: max(_ends(bases[name]), default=0.0))
+        groups = groups_of([r for r in runs if r.model == best and r.algo in ("grpo", "drgrpo")], lambda r: r.algo)
+        shown = (("accuracy", "accuracy", "benchmark accuracy"), ("length", "evaluation length", "tokens"))
+    else:
+        best, groups = "", bases
+        shown = (("length", "evaluation length", "tokens"), ("length_incorrect", "length of wrong responses", "tokens"))
+    for axis, (metric, name, unit) in zip(axes[1:], shown, strict=True):
 
-    def key(run: Run) -> str:
-        return f"{run.model}, {style.look(run.algo, 0)[0]}" if several else run.model
+        def evaluated(run: Run, metric: str = metric) -> Points:
+            return run.evaluation(metric)
 
-    groups = groups_of(runs, key)
-    numbers = [curves(axes[0], groups, lambda r: r.evaluation("accuracy"), "accuracy", marked=True)]
-    axes[0].set(title="Benchmark accuracy", xlabel="rollout step", ylabel="share of right responses")
-    numbers.append(curves(axes[1], groups, lambda r: r.evaluation("length"), "length", marked=True))
-    axes[1].set(title="Evaluation length", xlabel="rollout step", ylabel="tokens")
-    numbers.append(curves(axes[2], groups, lambda r: r.evaluation("length_incorrect"), "length, wrong", marked=True))
-    axes[2].set(title="Length of wrong responses", xlabel="rollout step", ylabel="tokens")
-    for axis in axes[1:]:
+        numbers.append(curves(axis, groups, evaluated, f"{name}{f' on {best}' if best else ''}", marked=True))
+        axis.set(title=f"{best}: {name}" if best else name.capitalize(), xlabel="rollout step", ylabel=unit)
         style.from_zero(axis)
-    style.shared_legend(figure, axes, columns=3)
+    for axis in axes:
+        axis.legend()
     return figure, pd.concat(numbers)
+
+
+def _ends(members: Sequence[Run]) -> list[float]:
+    """Last evaluated accuracy of each run that has one."""
+    return [values[-1][1] for run in members if (values := run.evaluation("accuracy"))]
 
 
 def fig8(runs: Sequence[Run]) -> Drawn:
@@ -240,7 +258,7 @@ FIGURES: dict[str, tuple[Callable[[Sequence[Run]], Drawn], str]] = {
     "fig4": (fig4, "The two biases: how strongly a token, and a question, pulls on the policy under each algorithm."),
     "fig5": (fig5, "GRPO against Dr. GRPO over training."),
     "fig6": (fig6, "Template x question set: benchmark accuracy over training."),
-    "fig7": (fig7, "Base models: accuracy and length over training."),
+    "fig7": (fig7, "Base models over training; on the best of them, GRPO against Dr. GRPO."),
     "fig8": (fig8, "The ablation: length and standard-deviation normalisation, each on and off."),
     "extras": (extras, "Entropy, diversity and the strength of both biases over training."),
 }
@@ -257,7 +275,7 @@ def choose(runs: Sequence[Run]) -> list[str]:
     algorithms = {r.algo for r in runs}
     if len(algorithms) > 2:
         names.append("fig8")
-    elif len(algorithms) == 2 or not set(names) & {"fig6", "fig7"}:
+    elif not set(names) & {"fig6", "fig7"}:  # whose bands would mix what these keep apart
         names.append("fig5")
     return [*names, "extras"]
 

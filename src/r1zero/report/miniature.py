@@ -9,13 +9,13 @@ from pathlib import Path
 from r1zero.errors import UserError
 from r1zero.report import figures, page
 from r1zero.report.runs import Run, find_runs
-from r1zero.report.verdicts import Verdict, verdicts
+from r1zero.report.verdicts import STATES, Verdict, verdicts
 
 LEAD = (
     "Every claim of the paper that a 0.37 M-parameter model can show, from the runs in this folder: the embedded base "
     "model RL-tuned on arithmetic questions with the same code and configs as at full size. Bases were made so that "
     "the effects can be seen (some answers get lost and ramble before they guess); the control is a base where they "
-    "can not. A verdict speaks of these runs, not of large models."
+    "can not. Fig. 7 compares three states of one small Llama. A verdict speaks of these runs, not of large models."
 )
 
 
@@ -26,7 +26,7 @@ def parts_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
         "fig4": main,
         "fig5": [r for r in main if r.algo in ("grpo", "drgrpo")],
         "fig6": [r for r in runs if r.model == "tiny" and r.algo == "drgrpo"],
-        "fig7": [r for r in (*main, *_of(runs, "tiny_weak")) if r.algo in ("grpo", "drgrpo")],
+        "fig7": [r for model in STATES for r in _of(runs, model) if r.template == "r1"],
         "fig8": main,
         "extras": main,
         "control": _of(runs, "tiny_control"),

@@ -15,6 +15,9 @@ NORMAL95 = 1.960
 ACCURACY_MARGIN = 0.05
 """Claim (a): accuracies that differ by less are alike."""
 
+STATES = ("tiny_llama", "tiny_llama_web", "tiny_llama_qa")
+"""Claim (e): the base, pretrained further on web-like text, and that on question-answer text; each from the last."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -246,15 +249,22 @@ def _rebuilt(of: Runs) -> Verdict:
 
 
 def _ceiling(of: Runs) -> Verdict:
-    strong, weak = of.by_seed(last("accuracy")), of.by_seed(last("accuracy"), model="tiny_weak")
-    start = interval(list(of.by_seed(first("accuracy"), model="tiny_weak").values()))
+    ends, starts = (
+        [of.by_seed(at("accuracy"), model=model, template="r1") for model in STATES] for at in (last, first)
+    )
+    web, qa = paired(ends[1], ends[0]), paired(ends[2], ends[1])
+    steps = [against(ends[1], ends[0]), against(ends[2], ends[1])]
+    ways = ", ".join(
+        f"{name} {interval(list(start.values())).mean:.2f} to {interval(list(end.values())).mean:.2f}"
+        for name, start, end in zip(("without", "web-like", "question-answer"), starts, ends, strict=True)
+    )
     return Verdict(
         "e",
         "A better pretrained base has the higher RL ceiling",
         "Fig. 7: Llama < FineMath < NuminaQA",
-        f"better - weaker base after RL: {paired(strong, weak).text()}",
-        against(strong, weak),
-        f"the weaker base goes from {start.mean:.2f} to {interval(list(weak.values())).mean:.2f}",
+        f"after RL, web-like text - none: {web.text()}; question-answer text - web-like text: {qa.text()}",
+        None if None in steps else all(steps),
+        f"R1 template, further pretraining {ways}",
     )
 
 

@@ -1,0 +1,1 @@
+"""Several pretrainings and the matrix of their evaluations, base x template."""
