@@ -35,6 +35,8 @@ WRONG = {
     "data.path=/nowhere": "data.path=/nowhere does not exist",
     "data=/nowhere": "data.path=/nowhere does not exist",
     "data=arithmetic data.path=x.jsonl": "data arithmetic makes its questions, so path=x.jsonl has no use",
+    "model=tiny_llama_qa": "outputs/bases/tiny_llama_qa/policy is not made yet: python scripts/pretrain.py "
+    "experiment=tiny_llama_qa hydra.run.dir=outputs/bases/tiny_llama_qa",
     "model=/nowhere/x": "model.path=/nowhere/x: there is no such folder",
     "algo.minibatch_size=12": "algo.minibatch_size=12 does not divide the 32 responses of a rollout step",
     "rollout.group_size=1": "rollout.group_size=1: a group needs at least 2 responses",

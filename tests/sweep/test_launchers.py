@@ -174,3 +174,19 @@ def test_stored_overrides_are_read_as_hydra_writes_them(project: Path) -> None:
         ["algo=grpo", "experiment=mini", "seed=0", "sweep=fig5"]
     )
     assert json.loads((stored.parents[1] / "status.json").read_text())["state"] == "finished"
+
+
+def test_bases_that_are_not_made_yet_are_one_line_each(project: Path) -> None:
+    """Fig. 7 in miniature: six points wait for three bases; what is there is run all the same."""
+    made = project / "outputs" / "bases" / "tiny_llama_web" / "policy"
+    made.mkdir(parents=True)
+    result = run(project, "sweep=fig7", "experiment=mini", "algo=drgrpo", "seed=0,1")
+    assert result.returncode == 1
+    lines = [line for line in result.stderr.splitlines() if "left out" in line]
+    assert lines == [
+        f"sweep points left out: model.path=outputs/bases/{base}/policy is not made yet: "
+        f"python scripts/pretrain.py experiment={base} hydra.run.dir=outputs/bases/{base}"
+        for base in ("tiny_llama_base", "tiny_llama_qa")
+    ]
+    calls = sorted((project / "outputs" / "mini" / "fig7").glob("*/calls"))
+    assert [file.parent.name for file in calls] == [f"algo-drgrpo_model-tiny_llama_web_seed-{seed}" for seed in (0, 1)]
