@@ -122,7 +122,7 @@ def test_a_stage_is_finished_when_its_result_is_there(here: Path) -> None:
 
 
 def test_what_was_made_from_an_earlier_model_is_refused(here: Path) -> None:
-    before, pretrain, pretrained, train, trained = found = planned()
+    before, pretrain, pretrained, _train, trained = found = planned()
     finish(before, "09:00:00", "09:05:00")
     finish(pretrain, "10:00:00", "10:05:00")
     finish(pretrained, "10:05:00", "10:06:00")

@@ -23,12 +23,12 @@ LABELS = {"before": "before", "pretrained": "after pretraining", "trained": "aft
 RESAMPLES = 2000
 
 
-def collect(stages: Sequence[Stage], seconds: dict[str, float], seed: int) -> dict[str, Any]:
+def collect(stages: Sequence[Stage], seconds: dict[str, dict[str, float]], seed: int) -> dict[str, Any]:
     """What results.json holds.
 
     Args:
         stages: all of them, finished.
-        seconds: time of each stage, over all its starts.
+        seconds: {"wall", "cpu"} of each stage, over all its starts.
         seed: of the resamples.
     """
     evaluations = {s.name: s.folder for s in stages if s.kind == "evaluate"}
@@ -52,7 +52,7 @@ def collect(stages: Sequence[Stage], seconds: dict[str, float], seed: int) -> di
         "rows": rows,
         "sampling": read["before"]["sampling"],
         "template": read["before"]["template"],
-        "seconds": {stage.name: round(seconds.get(stage.name, 0.0), 1) for stage in stages},
+        "seconds": {stage.name: seconds.get(stage.name, {"wall": 0.0, "cpu": 0.0}) for stage in stages},
         "pretrain": {"tokens": summaries["pretrain"].get("tokens"), "heldout_loss": heldout,
                      "tokens_per_second": summaries["pretrain"].get("tokens_per_second")},
         "train": {"rollout_steps": summaries["train"].get("rollout_steps"), "tokens": summaries["train"].get("tokens")},
@@ -117,10 +117,11 @@ def signed(estimate: dict[str, float]) -> str:
 
 
 def times_line(results: dict[str, Any], titles: dict[str, str]) -> str:
-    """Time of each stage, and of all."""
+    """Time of each stage, and of all; the processors' own time shows what other load there was."""
     seconds = results["seconds"]
-    parts = [f"{titles[name]} {clock(took)}" for name, took in seconds.items()]
-    return f"time: {', '.join(parts)}; together {clock(sum(seconds.values()))}"
+    parts = [f"{titles[name]} {clock(took['wall'])}" for name, took in seconds.items()]
+    wall, cpu = (sum(took[key] for took in seconds.values()) for key in ("wall", "cpu"))
+    return f"time: {', '.join(parts)}; together {clock(wall)}, of processors {clock(cpu)}"
 
 
 def write(results: dict[str, Any], folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import threading
@@ -114,13 +115,13 @@ def run_stage(stage: Stage, place: str, folder: Path) -> None:
     console.print(f"[bold]stage {place}: {stage.title}[/bold]{' (finished before)' if done else ''}", highlight=False)
     if not done:
         console.print(f"  {stage.command()}", soft_wrap=True, highlight=False, markup=False)
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), children_cpu()
     with Tail(stage.log):
         try:
             code = sweep.run_point(str(stage.script), stage.arguments, stage.folder, None)
         finally:
             if not done:
-                add_seconds(folder, stage.name, time.perf_counter() - begun)
+                add_seconds(folder, stage.name, time.perf_counter() - begun, children_cpu() - cpu)
     if code or not stage.finished():
         raise UserError(f"{stage.title} failed: {sweep.why(stage.folder)} (log: {shown(stage.log)}); {ADVICE}")
 
@@ -137,16 +138,23 @@ def report(stages: list[Stage], folder: Path, seed: int) -> None:
         console.print(f"  {shown(file)}", soft_wrap=True)
 
 
-def stored_seconds(folder: Path) -> dict[str, float]:
-    """Time of the stages so far, over all starts."""
+def children_cpu() -> float:
+    """CPU seconds of all processes that were started here and have ended: other load does not change them much."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def stored_seconds(folder: Path) -> dict[str, dict[str, float]]:
+    """{"wall", "cpu": seconds} of the stages so far, over all starts."""
     file = folder / "seconds.json"
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def add_seconds(folder: Path, stage: str, seconds: float) -> None:
+def add_seconds(folder: Path, stage: str, wall: float, cpu: float) -> None:
     """Count a start of a stage."""
     stored = stored_seconds(folder)
-    stored[stage] = stored.get(stage, 0.0) + seconds
+    before = stored.get(stage, {"wall": 0.0, "cpu": 0.0})
+    stored[stage] = {"wall": round(before["wall"] + wall, 1), "cpu": round(before["cpu"] + cpu, 1)}
     (folder / "seconds.json").write_text(json.dumps(stored, indent=1) + "\n")
 
 
