@@ -89,10 +89,15 @@ def test_the_shipped_settings_compose_in_their_commands(kind: str) -> None:
 
 
 def test_settings_become_arguments() -> None:
-    given = {"steps": 3, "lr": None, "data": {"a": {"path": "/x y"}}, "on": True, "k": [1, 2], "more": ["seed=4"]}
-    assert stages.arguments_of(given, "train") == ["steps=3", "data.a.path='/x y'", "on=true", "k=[1,2]", "seed=4"]
+    given = {"steps": 3, "lr": None, "data": {"a": {"path": "/x/y.z"}}, "on": True, "k": [1, 2], "more": ["seed=4"]}
+    assert stages.arguments_of(given, "train") == ["steps=3", "data.a.path=/x/y.z", "on=true", "k=[1,2]", "seed=4"]
     with pytest.raises(UserError, match=r"train\.more=seed=4 must be a list of settings"):
         stages.arguments_of({"more": "seed=4"}, "train")
+
+
+@pytest.mark.parametrize("text", ["plain", "/a-b/c_d.jsonl", "it's", "a b", "k=v", "a,b", "C:\\x", "{x}", "[1", "\\'"])
+def test_a_text_comes_back_from_the_command_line(text: str) -> None:
+    assert compose("pipeline", overrides=[f"name={stages.spelled(text)}"]).name == text
 
 
 # -- where the stages stand ---------------------------------------------------------------------------

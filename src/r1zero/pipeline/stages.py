@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ HELDOUT = "heldout"
 
 RESULT = {"evaluate": "results.json", "pretrain": "policy/config.json", "train": "policy/config.json"}
 """What a finished stage has left in its folder."""
+
+PLAIN = re.compile(r"[\w./:%+@?*|-]+")
+"""Texts that Hydra's command line reads without quotes."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,11 @@ def plan(cfg: PipelineConfig, folder: Path, root: Path) -> list[Stage]:
     seed = f"seed={cfg.seed}"
     first = base_arguments(cfg)
     pretrained, tuned = (f"model={folder / name / 'policy'}" for name in ("pretrain", "train"))
-    sets = [f"benchmarks=[{','.join([HELDOUT, *cfg.benchmarks])}]", f"benchmarks.{HELDOUT}.path={heldout_file(folder)}"]
-    sets += [f"benchmarks.{name}.path={data.path}" for name, data in cfg.benchmarks.items() if data.path is not None]
+    sets = [f"benchmarks=[{','.join([HELDOUT, *cfg.benchmarks])}]"]
+    sets += [f"benchmarks.{HELDOUT}.path={spelled(str(heldout_file(folder)))}"]
+    sets += [
+        f"benchmarks.{name}.path={spelled(data.path)}" for name, data in cfg.benchmarks.items() if data.path is not None
+    ]
     sets += [f"benchmarks.{name}.limit={data.limit}" for name, data in cfg.benchmarks.items() if data.limit is not None]
     asked = (*sets, seed, *arguments_of(cfg.evaluate, "evaluate"))
     return [
@@ -89,7 +96,7 @@ def base_arguments(cfg: PipelineConfig) -> list[str]:
     """How the commands name the model that the pipeline begins with."""
     if cfg.model.name == "folder":
         return [f"model={cfg.model.path}" if "/" in cfg.model.path else f"model=./{cfg.model.path}"]
-    return [f"model={cfg.model.name}", f"model.path={cfg.model.path}"]
+    return [f"model={cfg.model.name}", f"model.path={spelled(cfg.model.path)}"]
 
 
 def questions_file(folder: Path) -> Path:
@@ -121,8 +128,11 @@ def spelled(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(map(spelled, value))}]"
-    plain = str(value)
-    return plain if not isinstance(value, str) or plain.replace("_", "").isalnum() else f"'{plain}'"
+    if not isinstance(value, str) or PLAIN.fullmatch(value):
+        return str(value)
+    # A backslash is one of Hydra's own only where it stands before a quote, or before the closing one.
+    escaped = re.sub(r"(\\+)('|\Z)", r"\1\1\2", value).replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def check_order(stages: Sequence[Stage]) -> None:
