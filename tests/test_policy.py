@@ -245,3 +245,20 @@ def test_a_forward_and_backward_pass_makes_no_matrix_of_tokens_times_vocabulary(
     with LargestTensor() as theirs:
         policy.model(micro.input_ids).logits.sum().backward()
     assert theirs.elements == micro.input_ids.numel() * vocabulary
+
+
+def test_a_compiled_policy_is_the_same_policy(tmp_path: Path) -> None:
+    """model.compile changes neither log-probabilities, nor gradients, nor names, whatever the shape of a pass."""
+    folder = make_tiny(tmp_path / "model", layers=1)
+    plain, compiled = (Policy.from_folder(folder, ModelConfig(name="x", path="x", compile=c)) for c in (False, True))
+    assert compiled.model.base_model._compiled_call_impl is not None
+    assert [n for n, _ in plain.named_weights()] == [n for n, _ in compiled.named_weights()]
+    for seed in (0, 1):
+        batch = collate(*responses(seed))
+        for policy in (plain, compiled):
+            policy.zero_grad()
+            logp, entropy = policy(batch)
+            (logp.sum() + entropy.sum()).backward()
+        assert torch.allclose(plain(batch)[0], compiled(batch)[0], atol=1e-5)
+        for one, two in zip(plain.parameters(), compiled.parameters(), strict=True):
+            assert torch.allclose(one.grad, two.grad, atol=1e-4)

@@ -195,6 +195,7 @@ def check_model(cfg: TrainConfig) -> None:
         if value not in (None, "float32", "bfloat16"):
             raise UserError(f"{key}={value} is unknown; choose float32 or bfloat16")
     check_lora(cfg)
+    check_compile(cfg)
     if cfg.template.text.count("{question}") != 1:
         raise UserError(f"template.text of template {cfg.template.name} must hold {{question}} exactly once")
     if line := not_made(cfg.model.path):
@@ -213,6 +214,21 @@ def check_lora(cfg: TrainConfig) -> None:
         raise UserError("model.lora.targets is empty: name the linear layers that get adapters, e.g. [q_proj,v_proj]")
     if lora.export not in ("merged", "adapter"):
         raise UserError(f"model.lora.export={lora.export} is unknown; choose merged or adapter")
+
+
+def check_compile(cfg: TrainConfig) -> None:
+    """What ``model.compile`` needs: weights that are whole, and on a CPU a C++ compiler."""
+    if not cfg.model.compile:
+        return
+    strategy = cfg.trainer.get("strategy", "auto")
+    if "ModelParallelStrategy" in str(strategy):
+        raise UserError(
+            "model.compile=true needs whole weights on each device, and trainer=fsdp cuts them: leave it off"
+        )
+    if not has_gpu() and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
+        raise UserError(
+            "model.compile=true needs a C++ compiler on a CPU and there is none: install g++, or leave it off"
+        )
 
 
 def check_machine(cfg: TrainConfig) -> None:

@@ -131,6 +131,8 @@ class ModelConfig:
     """Attention of the learner: sdpa, eager or flash_attention_2."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a quarter more time."""
+    compile: bool = False
+    """torch.compile the learner's model: starts half a minute or more later, then about a third faster."""
     trust_remote_code: bool = False
     """Run code that comes with the model folder. Leave it off unless you have read that code."""
     lora: LoRAConfig = field(default_factory=LoRAConfig)

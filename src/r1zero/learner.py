@@ -21,10 +21,16 @@ MEANS = ("policy/entropy", "policy/clip_frac", "policy/approx_kl", "loss/kl", "s
 MAXIMA = ("policy/ratio_max", "policy/grad_norm", "sync/logprob_diff_max")
 TOTALS = ("loss/policy", "tokens/learned", "policy/skipped_steps")
 
-PASS_TOKENS = {"cpu": 128}
-"""What a forward and backward pass costs besides its tokens, in tokens, by device; see ``micro_batches``."""
+PASS_TOKENS_PER_THREAD = 128
+"""What a forward and backward pass costs on a CPU besides its tokens, in tokens of each thread."""
 PASS_TOKENS_ELSEWHERE = 1024
 """On GPUs: launching a model's kernels takes as long as computing about a thousand tokens."""
+
+
+def pass_tokens(device: torch.device) -> int:
+    """What a forward and backward pass costs besides its tokens, in tokens; see ``micro_batches``."""
+    return PASS_TOKENS_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else PASS_TOKENS_ELSEWHERE
+
 
 Pass = tuple[list[int], MicroBatch]
 """Local response indices of one forward pass, and their tensors."""
@@ -69,8 +75,7 @@ class Learner:
         """Cut responses into forward passes within the token budget, sequences of like length together."""
         group = rollout.group_size
         lengths = [len(prompts[i // group].ids) + len(rollout.completions[i].ids) for i in indices]
-        pass_tokens = PASS_TOKENS.get(device.type, PASS_TOKENS_ELSEWHERE)
-        for positions in micro_batches(lengths, self.max_tokens, pass_tokens):
+        for positions in micro_batches(lengths, self.max_tokens, pass_tokens(device)):
             rows = [indices[p] for p in positions]
             micro = collate([prompts[i // group] for i in rows], [rollout.completions[i] for i in rows])
             yield rows, micro.to(device)

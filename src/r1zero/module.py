@@ -108,6 +108,7 @@ class PolicyGradientModule(pl.LightningModule):
             betas=(self.optim.betas[0], self.optim.betas[1]),
             eps=self.optim.eps,
             weight_decay=self.optim.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),  # no temporary copies of the parameters, one pass over memory
         )
         factor = lr_factor(self.optim.schedule, self.optim.warmup_steps, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}

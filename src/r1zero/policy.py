@@ -132,6 +132,9 @@ class Policy(nn.Module):
                 # Dropout is off: no random state to restore, which an engine that samples meanwhile would see.
                 keywords = {"use_reentrant": False, "preserve_rng_state": False}
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keywords)
+            if cfg.compile:
+                # In place, so that no name of a weight changes; shapes differ from pass to pass.
+                model.base_model.compile(dynamic=True)
         else:
             policy.eval().requires_grad_(False)
         return policy
@@ -180,23 +183,17 @@ class Policy(nn.Module):
         Sharded parameters are gathered one by one; prefixes that wrappers add are taken off (trap 42).
         All ranks must iterate together.
         """
-        self._reshard()
+        reshard(self)
         for name, tensor in merged_weights(self.model, whole):
             yield name.replace("_fsdp_wrapped_module.", "").replace("_orig_mod.", ""), tensor
 
     def exported_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """What :meth:`save` writes, under the names of the files; all ranks must iterate together."""
         if self.lora is not None and self.lora.export == "adapter":
-            self._reshard()
+            reshard(self)
             yield from adapter_weights(self.model, whole)
         else:
             yield from self.named_weights()
-
-    def _reshard(self) -> None:
-        """Give up what a pass without backward left gathered: those are copies, not the masters."""
-        for module in self.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
 
     def save(self, folder: Path, tokenizer: Any, dtype: torch.dtype) -> None:
         """Write a Hugging Face folder (weights, tokenizer, generation config) that transformers and vLLM load.
@@ -218,6 +215,13 @@ class Policy(nn.Module):
             self.model.config.dtype = config_dtype
         tokenizer.save_pretrained(folder)
         _give_usual_mode(folder)
+
+
+def reshard(root: nn.Module) -> None:
+    """Give up what a pass without backward left gathered: those are copies, not the masters."""
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def whole(parameter: torch.Tensor) -> torch.Tensor:

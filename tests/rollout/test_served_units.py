@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -299,11 +300,17 @@ class TestServer:
 
 
 def test_gpus_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind the trainer's, tensor-parallel ones together; shared where there are too few; none on a CPU."""
+    """Behind the trainer's, tensor-parallel ones together; shared where there are too few; on a CPU the cores are shared out."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert build.devices(2, 1, 1) == [{}, {}]
-    assert build.devices(1, 2, 1) == [{"VLLM_CPU_OMP_THREADS_BIND": "nobind"}]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert build.devices(2, 1, 1) == [{"OMP_NUM_THREADS": "6"}] * 2
+    assert build.devices(1, 2, 1) == [{"OMP_NUM_THREADS": "6", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert build.devices(2, 1, 1) == [{"OMP_NUM_THREADS": "1"}] * 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert build.devices(24, 1, 1)[0] == {"OMP_NUM_THREADS": "1"}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     place = lambda *args: [d["CUDA_VISIBLE_DEVICES"] for d in build.devices(*args)]  # noqa: E731
     assert place(2, 2, 4) == ["4,5", "6,7"]

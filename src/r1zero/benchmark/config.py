@@ -41,6 +41,10 @@ class CaseConfig:
     """Responses of a forward pass, TRL's side; it must divide questions * group_size."""
     threads: int | None = None
     """Threads of torch on both sides; null: as many as either takes by itself."""
+    compile: bool = False
+    """Both sides compile the model they train (model.compile here, torch_compile there)."""
+    overrides: list[str] = field(default_factory=list)
+    """Further arguments of train.py that belong to the case, this project's side."""
     trl_paged: bool = False
     """TRL samples by transformers' continuous batching instead of ``generate``."""
 

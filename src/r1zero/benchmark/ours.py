@@ -25,6 +25,7 @@ def settings(case: dict[str, Any], conf: Path) -> DictConfig:
         f"model.context={case['context']}",
         f"model.dtype={case['dtype']}",
         "model.gradient_checkpointing=false",
+        f"model.compile={str(case['compile']).lower()}",
         "data=file",
         f"data.path='{case['data']}'",
         "data.question_key=question",

@@ -62,7 +62,10 @@ def find_trl(folder: str, root: Path) -> Path:
 
 def prepare(cfg: BenchmarkConfig, run_dir: Path, conf: Path) -> dict[str, Any]:
     """Write the questions, and the model where it is a random one; what both sides are told."""
-    case: dict[str, Any] = vars(cfg.benchmark) | {"seed": cfg.seed, "overrides": list(cfg.overrides)}
+    case: dict[str, Any] = vars(cfg.benchmark) | {
+        "seed": cfg.seed,
+        "overrides": [*cfg.benchmark.overrides, *cfg.overrides],
+    }
     if cfg.benchmark.model is None:
         case["model"] = str(random_model(cfg.benchmark.shape, cfg.benchmark.context, run_dir / "model"))
     else:

@@ -23,9 +23,13 @@ def say(**message: Any) -> None:
 
 
 def peak_memory() -> int:
-    """Largest resident set of this process so far, bytes."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024  # type: ignore[index]
+    """Largest resident sets so far of this process and those it started, summed, bytes."""
+    import psutil
+
+    me = psutil.Process()
+    files = [Path(f"/proc/{process.pid}/status") for process in (me, *me.children(recursive=True))]
+    found = [re.search(r"VmHWM:\s+(\d+)", file.read_text()) for file in files if file.exists()]
+    return sum(int(match[1]) * 1024 for match in found if match)
 
 
 class Clock:
@@ -102,6 +106,7 @@ def main(case: dict[str, Any]) -> None:
         bf16=case["dtype"] == "bfloat16",
         model_init_kwargs={"dtype": "float32"},
         gradient_checkpointing=False,
+        torch_compile=case["compile"],
         per_device_train_batch_size=case["trl_batch"],
         gradient_accumulation_steps=total // case["trl_batch"],
         num_generations=group,

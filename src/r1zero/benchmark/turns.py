@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytorch_lightning as pl
 import torch
 
@@ -39,9 +40,11 @@ def say(**message: Any) -> None:
 
 
 def peak_memory() -> int:
-    """Largest resident set of this process so far, bytes."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
+    """Largest resident sets so far of this process and those it started (verifiers, servers), summed, bytes."""
+    me = psutil.Process()
+    files = [Path(f"/proc/{process.pid}/status") for process in (me, *me.children(recursive=True))]
+    found = [re.search(r"VmHWM:\s+(\d+)", file.read_text()) for file in files if file.exists()]
+    return sum(int(match[1]) * 1024 for match in found if match)
 
 
 class TurnStart(pl.Callback):

@@ -63,12 +63,18 @@ def server_settings(
 def devices(servers: int, tensor_parallel: int, trainers: int) -> list[dict[str, str | None]]:
     """Environment of each server: GPUs behind those of the trainer's ranks, shared with them where there are too few.
 
-    On a CPU the workers of a cut model are not bound to cores: vLLM would want a memory node for each.
+    On a CPU the servers share the cores out: threads of two that wait for each other on one core make both many
+    times slower. The workers of a cut model are not bound to cores: vLLM would want a memory node for each.
     """
     count = torch.cuda.device_count()
     if not count:
-        unbound: dict[str, str | None] = {BIND: os.environ.get(BIND, "nobind")} if tensor_parallel > 1 else {}
-        return [unbound for _ in range(servers)]
+        share = max(1, len(os.sched_getaffinity(0)) // (servers * tensor_parallel))
+        given_threads = os.environ.get("OMP_NUM_THREADS", "")
+        threads = min(share, int(given_threads)) if given_threads.isdigit() and int(given_threads) else share
+        cpu: dict[str, str | None] = {"OMP_NUM_THREADS": str(threads)}
+        if tensor_parallel > 1:
+            cpu[BIND] = os.environ.get(BIND, "nobind")
+        return [dict(cpu) for _ in range(servers)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(i) for i in range(count)]
     if tensor_parallel > count:
