@@ -226,9 +226,7 @@ def check_compile(cfg: TrainConfig) -> None:
             "model.compile=true needs whole weights on each device, and trainer=fsdp cuts them: leave it off"
         )
     if not has_gpu() and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
-        raise UserError(
-            "model.compile=true needs a C++ compiler on a CPU and there is none: install g++, or leave it off"
-        )
+        raise UserError("model.compile=true needs a C++ compiler on a CPU: install g++, or leave it off")
 
 
 def check_machine(cfg: TrainConfig) -> None:

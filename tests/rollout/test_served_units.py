@@ -300,7 +300,7 @@ class TestServer:
 
 
 def test_gpus_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind the trainer's, tensor-parallel ones together; shared where there are too few; on a CPU the cores are shared out."""
+    """GPUs behind the trainer's, shared where there are too few; on a CPU the cores are shared out."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)))
