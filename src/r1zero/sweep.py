@@ -37,6 +37,7 @@ SCRIPT = "R1ZERO_SCRIPT"
 NAMING = ("name", "group", "resume")
 """Overrides that name a point and change nothing in it."""
 
+ANOTHER_FOLDER = "give the sweep another folder with hydra.sweep.dir=..."
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.2
 LINE_SECONDS = 30.0
@@ -130,6 +131,11 @@ def _figures(path: Path) -> tuple[list[float], list[float], int]:
     except OSError:
         return [], [], 0
     for row in csv.DictReader(lines):
+        if "train/loss" in row:  # a pretraining: no rewards
+            if row["train/loss"] and row.get("step"):
+                step = int(float(row["step"]))
+                seconds.append(float(row.get("time/step") or "nan"))
+            continue
         try:
             reward, took = float(row["reward/mean"] or "nan"), float(row["time/step"] or "nan")
             number = int(float(row["step"]))
@@ -145,7 +151,9 @@ def _figures(path: Path) -> tuple[list[float], list[float], int]:
 # -- one point ----------------------------------------------------------------------------------------
 
 
-def run_point(script: str, overrides: Sequence[str], folder: Path, names: Names | None) -> int:
+def run_point(
+    script: str, overrides: Sequence[str], folder: Path, names: Names | None, advice: str = ANOTHER_FOLDER
+) -> int:
     """Run one point in a process of its own, or leave it alone where it is finished already.
 
     A process of its own frees the engine's memory, W&B and every random state between points, and keeps
@@ -159,6 +167,7 @@ def run_point(script: str, overrides: Sequence[str], folder: Path, names: Names 
         overrides: the point's overrides.
         folder: its run folder.
         names: what it is called in the loggers; None for an entry point without such settings.
+        advice: what to do, besides removing it, about a folder that holds a run with other settings.
 
     Returns:
         exit code of the point; 0 where there was nothing to do.
@@ -171,10 +180,7 @@ def run_point(script: str, overrides: Sequence[str], folder: Path, names: Names 
     stored = _stored(folder)
     if stored is not None and state.state != "waiting" and settings(stored) != settings(overrides):
         changed = sorted(set(settings(stored)) ^ set(settings(overrides)))
-        raise UserError(
-            f"{folder} holds a run with other settings ({', '.join(changed)}): remove it, or give the sweep another "
-            "folder with hydra.sweep.dir=..."
-        )
+        raise UserError(f"{folder} holds a run with other settings ({', '.join(changed)}): remove it, or {advice}")
     if state.state == "finished":
         return 0
     if state.state in ("starting", "running"):

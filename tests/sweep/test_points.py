@@ -118,6 +118,17 @@ def test_the_state_of_a_point_is_read_from_its_folder(tmp_path: Path) -> None:
     assert sweep.read_state(tmp_path).step == 8
 
 
+def test_the_state_of_a_pretraining_is_read_from_its_figures(tmp_path: Path) -> None:
+    """It has no rewards, numbers its steps from 1, and begins with a row of held-out figures alone."""
+    status = {"state": "running", "steps": 10, "pid": os.getpid(), "host": os.uname().nodename}
+    (tmp_path / "status.json").write_text(json.dumps(status))
+    rows = "step,heldout/loss,train/loss,time/step\n0,5.9,,\n" + "".join(f"{i},,4.{i},2.0\n" for i in range(1, 8))
+    (tmp_path / "metrics.csv").write_text(rows + "7,5.1,,\n")
+    found = sweep.read_state(tmp_path)
+    assert (found.state, found.step, found.steps, found.reward) == ("running", 7, 10, None)
+    assert found.eta == pytest.approx(6.0)
+
+
 def test_the_table_says_what_became_of_every_point(script: str, tmp_path: Path, capsys) -> None:
     folders = {name: tmp_path / name for name in ("good", "bad", "never")}
     table = sweep.SweepTable("fig8", folders)

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from r1zero import jobs, sweep
 from r1zero.arguments import options
@@ -18,7 +18,7 @@ from r1zero.study.config import StudyConfig
 from r1zero.study.matrix import read_matrix, write_matrix
 
 
-def run(config: StudyConfig, folder: Path, root: Path) -> int:
+def run(config: DictConfig, folder: Path, root: Path) -> int:
     """Make what is missing of a study in ``folder``; what has finished is left alone.
 
     Args:
@@ -32,7 +32,7 @@ def run(config: StudyConfig, folder: Path, root: Path) -> int:
     Raises:
         UserError: the settings make no study, or something in it failed; the matrix of the rest is written.
     """
-    cfg: StudyConfig = OmegaConf.to_object(config)  # type: ignore[assignment, arg-type]
+    cfg: StudyConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     check(cfg, root)
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder)
@@ -44,8 +44,7 @@ def run(config: StudyConfig, folder: Path, root: Path) -> int:
         soft_wrap=True,
         highlight=False,
     )
-    shown_folders = {**{state: folder / "states" / state for state in cfg.states}}
-    table = sweep.SweepTable(cfg.name, shown_folders)
+    table = sweep.SweepTable(cfg.name, {state: folder / "states" / state for state in cfg.states})
     table.start()
     started = time.perf_counter()
     try:
