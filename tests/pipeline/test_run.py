@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +45,7 @@ def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("R1ZERO_SOAK"), reason="a minute of eight processes: `make soak` runs it")
 def test_all_stages_and_their_table(sums: Path) -> None:
     done = pipeline(sums)
     assert done.returncode == 0, done.stderr
@@ -69,15 +69,13 @@ def test_all_stages_and_their_table(sums: Path) -> None:
     assert "after RL" in done.stdout
     assert "time: evaluation before 0:" in done.stdout
 
-    # What was trained is not what was begun with, and the same command has only the lost stage to do.
+    # What was trained is not what was begun with, and the same command has nothing left to do.
     weights = [(out / stage / "policy" / "model.safetensors").read_bytes() for stage in ("pretrain", "train")]
     assert weights[0] != weights[1]
-    shutil.rmtree(out / "trained")
     again = pipeline(sums)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("(finished before)") == 4
-    repeated = json.loads((out / "results.json").read_text())
-    assert repeated["rows"] == found["rows"]
+    assert again.stdout.count("(finished before)") == 5
+    assert json.loads((out / "results.json").read_text()) == found
 
 
 def test_a_misspelt_setting_and_a_missing_file_in_one_line(sums: Path) -> None:

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from r1zero import config
+from r1zero.arguments import expand
 from r1zero.batch import Question
 from r1zero.errors import UserError
 from r1zero.evaluate import config as evaluate_config
@@ -52,19 +53,27 @@ def test_five_commands_that_hand_the_model_on() -> None:
     assert [s.script.relative_to(ROOT).as_posix() for s in found] == [
         "scripts/evaluate.py", "scripts/pretrain.py", "scripts/evaluate.py", "train.py", "scripts/evaluate.py",
     ]  # fmt: skip
-    models = [next(a for a in s.arguments if a.startswith("model=")) for s in found]
-    assert models == [
-        "model=/m/base", "model=/m/base", "model=out/p/pretrain/policy", "model=out/p/pretrain/policy",
-        "model=out/p/train/policy",
+    models = [next(a for a in s.arguments if a.startswith("model.path=")) for s in found]
+    assert [m.removeprefix("model.path=") for m in models] == [
+        "/m/base", "/m/base", "out/p/pretrain/policy", "out/p/pretrain/policy", "out/p/train/policy",
     ]  # fmt: skip
+    assert all("model=folder" in s.arguments for s in found)
     before, pretrain, after, train, last = (s.arguments for s in found)
-    assert before[1:] == after[1:] == last[1:], "the three evaluations differ in the model alone"
+    assert before[2:] == after[2:] == last[2:], "the three evaluations differ in the model alone"
     assert "limit=20" in before
     assert "benchmarks=[heldout,gsm8k]" in before
     assert {"experiment=smollm_gsm8k", "steps=7"} <= set(pretrain)
-    assert {"experiment=smollm_asdiv", "steps=5", "data=out/p/questions/train.jsonl"} <= set(train)
+    assert {"experiment=smollm_asdiv", "steps=5", "data=file", "data.path=out/p/questions/train.jsonl"} <= set(train)
     assert found[3].command().startswith("python ")
     assert found[3].command().endswith("hydra.run.dir=out/p/train")
+
+
+def test_arguments_are_those_that_a_run_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorthand is written out, whoever wrote it: else a finished stage would seem to have had other settings."""
+    for stage in planned("model=folder", "model.path=/m/base", "evaluate.more=['data@overlap=null']"):
+        assert expand(list(stage.arguments), CONF) == list(stage.arguments)
+    train = planned("train.more=['model=/some/folder']")[3]
+    assert "model.path='/some/folder'" in train.arguments
 
 
 def test_a_model_of_the_hub_is_named_by_its_option() -> None:
@@ -76,11 +85,7 @@ def test_the_shipped_settings_compose_in_their_commands(kind: str) -> None:
     """What the pipeline hands over, the commands take; the text's form is that of RL's template."""
     for stage in planned("model.path=/m/base", "data.path=/d/q.jsonl", "pretrain.data.sources.qa.path=/d/t.jsonl"):
         if stage.kind == kind:
-            arguments = [a.replace("model=out", "model=folder model.path=out").split() for a in stage.arguments]
-            flat = [part for group in arguments for part in group]
-            flat = [f"data.path={a[5:]}" if a.startswith("data=out") else a for a in flat]
-            flat += ["data=file"] if kind == "train" else []
-            cfg = compose(kind, overrides=["paths.run=run", *flat])
+            cfg = compose(kind, overrides=["paths.run=run", *stage.arguments])
             if kind == "pretrain":
                 text = cfg.data.sources.qa.template
                 assert (text, cfg.data.sources.qa.path) == ("Question: {question}\nAnswer: {answer}", "/d/t.jsonl")
@@ -186,7 +191,7 @@ def test_a_failing_stage_is_named_and_finished_ones_are_left_alone(
     assert "    working" in shown
     assert re.search(r"python train\.py .*hydra\.run\.dir=out/p/train", shown)
     assert set(run.stored_seconds(Path())) == set(calls)
-    with pytest.raises(UserError, match="out/p/train holds a run with other settings"):
+    with pytest.raises(UserError, match=r"out/p/train holds a run with other settings \(steps=99\): .* another name="):
         run_all(planned("train.steps=99", root=here))
 
 

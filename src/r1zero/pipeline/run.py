@@ -22,6 +22,7 @@ from r1zero.outputs import lock_folder, shown
 from r1zero.pipeline.config import PipelineConfig
 from r1zero.pipeline.stages import Stage, check_order, plan
 
+ANOTHER_NAME = "start anew with another name=..."
 ADVICE = "the same command goes on with what is missing"
 
 
@@ -118,7 +119,7 @@ def run_stage(stage: Stage, place: str, folder: Path) -> None:
     begun, cpu = time.perf_counter(), children_cpu()
     with Tail(stage.log):
         try:
-            code = sweep.run_point(str(stage.script), stage.arguments, stage.folder, None)
+            code = sweep.run_point(str(stage.script), stage.arguments, stage.folder, None, ANOTHER_NAME)
         finally:
             if not done:
                 add_seconds(folder, stage.name, time.perf_counter() - begun, children_cpu() - cpu)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from r1zero import sweep
+from r1zero.arguments import expand
 from r1zero.errors import UserError
 from r1zero.outputs import shown
 from r1zero.pipeline.config import PipelineConfig
@@ -72,7 +73,8 @@ def plan(cfg: PipelineConfig, folder: Path, root: Path) -> list[Stage]:
     pretrain, train, evaluate = root / "scripts" / "pretrain.py", root / "train.py", root / "scripts" / "evaluate.py"
     seed = f"seed={cfg.seed}"
     first = base_arguments(cfg)
-    pretrained, tuned = (f"model={folder / name / 'policy'}" for name in ("pretrain", "train"))
+    pretrained, tuned = (folder_arguments(str(folder / name / "policy")) for name in ("pretrain", "train"))
+    questions = ["data=file", f"data.path={spelled(str(questions_file(folder)))}"]
     sets = [f"benchmarks=[{','.join([HELDOUT, *cfg.benchmarks])}]"]
     sets += [f"benchmarks.{HELDOUT}.path={spelled(str(heldout_file(folder)))}"]
     sets += [
@@ -80,23 +82,30 @@ def plan(cfg: PipelineConfig, folder: Path, root: Path) -> list[Stage]:
     ]
     sets += [f"benchmarks.{name}.limit={data.limit}" for name, data in cfg.benchmarks.items() if data.limit is not None]
     asked = (*sets, seed, *arguments_of(cfg.evaluate, "evaluate"))
+    stages = [
+        ("before", "evaluation before", evaluate, [*first, *asked], None),
+        ("pretrain", "pretraining", pretrain, [*arguments_of(cfg.pretrain, "pretrain"), *first, seed], None),
+        ("pretrained", "evaluation after pretraining", evaluate, [*pretrained, *asked], "pretrain"),
+        ("train", "RL", train, [*arguments_of(cfg.train, "train"), *pretrained, *questions, seed], "pretrain"),
+        ("trained", "evaluation after RL", evaluate, [*tuned, *asked], "train"),
+    ]
+    # In full, as a run stores them: the stored ones are compared with these.
     return [
-        Stage("before", "evaluation before", evaluate, (*first, *asked), folder / "before"),
-        Stage("pretrain", "pretraining", pretrain, (*arguments_of(cfg.pretrain, "pretrain"), *first, seed),
-              folder / "pretrain"),
-        Stage("pretrained", "evaluation after pretraining", evaluate, (pretrained, *asked), folder / "pretrained",
-              "pretrain"),
-        Stage("train", "RL", train, (*arguments_of(cfg.train, "train"), pretrained, f"data={questions_file(folder)}",
-                                     seed), folder / "train", "pretrain"),
-        Stage("trained", "evaluation after RL", evaluate, (tuned, *asked), folder / "trained", "train"),
-    ]  # fmt: skip
+        Stage(name, title, script, tuple(expand(arguments, root / "conf")), folder / name, needs)
+        for name, title, script, arguments, needs in stages
+    ]
 
 
 def base_arguments(cfg: PipelineConfig) -> list[str]:
     """How the commands name the model that the pipeline begins with."""
     if cfg.model.name == "folder":
-        return [f"model={cfg.model.path}" if "/" in cfg.model.path else f"model=./{cfg.model.path}"]
+        return folder_arguments(cfg.model.path)
     return [f"model={cfg.model.name}", f"model.path={spelled(cfg.model.path)}"]
+
+
+def folder_arguments(path: str) -> list[str]:
+    """How the commands name a model folder."""
+    return ["model=folder", f"model.path={spelled(path)}"]
 
 
 def questions_file(folder: Path) -> Path:
