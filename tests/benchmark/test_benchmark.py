@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from r1zero.benchmark import growth
 from run_support import ENVIRONMENT, ROOT
 
 SMALL = [
@@ -66,3 +67,18 @@ def test_both_sides(tmp_path: Path) -> None:
     assert [s["tokens"] for s in ours] == [s["tokens"] for s in theirs] == [256, 256]
     assert record["ratio"]["median"] > 0
     assert record["sides"]["trl"]["parts"]["forward_backward"] > 0
+
+
+def test_growth_is_fitted_by_hand() -> None:
+    """t = 2 n + n^2 / 1000: linear once attention's own term is taken off, which is half of the time at n = 2000."""
+    lengths = [250.0, 500.0, 1000.0, 2000.0]
+    seconds = [2 * n + n**2 / 1000 for n in lengths]
+    rest, share = growth.without_attention(lengths, seconds)
+    assert rest == pytest.approx([2 * n for n in lengths])
+    assert share == pytest.approx(0.5)
+    assert growth.exponent(lengths, rest) == pytest.approx(1.0)
+    assert growth.exponent(lengths, seconds) > 1.2
+    assert growth.exponent(lengths, [n**1.5 for n in lengths]) == pytest.approx(1.5)
+    falling, none = growth.without_attention(lengths, [n**0.9 for n in lengths])
+    assert none == 0
+    assert falling == pytest.approx([n**0.9 for n in lengths])

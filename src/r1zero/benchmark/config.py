@@ -65,6 +65,8 @@ class BenchmarkConfig:
     """Further arguments of train.py for this project's side, e.g. ['rollout.async=1']."""
     timeout: float = 900.0
     """Seconds that one step, or the start of a side, may take."""
+    growth: list[int] = field(default_factory=list)
+    """Instead of one measurement: lengths of responses, at least 3, over which time and memory are fitted."""
     table: str | None = None
     """Instead of measuring: folder of results of which the table is made."""
     into: str | None = None

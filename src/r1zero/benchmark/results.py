@@ -20,7 +20,7 @@ from r1zero.plan.hardware import Shape
 
 MARKS = "<!-- benchmark -->", "<!-- /benchmark -->"
 PARTS = ("rollout", "reward", "sync", "old_logprobs", "forward_backward", "optimizer", "everything else")
-ORDER = ("tiny", "tiny_fixed", "smollm135m", "smollm135m_half", "qwen_vocab")
+ORDER = ("tiny", "tiny_tuned", "tiny_fixed", "smollm135m", "smollm135m_half", "qwen_vocab")
 
 
 def summarise(

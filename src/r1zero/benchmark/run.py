@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
-from r1zero.benchmark import results
+from r1zero.benchmark import growth, results
 from r1zero.benchmark.config import BenchmarkConfig
 from r1zero.benchmark.plot import draw
 from r1zero.benchmark.side import Side
@@ -37,8 +38,10 @@ def benchmark(config: DictConfig, run_dir: Path, conf: Path) -> int:
     cfg: BenchmarkConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     if cfg.table is not None:
         return results.write_table(Path(cfg.table), None if cfg.into is None else Path(cfg.into))
-    python = None if cfg.trl is None else find_trl(cfg.trl, conf.parent)
+    python = None if cfg.trl is None or cfg.growth else find_trl(cfg.trl, conf.parent)
     run_dir.mkdir(parents=True, exist_ok=True)
+    if cfg.growth:
+        return grow(cfg, run_dir, conf)
     case = prepare(cfg, run_dir, conf)
     machine = measure_machine(cfg.benchmark.dtype)
     measured = take_turns(cfg, case, run_dir, python)
@@ -48,6 +51,31 @@ def benchmark(config: DictConfig, run_dir: Path, conf: Path) -> int:
     console.print(results.table(record))
     for name in ("results.json", "steps.png"):
         console.print(f"  {shown(run_dir / name)}", soft_wrap=True)
+    return 0
+
+
+def grow(cfg: BenchmarkConfig, run_dir: Path, conf: Path) -> int:
+    """Measure this project's learner at every length of ``growth``; the exit code.
+
+    Raises:
+        UserError: fewer than 3 lengths, or one that does not fit the context.
+    """
+    lengths = sorted(set(cfg.growth))
+    if len(lengths) < 3 or lengths[0] < 1:
+        raise UserError(f"growth={cfg.growth}: name at least 3 different lengths, e.g. growth=[1024,2048,4096,8192]")
+    if (longest := lengths[-1] + 64) > cfg.benchmark.context:
+        raise UserError(f"growth={cfg.growth}: with the prompt that needs benchmark.context={longest} or more")
+    points = []
+    for length in lengths:
+        folder = run_dir / f"tokens_{length}"
+        folder.mkdir(exist_ok=True)
+        work = dataclasses.replace(cfg.benchmark, lengths=[length, length], max_tokens=length, active=1.0)
+        case = prepare(dataclasses.replace(cfg, benchmark=work), folder, conf)
+        steps = take_turns(dataclasses.replace(cfg, benchmark=work, bare=0), case, folder, None)["steps"]["ours"]
+        ours = results.side(steps, alone=True)
+        seconds = ours["parts"]["forward_backward"]
+        points.append({"length": length, "tokens": ours["tokens"], "seconds": seconds, "peak": ours["peak"]})
+    growth.report(points, run_dir, cfg.benchmark.name)
     return 0
 
 
