@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = 2**24
-"""Largest number of logits held at once: 64 MiB in float32."""
+CHUNK_ELEMENTS = {"cpu": 2**23}
+"""Largest number of logits held at once, by device: 32 MiB in float32."""
+CHUNK_ELEMENTS_ELSEWHERE = 2**26
+"""On GPUs: every chunk reads and writes the head's whole gradient, which is soon more work than the product itself."""
 
 
 def token_logprobs(
@@ -23,7 +25,7 @@ def token_logprobs(
     *,
     temperature: float = 1.0,
     with_entropy: bool = True,
-    chunk_elements: int = CHUNK_ELEMENTS,
+    chunk_elements: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each target token and entropy of its distribution.
 
@@ -36,13 +38,15 @@ def token_logprobs(
         targets: token ids, int64 [M].
         temperature: the sampling temperature (trap 19), > 0.
         with_entropy: also compute the entropy; zeros otherwise.
-        chunk_elements: most logits held at once.
+        chunk_elements: most logits held at once; None: by device.
 
     Returns:
         log-probabilities float32 [M] and entropies float32 [M], nats, both differentiable.
     """
     if temperature <= 0:
         raise ValueError(f"temperature={temperature} must be above 0: a greedy sampler has no log-probabilities")
+    if chunk_elements is None:
+        chunk_elements = CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS_ELSEWHERE)
     chunk = max(1, min(hidden.shape[0], chunk_elements // weight.shape[0]))
     return _ChunkedHead.apply(hidden, weight, targets, float(temperature), bool(with_entropy), chunk)
 

@@ -15,8 +15,8 @@ from r1zero.plan.hardware import GPU, Shape
 
 LAYOUTS = ("ddp", "fsdp", "lora")
 
-CHUNK_BYTES = 4 * 2**26
-"""Logits of the chunked head: 2**24 in float32, as made, as probabilities, as gradient, and rounded."""
+CHUNK_BYTES = 4 * 2**28
+"""Logits of the chunked head: 2**26 in float32, as made, as probabilities, as gradient, and rounded."""
 ENGINE_WORKSPACE = 2e9
 """What an engine takes besides weights and cache: activations of its largest batch, CUDA graphs."""
 CONTEXT = 1.5e9
