@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from pretrain_support import Counting
 from r1zero.config import OptimConfig
 from r1zero.pretrain.data import PackedLoader, heldout_rows
 from r1zero.pretrain.module import PretrainModule
 from r1zero.pretrain.packing import IGNORE, Packer, Rows, to_tensors
-
-
-class Counting:
-    """Documents of random lengths whose state is a number."""
-
-    def __init__(self, seed: int = 0, shortest: int = 2, longest: int = 20) -> None:
-        self.seed, self.shortest, self.longest, self.number = seed, shortest, longest, 0
-
-    def read(self, progress: float) -> list[int]:
-        rng = random.Random(f"{self.seed}/{self.number}")
-        self.number += 1
-        return [rng.randint(1, 49) for _ in range(rng.randint(self.shortest, self.longest))]
-
-    def state_dict(self) -> dict:
-        return {"number": self.number}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.number = state["number"]
 
 
 def loader(steps: int = 6, rows: int = 4, parts: int = 2, length: int = 32) -> PackedLoader:

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pretrain_support import pretrain
 from r1zero import config
 from r1zero.config import OptimConfig
 from r1zero.data.arithmetic import Arithmetic
@@ -29,12 +30,6 @@ from r1zero.pretrain.text import EOS, ArithmeticText
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["experiment=tiny_base", "steps=20", "optim.warmup_steps=5", "eval_every=4", "data.heldout_documents=64"]
-
-
-def pretrain(*arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "scripts" / "pretrain.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +151,7 @@ def test_continued_pretraining_starts_from_a_folder(whole: Path, mixed: list[str
         (["init.architecture=gpt"], "init.architecture=gpt"),
         (["init=null", "model.path=/nowhere"], "/nowhere"),
         (["steps=0"], "steps=0"),
+        (["+callbacks.x._target_=torch.nn.Linear"], "callbacks.x._target_=torch.nn.Linear is not allowed"),
     ],
 )
 def test_bad_settings_are_one_line(

@@ -6,6 +6,7 @@ All of it happens between optimizer steps: a micro-batch inside one is left alon
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import signal
 import time
@@ -26,6 +27,9 @@ from r1zero.errors import Stopped, UserError
 from r1zero.outputs import disk_full, shown
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.pretrain.module import PretrainModule
+from r1zero.pretrain.speed import too_low
+
+log = logging.getLogger("r1zero")
 
 LINE_SECONDS = 20.0
 """Without a terminal there is no bar; then at most one line in so many seconds."""
@@ -43,6 +47,9 @@ class PretrainContext:
     """Micro-batches of an optimizer step."""
     peak: float
     """Operations per second of all devices together."""
+    peak_from: str = ""
+    """Where the peak comes from."""
+    devices: int = 1
     interrupted: int = 0
     first: float | None = None
     """Held-out loss before training."""
@@ -66,6 +73,7 @@ class MetricsCallback(pl.Callback):
         self.file: MetricsFile | None = None
         self.measured = -1
         self._since = 0.0
+        self._warned = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the table; cut off what a resumed run will write again."""
@@ -103,6 +111,12 @@ class MetricsCallback(pl.Callback):
             "speed/tokens_per_second": step["tokens"] / seconds,
             "speed/mfu": step["flops"] / seconds / self.context.peak,
         }
+        context = self.context
+        if context.is_main and not self._warned:
+            line = too_low(row["speed/mfu"], context.peak / context.devices, context.peak_from)
+            self._warned = bool(line)
+            if line:
+                log.warning(line)
         trainer.callback_metrics.update({name: torch.tensor(float(value)) for name, value in row.items()})
         self._write(trainer, row)
 

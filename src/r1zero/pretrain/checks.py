@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.checks import OWNED, check_known, check_set, check_targets
 from r1zero.errors import UserError
+from r1zero.outputs import not_made
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.pretrain.corpus import active_sources
 
@@ -25,6 +27,8 @@ def check(config: DictConfig) -> PretrainConfig:
     cfg: Any = OmegaConf.to_object(config)
     check_sizes(cfg)
     active_sources(cfg.data)
+    if cfg.init is None and (line := not_made(cfg.model.path)):
+        raise UserError(line)
     for key in cfg.trainer:
         if key in OWNED:
             raise UserError(f"trainer.{key} has no place here: pretraining sets it from its own settings")
@@ -37,16 +41,17 @@ def check_sizes(cfg: PretrainConfig) -> None:
         raise UserError(f"steps={cfg.steps} and epochs={cfg.epochs}: give one of them, the other is null")
     for key, value in (
         ("steps", cfg.steps),
-        ("epochs", cfg.epochs),
         ("keep", cfg.keep),
         ("eval_every", cfg.eval_every),
     ):
-        if value is not None and not (value >= 1 or (key == "epochs" and value > 0)):
+        if value is not None and value < 1:
             raise UserError(f"{key}={value} must be at least 1")
+    if cfg.epochs is not None and not 0 < cfg.epochs < math.inf:
+        raise UserError(f"epochs={cfg.epochs} must be positive and finite")
     if cfg.checkpoint_every < 0:
         raise UserError(f"checkpoint_every={cfg.checkpoint_every} must be 0 (never) or more")
-    if cfg.peak_tflops is not None and not cfg.peak_tflops > 0:
-        raise UserError(f"peak_tflops={cfg.peak_tflops} must be positive")
+    if cfg.peak_tflops is not None and not 0 < cfg.peak_tflops < math.inf:
+        raise UserError(f"peak_tflops={cfg.peak_tflops} must be positive and finite")
     if cfg.init is not None and cfg.model.context is None:
         raise UserError("model.context must be given for a new model")
     if cfg.data.row_tokens < 2:
@@ -60,9 +65,11 @@ def check_sizes(cfg: PretrainConfig) -> None:
     if cfg.optim.schedule not in ("constant", "linear", "cosine"):
         raise UserError(f"optim.schedule={cfg.optim.schedule} is unknown; choose constant, linear or cosine")
     if cfg.steps is not None and not 0 <= cfg.optim.warmup_steps <= cfg.steps:
-        raise UserError(f"optim.warmup_steps={cfg.optim.warmup_steps} must lie between 0 and steps={cfg.steps}")
-    if not cfg.optim.lr > 0:
-        raise UserError(f"optim.lr={cfg.optim.lr} must be positive")
+        raise UserError(
+            f"optim.warmup_steps={cfg.optim.warmup_steps} must lie between 0 and steps={cfg.steps}: lower it"
+        )
+    if not 0 < cfg.optim.lr < math.inf:
+        raise UserError(f"optim.lr={cfg.optim.lr} must be positive and finite")
     if cfg.model.lora.rank:
         raise UserError(f"model.lora.rank={cfg.model.lora.rank}: pretraining trains all weights; leave it at 0")
 

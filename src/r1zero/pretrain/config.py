@@ -140,7 +140,7 @@ class PretrainConfig:
     keep: int = 2
     """Newest checkpoints that are kept."""
     peak_tflops: float | None = None
-    """Peak of a device in TFLOP/s, which the MFU is a share of; null: of the data sheet, or measured."""
+    """Peak of a device in TFLOP/s, which the MFU is a share of; null: by the data sheet of a GPU, or measured."""
     dry: bool = False
     """Only check the settings and the first document of every source, and say what would run."""
     resume: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from r1zero.errors import UserError
@@ -50,14 +51,26 @@ class PackedLoader:
 
     ``rows`` rows of ``length`` tokens make this rank's share of an optimizer step; they are cut into
     ``parts`` micro-batches, the last of which may be smaller. ``state_dict`` (taken by Lightning's checkpoints)
-    holds the position in documents, the packer's waiting documents and the steps done.
+    holds the position in documents, the packer's waiting documents and the steps done, of every rank: Lightning
+    keeps what the first one says.
     """
 
-    def __init__(self, documents: Documents, *, length: int, rows: int, parts: int, steps: int, pad: int) -> None:
+    def __init__(
+        self,
+        documents: Documents,
+        *,
+        length: int,
+        rows: int,
+        parts: int,
+        steps: int,
+        pad: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         if -(-rows // -(-rows // parts)) != parts:
             raise UserError(f"{rows} rows per optimizer step can't be cut into {parts} micro-batches")
         self.documents, self.length, self.rows, self.parts = documents, length, rows, parts
-        self.steps, self.pad = steps, pad
+        self.steps, self.pad, self.rank, self.world = steps, pad, rank, world
         self.packer = Packer(length)
         self.step = 0
 
@@ -83,11 +96,26 @@ class PackedLoader:
             yield self.documents.read(self.step / self.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs; exact at the end of an optimizer step."""
+        """What a resumed run needs; exact at the end of an optimizer step. All ranks must ask together."""
+        if self.world == 1:
+            return self.own_state()
+        states: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(states, self.own_state())
+        return {"ranks": states}
+
+    def own_state(self) -> dict[str, Any]:
+        """This rank's place."""
         return {"step": self.step, "documents": self.documents.state_dict(), "packer": self.packer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state. Raises ``UserError`` where another number of devices saved it."""
+        states = state.get("ranks", [state])
+        if len(states) != self.world:
+            raise UserError(
+                f"the checkpoint holds the place in the text of {len(states)} device(s), this run has {self.world}: "
+                f"go on with trainer.devices={len(states)}, or start a new run with model.path=<its policy folder>"
+            )
+        state = states[self.rank]
         self.step = state["step"]
         self.documents.load_state_dict(state["documents"])
         self.packer.load_state_dict(state["packer"])
@@ -149,6 +177,8 @@ class PretrainData(pl.LightningDataModule):
             parts=self.parts,
             steps=self.steps,
             pad=self.pad,
+            rank=rank,
+            world=world,
         )
 
     def val_dataloader(self) -> DataLoader:

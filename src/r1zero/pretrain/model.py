@@ -55,11 +55,11 @@ def new_model(init: InitConfig, tokenizer: Any, context: int, seed: int) -> Any:
         return model_class(config)
 
 
-def export(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
-    """Write weights in ``dtype``, configuration, tokenizer and generation_config to ``folder``, whole or not at all.
+def export(model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Write ``weights``, configuration, tokenizer and generation_config to ``folder``, whole or not at all.
 
-    The generation config names every token that ends a response: EOS, what the model named before, and the chat
-    marker where there is one.
+    ``weights`` are whole and in ``dtype``, under the model's own names. The generation config names every token that
+    ends a response: EOS, what the model named before, and the chat marker where there is one.
     """
     named = getattr(model.generation_config, "eos_token_id", None)
     ends = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [] if named is None else [named])]
@@ -72,10 +72,9 @@ def export(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None
     for place in (aside, folder):
         if place.exists():
             shutil.rmtree(place)
-    state = {name: tensor.to("cpu", dtype) for name, tensor in model.state_dict().items()}
     kept, model.config.dtype = model.config.dtype, dtype
     try:
-        model.save_pretrained(aside, state_dict=state)
+        model.save_pretrained(aside, state_dict=weights)
     finally:
         model.config.dtype = kept
     tokenizer.save_pretrained(aside)

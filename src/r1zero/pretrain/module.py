@@ -8,12 +8,37 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import nn
 
 from r1zero.algo.logprobs import token_logprobs
 from r1zero.config import OptimConfig
 from r1zero.errors import UserError
+from r1zero.policy import reshard, whole
 from r1zero.pretrain.packing import IGNORE, Rows
 from r1zero.pretrain.speed import step_flops
+from r1zero.sharding import shard_policy
+
+
+class TokenLosses(nn.Module):
+    """A causal LM whose forward gives losses, never logits; what trainer=fsdp gathers weights around."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: torch.Tensor, positions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Negative log-likelihood of the labels that are not -100, float32 [M]; all arguments int64 [R, L].
+
+        The head is applied in chunks to the states that have a label, so that no logits of a whole
+        micro-batch ever exist.
+        """
+        # No attention mask: transformers then reads the document boundaries off the position ids.
+        states = self.model.base_model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+        labelled = labels != IGNORE
+        weight = self.model.get_output_embeddings().weight
+        with torch.autocast(states.device.type, enabled=False):
+            logprobs, _ = token_logprobs(states[labelled], weight, labels[labelled], with_entropy=False)
+        return -logprobs
 
 
 class PretrainModule(pl.LightningModule):
@@ -25,24 +50,42 @@ class PretrainModule(pl.LightningModule):
     def __init__(self, model: Any, optim: OptimConfig, steps: int) -> None:
         super().__init__()
         self.model, self.optim, self.steps = model, optim, steps
+        self._head = (TokenLosses(model),)
         self.step_figures: dict[str, Any] = {}
         self.grad_norm = 0.0
 
-    def token_losses(self, batch: Rows) -> torch.Tensor:
-        """Negative log-likelihood in nats of every label, float32 [M] for the M labels of the rows, row by row.
+    def configure_model(self) -> None:
+        """Shard the model where the strategy works on a device mesh (trainer=fsdp); once."""
+        if self.device_mesh is not None:
+            dtype = torch.bfloat16 if str(self.trainer.precision).startswith("bf16") else torch.float32
+            shard_policy(self.head, self.trainer.strategy.root_device.type, dtype)
 
-        The head is applied in chunks to the states that have a label, so that no logits of a whole
-        micro-batch ever exist.
+    @property
+    def head(self) -> TokenLosses:
+        """The model with its loss. No submodule: names in checkpoints are those of the model alone."""
+        return self._head[0]
+
+    def token_losses(self, batch: Rows) -> torch.Tensor:
+        """Negative log-likelihood in nats of every label, float32 [M] for the M labels of the rows, row by row."""
+        losses = self.head(batch.ids, batch.positions, batch.labels)
+        if not torch.is_grad_enabled():
+            reshard(self.head)
+        return losses
+
+    def whole_weights(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Every weight under its Hugging Face name, on the CPU in ``dtype``; sharded ones are gathered.
+
+        All ranks must call it together. Only the first is given the weights; tied ones are one tensor.
         """
-        # No attention mask: transformers then reads the document boundaries off the position ids.
-        states = self.model.base_model(
-            input_ids=batch.ids, position_ids=batch.positions, use_cache=False
-        ).last_hidden_state
-        labelled = batch.labels != IGNORE
-        weight = self.model.get_output_embeddings().weight
-        with torch.autocast(states.device.type, enabled=False):
-            logprobs, _ = token_logprobs(states[labelled], weight, batch.labels[labelled], with_entropy=False)
-        return -logprobs
+        reshard(self.head)
+        gathered: dict[int, torch.Tensor] = {}
+        found = {}
+        for name, parameter in self.model.state_dict(keep_vars=True).items():
+            if id(parameter) not in gathered:
+                tensor = whole(parameter)
+                gathered[id(parameter)] = tensor.to("cpu", dtype) if self.trainer.is_global_zero else tensor[:0]
+            found[name] = gathered[id(parameter)]
+        return found if self.trainer.is_global_zero else {}
 
     def training_step(self, batch: Rows, batch_idx: int) -> torch.Tensor:
         """Token losses over the targets of the whole optimizer step, on all devices.

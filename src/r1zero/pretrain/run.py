@@ -14,7 +14,7 @@ import hydra
 import pytorch_lightning as pl
 import torch
 import transformers
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from r1zero.build import build_callbacks, build_loggers, close_loggers
 from r1zero.callbacks.checkpoint import newest_checkpoint
@@ -30,8 +30,10 @@ from r1zero.pretrain.curves import draw_curves
 from r1zero.pretrain.data import PretrainData
 from r1zero.pretrain.model import check_init, export, new_model
 from r1zero.pretrain.module import PretrainModule
-from r1zero.pretrain.speed import device_peak
+from r1zero.pretrain.speed import device_peak, too_low
 from r1zero.pretrain.tokenizer import train_tokenizer
+from r1zero.resume import record_settings
+from r1zero.targets import check_kinds
 
 
 def pretrain(config: DictConfig, folder: Path) -> int:
@@ -52,10 +54,14 @@ def pretrain(config: DictConfig, folder: Path) -> int:
     lock = lock_folder(folder) if is_main else None
     set_up_logging(folder, is_main)
     status = Status(folder, is_main, cfg.steps or 0)
+    if cfg.resume:
+        status.remember()
     status.write("starting")
     try:
         return _pretrain(cfg, config, folder, status)
     except BaseException as error:
+        if isinstance(error, UserError) and status.put_back():
+            raise
         status.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
         raise
     finally:
@@ -64,6 +70,7 @@ def pretrain(config: DictConfig, folder: Path) -> int:
 
 
 def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Status) -> int:
+    check_kinds(config)
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     if cfg.threads is not None:
@@ -72,7 +79,7 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
     if cfg.resume and checkpoint is None:
         raise UserError(f"resume={cfg.resume} has no checkpoint; was it run with checkpoint_every above 0?")
     if not cfg.resume and status.is_main:
-        OmegaConf.save(config, folder / "config.yaml", resolve=True)
+        record_settings(folder, config)
         (folder / "metrics.csv").unlink(missing_ok=True)
 
     corpus = Corpus(cfg.data, cfg.seed)
@@ -88,7 +95,7 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
     trainer.val_check_interval = min(cfg.eval_every, steps) * parts
     device = trainer.strategy.root_device
     if cfg.peak_tflops is not None:
-        peak, peak_from = cfg.peak_tflops * 1e12, "as set"
+        peak, peak_from = cfg.peak_tflops * 1e12, "peak_tflops"
     else:
         peak, peak_from = device_peak(device, torch.float32 if cfg.model.dtype == "float32" else torch.bfloat16)
     context = PretrainContext(
@@ -98,6 +105,8 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
         steps=steps,
         parts=parts,
         peak=peak * trainer.world_size,
+        peak_from=peak_from,
+        devices=trainer.world_size,
     )
     data = PretrainData(
         lambda rank, world: corpus.documents(encode, rank, world),
@@ -110,14 +119,14 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
     )
     module = PretrainModule(model, cfg.optim, steps)
     if context.is_main:
-        describe(cfg, context, model, corpus, checkpoint, f"{peak / 1e12:.3g} TFLOP/s ({peak_from})")
+        describe(cfg, context, model, corpus, checkpoint)
     started, cpu = time.perf_counter(), time.process_time()
     loggers: list[Any] = []
     try:
         loggers = build_loggers(config, trainer.global_rank)
         trainer.loggers = loggers
         trainer.callbacks = trainer._callback_connector._reorder_callbacks(  # type: ignore[attr-defined]
-            [*trainer.callbacks, *build_callbacks(config, context)]  # type: ignore[attr-defined,arg-type]
+            [*trainer.callbacks, accepted(config, cfg, folder, status), *build_callbacks(config, context)]  # type: ignore[attr-defined,arg-type]
         )
         status.write("running")
         if checkpoint is None:
@@ -131,8 +140,9 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
             status.write("interrupted", step=trainer.global_step)
             return 128 + context.interrupted if context.is_main else 0
         trainer.validate(module, data, verbose=False)
+        weights = module.whole_weights(dtype_of(cfg))
         if context.is_main:
-            export(model, tokenizer, folder / "policy", dtype_of(cfg))
+            export(model, weights, tokenizer, folder / "policy", dtype_of(cfg))
             finish(cfg, context, model, trainer, peak, time.perf_counter() - started, time.process_time() - cpu)
         status.write("finished", step=trainer.global_step)
         return 0
@@ -199,6 +209,17 @@ def build_trainer(cfg: PretrainConfig, config: DictConfig, folder: Path, steps: 
         raise UserError(f"trainer can't be built: {one_line(error.__cause__ or error)}") from error
 
 
+def accepted(config: DictConfig, cfg: PretrainConfig, folder: Path, status: Status) -> pl.Callback:
+    """Stores the settings of a resumed run once its checkpoint is loaded: a refused command line does not stick."""
+
+    def store(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        status.before = None
+        if cfg.resume and status.is_main:
+            record_settings(folder, config)
+
+    return pl.callbacks.LambdaCallback(on_train_start=store)
+
+
 def fit(trainer: pl.Trainer, module: PretrainModule, data: PretrainData, checkpoint: Path | None) -> None:
     """Train. Lightning turns an interruption into ``exit(1)``; here it stays one, with its signal."""
     try:
@@ -242,6 +263,7 @@ def finish(
         "tokens_per_second": round(rate, 1),
         "mfu": round(mfu, 4),
         "peak_tflops": peak / 1e12,
+        "peak_from": context.peak_from,
         "policy": str(folder / "policy"),
         "versions": stack_versions(),
     }
@@ -252,12 +274,14 @@ def finish(
         f"{last['heldout/perplexity']:.3f}) in {seconds:.0f} s; {rate:,.0f} tokens/s, MFU {mfu:.1%}",
         highlight=False,
     )
+    if line := too_low(mfu, peak, context.peak_from):
+        console.print(line, soft_wrap=True, highlight=False)
     for label, path in (("policy", folder / "policy"), ("curves", curves), ("metrics", folder / "metrics.csv")):
         console.print(f"  {label:8s} {shown(path)}", soft_wrap=True, highlight=False)
 
 
 def describe(
-    cfg: PretrainConfig, context: PretrainContext, model: Any, corpus: Corpus, checkpoint: Path | None, peak: str
+    cfg: PretrainConfig, context: PretrainContext, model: Any, corpus: Corpus, checkpoint: Path | None
 ) -> None:
     """Say what is about to run."""
     count = sum(p.numel() for p in model.parameters())
@@ -269,10 +293,12 @@ def describe(
     )
     console.print(
         f"  {context.steps} steps of {cfg.step_tokens:,} tokens in rows of {cfg.data.row_tokens}, {context.parts} "
-        f"micro-batch(es) a step; peak {peak}; folder {shown(context.run_dir)}",
+        f"micro-batch(es) a step; folder {shown(context.run_dir)}",
         soft_wrap=True,
         highlight=False,
     )
+    peak = f"  peak of a device, for the MFU: {context.peak / context.devices / 1e12:.3g} TFLOP/s ({context.peak_from})"
+    console.print(peak, soft_wrap=True, highlight=False)
     if checkpoint is not None:
         console.print(f"  going on from {shown(checkpoint)}", soft_wrap=True)
 

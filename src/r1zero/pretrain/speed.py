@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,21 +47,71 @@ def device_peak(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
             short, _, size = gpu.name.partition("-")
             if short in name and (not size or f"{size}gb" in name):
                 return gpu.peak, f"data sheet of {gpu.name}"
-    return measured_peak(device, dtype), f"measured {str(dtype).removeprefix('torch.')} matrix product"
+    return measured_peak(device, dtype, torch.get_num_threads())
 
 
-def measured_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.4) -> float:
-    """Best rate of a square matrix product in a short while, in operations per second."""
-    size = 4096 if device.type == "cuda" else 768
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    deadline = time.perf_counter() + seconds
-    with torch.no_grad():
-        for round_ in range(1000):
-            started = time.perf_counter()
-            float((a @ b)[0, 0])  # the value is fetched, so the product is over
-            took = time.perf_counter() - started
-            best = min(best, took) if round_ else best  # the first one warms up
-            if round_ and time.perf_counter() > deadline:
-                break
-    return 2.0 * size**3 / best
+@functools.cache
+def measured_peak(device: torch.device, dtype: torch.dtype, threads: int) -> tuple[float, str]:
+    """Best rate of a square matrix product, and how it was measured; measured once in a process.
+
+    On a CPU one thread is measured and taken ``threads`` times: threads that wait for each other on a busy machine
+    are slowed down in every run, while some of many runs of a few milliseconds on one thread are not disturbed.
+    """
+    size = 8192 if device.type == "cuda" else 512
+    a, b, c = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
+
+    def product() -> None:
+        torch.mm(a, b, out=c)
+        float(c[0, 0])  # the value is fetched, so the product is over
+
+    kept = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with torch.no_grad():
+            seconds, repeats = best_time(product)
+    finally:
+        torch.set_num_threads(kept)
+    what = f"measured: best of {repeats} {str(dtype).removeprefix('torch.')} products of {size} x {size}"
+    if device.type == "cuda":
+        return 2.0 * size**3 / seconds, what
+    return threads * 2.0 * size**3 / seconds, f"{what} on one thread, times {threads} thread{'s' * (threads > 1)}"
+
+
+def best_time(
+    work: Callable[[], None],
+    clock: Callable[[], float] = time.perf_counter,
+    *,
+    patience: int = 40,
+    gain: float = 0.01,
+    limit: float = 2.0,
+) -> tuple[float, int]:
+    """(shortest time of ``work`` in seconds, number of times it was run), after two runs that warm up.
+
+    Ends when ``patience`` runs in a row were not faster by the share ``gain``, or after ``limit`` seconds and 3 runs.
+    """
+    for _ in range(2):
+        work()
+    best, repeats, idle, begun = math.inf, 0, 0, clock()
+    while idle < patience and (repeats < 3 or clock() - begun < limit):
+        started = clock()
+        work()
+        took = clock() - started
+        idle = 0 if took < best * (1 - gain) else idle + 1
+        best, repeats = min(best, took), repeats + 1
+    return best, repeats
+
+
+def too_low(mfu: float, peak: float, source: str) -> str:
+    """What is wrong with a peak that the model surpasses; nothing where it does not.
+
+    Args:
+        mfu: model FLOP utilisation, a share.
+        peak: of a device, in operations per second.
+        source: where it comes from.
+    """
+    if mfu <= 1:
+        return ""
+    return (
+        f"MFU {mfu:.0%} can't be: the peak of {peak / 1e12:.3g} TFLOP/s ({source}) is too low; "
+        "give the device's own with peak_tflops="
+    )
