@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from r1zero.benchmark import growth
+from r1zero.checks import has_gpu
 from run_support import ENVIRONMENT, ROOT
 
 SMALL = [
@@ -82,3 +83,17 @@ def test_growth_is_fitted_by_hand() -> None:
     falling, none = growth.without_attention(lengths, [n**0.9 for n in lengths])
     assert none == 0
     assert falling == pytest.approx([n**0.9 for n in lengths])
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
+def test_a_case_for_a_gpu_says_so_without_one(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "benchmark=qwen1.5b_learner"],
+        cwd=tmp_path,
+        env=os.environ | ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: benchmark=qwen1.5b_learner is measured on a GPU, and no NVIDIA GPU was found\n"

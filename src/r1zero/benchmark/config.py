@@ -41,6 +41,10 @@ class CaseConfig:
     """Responses of a forward pass, TRL's side; it must divide questions * group_size."""
     threads: int | None = None
     """Threads of torch on both sides; null: as many as either takes by itself."""
+    gpu: bool = False
+    """Measure on a GPU: this project alone, memory is the device's, the limit is the device's too."""
+    gradient_checkpointing: bool = False
+    """Of this project's side."""
     compile: bool = False
     """Both sides compile the model they train (model.compile here, torch_compile there)."""
     overrides: list[str] = field(default_factory=list)

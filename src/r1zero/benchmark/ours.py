@@ -18,13 +18,14 @@ from r1zero.checks import check, limit_threads
 def settings(case: dict[str, Any], conf: Path) -> DictConfig:
     """The run's config: what ``train.py`` would be given, and a callback at either end of the list."""
     total = case["questions"] * case["group_size"]
+    device = ["trainer=gpu", "trainer.devices=1"] if case["gpu"] else []
     overrides = [
         "experiment=demo",
         "model=folder",
         f"model.path='{case['model']}'",
         f"model.context={case['context']}",
         f"model.dtype={case['dtype']}",
-        "model.gradient_checkpointing=false",
+        f"model.gradient_checkpointing={str(case['gradient_checkpointing']).lower()}",
         f"model.compile={str(case['compile']).lower()}",
         "data=file",
         f"data.path='{case['data']}'",
@@ -45,6 +46,7 @@ def settings(case: dict[str, Any], conf: Path) -> DictConfig:
         "checkpoint.every=0",
         f"paths.run='{case['folder']}'",
         f"paths.outputs='{case['folder']}'",
+        *device,
         *case["overrides"],
     ]
     with initialize_config_dir(str(conf), version_base="1.3"):

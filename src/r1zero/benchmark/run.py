@@ -18,6 +18,7 @@ from r1zero.benchmark import growth, results
 from r1zero.benchmark.config import BenchmarkConfig
 from r1zero.benchmark.plot import draw
 from r1zero.benchmark.side import Side
+from r1zero.checks import has_gpu
 from r1zero.console import console
 from r1zero.data.arithmetic import generate
 from r1zero.errors import UserError
@@ -38,12 +39,14 @@ def benchmark(config: DictConfig, run_dir: Path, conf: Path) -> int:
     cfg: BenchmarkConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     if cfg.table is not None:
         return results.write_table(Path(cfg.table), None if cfg.into is None else Path(cfg.into))
-    python = None if cfg.trl is None or cfg.growth else find_trl(cfg.trl, conf.parent)
+    if cfg.benchmark.gpu and not has_gpu():
+        raise UserError(f"benchmark={cfg.benchmark.name} is measured on a GPU, and no NVIDIA GPU was found")
+    python = None if cfg.trl is None or cfg.growth or cfg.benchmark.gpu else find_trl(cfg.trl, conf.parent)
     run_dir.mkdir(parents=True, exist_ok=True)
     if cfg.growth:
         return grow(cfg, run_dir, conf)
     case = prepare(cfg, run_dir, conf)
-    machine = measure_machine(cfg.benchmark.dtype)
+    machine = measure_machine(cfg.benchmark.dtype, "cuda" if cfg.benchmark.gpu else "cpu")
     measured = take_turns(cfg, case, run_dir, python)
     record = results.summarise(case, machine, measured, shape_of(case["model"]))
     (run_dir / "results.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -134,9 +137,10 @@ def random_model(shape: dict[str, Any], context: int, folder: Path) -> Path:
     return folder
 
 
-def measure_machine(dtype: str) -> dict[str, float]:
+def measure_machine(dtype: str, device: str) -> dict[str, Any]:
     """What the machine can do, measured in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "r1zero.benchmark.machine", dtype], capture_output=True, text=True)
+    command = [sys.executable, "-m", "r1zero.benchmark.machine", dtype, device]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"the machine could not be measured: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout)

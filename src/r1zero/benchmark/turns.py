@@ -40,7 +40,9 @@ def say(**message: Any) -> None:
 
 
 def peak_memory() -> int:
-    """Largest resident sets so far of this process and those it started (verifiers, servers), summed, bytes."""
+    """Most memory so far, bytes: of the GPU that is worked on; else resident sets, started processes included."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
     me = psutil.Process()
     files = [Path(f"/proc/{process.pid}/status") for process in (me, *me.children(recursive=True))]
     found = [re.search(r"VmHWM:\s+(\d+)", file.read_text()) for file in files if file.exists()]
