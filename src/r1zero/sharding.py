@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from r1zero.policy import Policy
 
-
-def shard_policy(policy: Policy, device_type: str, dtype: torch.dtype = torch.float32) -> None:
+def shard_policy(policy: nn.Module, device_type: str, dtype: torch.dtype = torch.float32) -> None:
     """Split every parameter over all ranks, in place; each decoder layer is gathered for its own passes alone.
 
     Embedding, last norm and head form the root group, which stays whole from the start of
-    ``Policy.forward`` to the end of the backward pass: the chunked head reads its weight in both. A head
+    its own ``forward`` to the end of the backward pass: the chunked head reads its weight in both. A head
     that is tied to the embedding is one parameter of that group. A second call does nothing.
 
     Args:
-        policy: with whole weights, the same on every rank. Trained ones are float32 and stay so: the
-            shards are the masters (semantics 11).
+        policy: holds a Hugging Face model as ``model``, with whole weights, the same on every rank. Trained ones are
+            float32 and stay so: the shards are the masters (semantics 11).
         device_type: "cuda" or "cpu".
         dtype: number format in which parameters are gathered and computed with; gradients are reduced
             over ranks in float32.
@@ -27,8 +28,9 @@ def shard_policy(policy: Policy, device_type: str, dtype: torch.dtype = torch.fl
         return
     mesh = init_device_mesh(device_type, (torch.distributed.get_world_size(),))
     mixed = MixedPrecisionPolicy(param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32)
-    layers = set(getattr(policy.model, "_no_split_modules", None) or ())
-    for module in policy.model.modules():
+    model: Any = policy.model
+    layers = set(getattr(model, "_no_split_modules", None) or ())
+    for module in model.modules():
         if type(module).__name__ in layers:
             fully_shard(module, mesh=mesh, mp_policy=mixed)
     fully_shard(policy, mesh=mesh, mp_policy=mixed)
