@@ -47,15 +47,19 @@ class DirectCheckpointIO(TorchCheckpointIO):
             os.fsync(file.fileno())
 
 
-class CheckpointCallback(pl.callbacks.Checkpoint):
-    """Saves after every ``checkpoint.every`` rollout steps, at the end and when a run is asked to stop.
+class CheckpointWriter(pl.callbacks.Checkpoint):
+    """Writes checkpoints, keeps the newest ``keep``.
 
     A checkpoint is written aside, flushed to disk and renamed, so a kill or a full disk in the middle
     leaves the previous one whole. Lightning's ModelCheckpoint counts optimizer steps, K a batch (trap 51).
+
+    Args:
+        context: has ``run_dir`` and ``is_main``.
+        keep: checkpoints that are kept, at least 1.
     """
 
-    def __init__(self, context: RunContext) -> None:
-        self.context = context
+    def __init__(self, context: Any, keep: int) -> None:
+        self.context, self.keep = context, keep
         self.folder = context.run_dir / "checkpoints"
         self.saved_step = -1
 
@@ -69,8 +73,54 @@ class CheckpointCallback(pl.callbacks.Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Say what wrote it."""
-        checkpoint["r1zero_format"] = FORMAT
         checkpoint["r1zero_release"] = r1zero.__version__
+
+    def save(self, trainer: pl.Trainer, step: int) -> None:
+        """Write ``step_<n>.ckpt``; n counts the steps that made the weights.
+
+        Raises:
+            UserError: the disk is full; what was saved before is whole.
+        """
+        if step == self.saved_step:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / f"step_{step:06d}.ckpt"
+        aside = target.with_suffix(".tmp")
+        try:
+            trainer.save_checkpoint(aside)
+            if self.context.is_main:
+                _remove(target)
+                os.replace(aside, target)
+                _sync_folder(self.folder)
+        except Exception as error:
+            _remove(aside)
+            if not disk_full(error):
+                raise
+            raise UserError(
+                f"the disk is full: checkpoint {shown(target)} could not be written; earlier checkpoints are whole. "
+                f"Free some space and go on with resume={shown(self.context.run_dir)}"
+            ) from error
+        self.saved_step = step
+        trainer.strategy.barrier("checkpoint")
+        if self.context.is_main:
+            for old in sorted(self.folder.glob(PATTERN))[: -max(self.keep, 1)]:
+                _remove(old)
+
+
+class CheckpointCallback(CheckpointWriter):
+    """Saves after every ``checkpoint.every`` rollout steps, at the end and when a run is asked to stop."""
+
+    context: RunContext
+
+    def __init__(self, context: RunContext) -> None:
+        super().__init__(context, context.cfg.checkpoint.keep)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say what wrote it, and in which format."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        checkpoint["r1zero_format"] = FORMAT
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the settings of now win over those that a checkpoint brings back; equal ones change nothing."""
@@ -98,37 +148,6 @@ class CheckpointCallback(pl.callbacks.Checkpoint):
         """Export the policy as a Hugging Face folder."""
         assert isinstance(pl_module, PolicyGradientModule)
         export_policy(pl_module, self.context, self.context.run_dir / "policy")
-
-    def save(self, trainer: pl.Trainer, step: int) -> None:
-        """Write ``step_<n>.ckpt``; n counts the rollout steps that made the weights.
-
-        Raises:
-            UserError: the disk is full; what was saved before is whole.
-        """
-        if step == self.saved_step:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        target = self.folder / f"step_{step:06d}.ckpt"
-        aside = target.with_suffix(".tmp")
-        try:
-            trainer.save_checkpoint(aside)
-            if self.context.is_main:
-                _remove(target)
-                os.replace(aside, target)
-                _sync_folder(self.folder)
-        except Exception as error:
-            _remove(aside)
-            if not disk_full(error):
-                raise
-            raise UserError(
-                f"the disk is full: checkpoint {shown(target)} could not be written; earlier checkpoints are whole. "
-                f"Free some space and go on with resume={shown(self.context.run_dir)}"
-            ) from error
-        self.saved_step = step
-        trainer.strategy.barrier("checkpoint")
-        if self.context.is_main:
-            for old in sorted(self.folder.glob(PATTERN))[: -max(self.context.cfg.checkpoint.keep, 1)]:
-                _remove(old)
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:

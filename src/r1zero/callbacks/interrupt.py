@@ -27,8 +27,10 @@ class InterruptCallback(pl.Callback):
     started: there is no step to finish yet. Must stand before CheckpointCallback.
     """
 
+    unit = "rollout step"
+
     def __init__(self, context: RunContext) -> None:
-        self.context = context
+        self.context: Any = context
         self._received = 0
         self._since = 0.0
         self._before: dict[int, Any] = {}
@@ -56,7 +58,7 @@ class InterruptCallback(pl.Callback):
         self._restore()
 
     def _handle(self, number: int, frame: Any) -> None:
-        if not self.context.engine_started:
+        if not self._in_step():
             raise Stopped(number)
         if self._received:
             # torchrun hands on the signal that the terminal has already sent to every rank.
@@ -67,9 +69,11 @@ class InterruptCallback(pl.Callback):
         self._received = number
         if self.context.is_main:
             name = signal.Signals(number).name
-            console.print(
-                f"\n{name}: this rollout step is finished and saved, then the run ends; once more to stop now"
-            )
+            console.print(f"\n{name}: this {self.unit} is finished and saved, then the run ends; once more to stop now")
+
+    def _in_step(self) -> bool:
+        """Whether there is a step to finish."""
+        return self.context.engine_started
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -18,25 +18,22 @@ LINE_SECONDS = 20.0
 """Without a terminal there is no bar; then at most one line in so many seconds."""
 
 
-class ProgressCallback(pl.Callback):
-    """Shows how far the run is and how it fares. Must stand after EvaluationCallback and RolloutCallback."""
+class StepBar:
+    """A bar over steps on a terminal; elsewhere a line now and then, and one for the last step.
 
-    def __init__(self, context: RunContext) -> None:
-        self.context = context
-        self._progress: Progress | None = None
-        self._task: Any = None
-        self._shown = 0
+    Args:
+        label: what is counted.
+        steps: of the whole run.
+        done: steps done already.
+    """
+
+    def __init__(self, label: str, steps: int, done: int) -> None:
+        self.steps = steps
         self._last_line = 0.0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar."""
-        assert isinstance(pl_module, PolicyGradientModule)
-        self._shown = len(self.context.evaluations)
-        if not self.context.is_main:
-            return
+        self._progress: Progress | None = None
         if console.is_terminal:
             self._progress = Progress(
-                TextColumn("[bold]rollout step"),
+                TextColumn(f"[bold]{label}"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -46,9 +43,37 @@ class ProgressCallback(pl.Callback):
                 console=console,
             )
             self._progress.start()
-            self._task = self._progress.add_task(
-                "steps", total=self.context.cfg.steps, completed=pl_module.rollout_step, figures=""
-            )
+            self._task = self._progress.add_task("steps", total=steps, completed=done, figures="")
+
+    def show(self, done: int, figures: str) -> None:
+        """Say that ``done`` steps are done, and how the last one fared."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, figures=figures)
+        elif time.monotonic() - self._last_line > LINE_SECONDS or done == self.steps:
+            self._last_line = time.monotonic()
+            console.print(f"step {done}/{self.steps}  {figures}")
+
+    def close(self) -> None:
+        """Leave the terminal as it was; safe to call twice."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+class ProgressCallback(pl.Callback):
+    """Shows how far the run is and how it fares. Must stand after EvaluationCallback and RolloutCallback."""
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self._bar: StepBar | None = None
+        self._shown = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        assert isinstance(pl_module, PolicyGradientModule)
+        self._shown = len(self.context.evaluations)
+        if self.context.is_main:
+            self._bar = StepBar("rollout step", self.context.cfg.steps, pl_module.rollout_step)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -61,14 +86,8 @@ class ProgressCallback(pl.Callback):
     ) -> None:
         """Move the bar."""
         assert isinstance(batch, PromptBatch)
-        if not self.context.is_main:
-            return
-        figures = step_line({k: float(v) for k, v in trainer.callback_metrics.items()})
-        if self._progress is not None:
-            self._progress.update(self._task, completed=batch.step + 1, figures=figures)
-        elif time.monotonic() - self._last_line > LINE_SECONDS or batch.step + 1 == self.context.cfg.steps:
-            self._last_line = time.monotonic()
-            console.print(f"step {batch.step + 1}/{self.context.cfg.steps}  {figures}")
+        if self._bar is not None:
+            self._bar.show(batch.step + 1, step_line({k: float(v) for k, v in trainer.callback_metrics.items()}))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the last evaluation and close the bar."""
@@ -81,9 +100,8 @@ class ProgressCallback(pl.Callback):
 
     def close(self) -> None:
         """Stop the bar; safe to call twice."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._bar is not None:
+            self._bar.close()
 
     def _print_evaluations(self) -> None:
         new, self._shown = self.context.evaluations[self._shown :], len(self.context.evaluations)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
-import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,23 +14,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-import r1zero
-from r1zero.callbacks.checkpoint import PATTERN, DirectCheckpointIO
+from r1zero.callbacks import interrupt
+from r1zero.callbacks.checkpoint import CheckpointWriter
 from r1zero.callbacks.metrics import MetricsFile
+from r1zero.callbacks.progress import StepBar
 from r1zero.console import console
-from r1zero.errors import Stopped, UserError
-from r1zero.outputs import disk_full, shown
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.pretrain.module import PretrainModule
 from r1zero.pretrain.speed import too_low
 
 log = logging.getLogger("r1zero")
-
-LINE_SECONDS = 20.0
-"""Without a terminal there is no bar; then at most one line in so many seconds."""
 
 
 @dataclass
@@ -171,44 +163,25 @@ class ProgressCallback(pl.Callback):
 
     def __init__(self, context: PretrainContext) -> None:
         self.context = context
-        self._bar: Progress | None = None
-        self._task: Any = None
-        self._last_line = 0.0
+        self._bar: StepBar | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
-        if self.context.is_main and console.is_terminal:
-            self._bar = Progress(
-                TextColumn("[bold]step"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("<"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}"),
-                console=console,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(
-                "steps", total=self.context.steps, completed=trainer.global_step, figures=""
-            )
+        if self.context.is_main:
+            self._bar = StepBar("step", self.context.steps, trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar."""
-        if not self.context.is_main or not self.context.between_steps(batch_idx):
+        if self._bar is None or not self.context.between_steps(batch_idx):
             return
         m = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        figures = (
+        self._bar.show(
+            trainer.global_step,
             f"loss {m['train/loss']:.4f}  lr {m['optim/lr']:.1e}  {m['speed/tokens_per_second']:,.0f} tokens/s  "
-            f"MFU {m['speed/mfu']:.0%}"
+            f"MFU {m['speed/mfu']:.0%}",
         )
-        if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step, figures=figures)
-        elif time.monotonic() - self._last_line > LINE_SECONDS:
-            self._last_line = time.monotonic()
-            console.print(f"step {trainer.global_step}/{self.context.steps}  {figures}", highlight=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say the held-out loss."""
@@ -235,81 +208,36 @@ class ProgressCallback(pl.Callback):
 
     def _close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+            self._bar.close()
 
 
-class InterruptCallback(pl.Callback):
+class InterruptCallback(interrupt.InterruptCallback):
     """The first Ctrl-C or SIGTERM ends the run after the optimizer step under way, with a checkpoint; a second at once.
 
     Must stand before CheckpointCallback.
     """
 
+    unit = "optimizer step"
+
     def __init__(self, context: PretrainContext) -> None:
-        self.context = context
-        self._received = 0
-        self._before: dict[int, Any] = {}
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if self._received:
-            raise Stopped(number)
-        self._received = number
-        if self.context.is_main:
-            console.print("\nthis optimizer step is finished and saved, then the run ends; once more to stop now")
+        super().__init__(context)  # type: ignore[arg-type]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Ask the trainer to stop; ranks agree, since a signal may have reached only one of them."""
-        if not self.context.between_steps(batch_idx):
-            return
-        received: Any = float(self._received)
-        if trainer.world_size > 1:
-            received = trainer.strategy.reduce(torch.tensor(received, device=pl_module.device), reduce_op="max")
-        if received:
-            self.context.interrupted = int(received)
-            trainer.should_stop = True
+        """Ask the trainer to stop, after the last micro-batch of an optimizer step."""
+        if self.context.between_steps(batch_idx):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back."""
-        self._restore()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+    def _in_step(self) -> bool:
+        return True
 
 
-class CheckpointCallback(pl.callbacks.Checkpoint):
-    """Saves after every ``checkpoint_every`` optimizer steps and on an interruption: whole files or none.
-
-    A checkpoint is written aside, flushed to disk and renamed; a kill in the middle leaves the previous one.
-    """
+class CheckpointCallback(CheckpointWriter):
+    """Saves after every ``checkpoint_every`` optimizer steps and on an interruption: whole files or none."""
 
     def __init__(self, context: PretrainContext) -> None:
-        self.context = context
-        self.folder = context.run_dir / "checkpoints"
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take over the writing of files; strategies with a format of their own keep it."""
-        strategy: Any = trainer.strategy
-        if type(strategy._checkpoint_io) in (TorchCheckpointIO, type(None)):
-            strategy.checkpoint_io = DirectCheckpointIO()
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Say what wrote it."""
-        checkpoint["r1zero_release"] = r1zero.__version__
+        super().__init__(context, context.cfg.keep)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -319,26 +247,4 @@ class CheckpointCallback(pl.callbacks.Checkpoint):
         if not self.context.between_steps(batch_idx):
             return
         if (every and trainer.global_step % every == 0) or self.context.interrupted:
-            self.save(trainer)
-
-    def save(self, trainer: pl.Trainer) -> None:
-        """Write ``step_<n>.ckpt``. Raises ``UserError`` when the disk is full."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        target = self.folder / f"step_{trainer.global_step:06d}.ckpt"
-        aside = target.with_suffix(".tmp")
-        try:
-            trainer.save_checkpoint(aside)
-            if self.context.is_main:
-                os.replace(aside, target)
-        except Exception as error:
-            if not disk_full(error):
-                raise
-            aside.unlink(missing_ok=True)
-            raise UserError(
-                f"the disk is full: checkpoint {shown(target)} could not be written; earlier ones are whole. "
-                f"Free some space and go on with resume={shown(self.context.run_dir)}"
-            ) from error
-        trainer.strategy.barrier("checkpoint")
-        if self.context.is_main:
-            for old in sorted(path for path in self.folder.glob(PATTERN) if path.is_file())[: -self.context.cfg.keep]:
-                old.unlink()
+            self.save(trainer, trainer.global_step)
