@@ -27,6 +27,29 @@ def test_dtype_of_the_group_beats_the_models(folders: dict[str, Path]) -> None:
     assert str(engine._dtype) == "torch.float32"
 
 
+def test_an_engine_here_and_one_in_a_server_have_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They differ by what only one of them has: sleep and a watchdog here, cut models and transfer there."""
+    from r1zero.rollout import vllm_engine
+    from r1zero.rollout.served.build import server_settings
+
+    given: list[dict] = []
+    monkeypatch.setattr(vllm_engine, "VLLMEngine", lambda **settings: given.append(settings))
+    rollout = RolloutConfig(
+        name="vllm", gpu_memory=0.3, kv_cache_gib=0.2, enforce_eager=False, max_num_seqs=7, timeout_s=9.0,
+        dtype="bfloat16", tensor_parallel=2, servers=2, transfer="nccl",
+    )  # fmt: skip
+    model = {"context": 64, "seed": 5, "revision": "main", "trust_remote_code": True}
+    build_engine(rollout, "some/model", dtype="float32", **model)
+    here = {
+        "model_path": "some/model", "dtype": "bfloat16", "context": 64, "seed": 5, "revision": "main",
+        "trust_remote_code": True, "gpu_memory": 0.3, "kv_cache_gib": 0.2, "enforce_eager": False, "max_num_seqs": 7,
+    }  # fmt: skip
+    assert given == [here | {"sleep": True, "timeout_s": 9.0, "on_hang": None}]
+    servers = server_settings(rollout, "some/model", dtype="bfloat16", root=Path("/w"), **model)
+    there = here | {"sleep": False, "tensor_parallel": 2, "transfer": "nccl"}
+    assert [server["engine"] for server in servers] == [there, there]
+
+
 def test_vllm_is_not_imported_before_an_engine_is_built() -> None:
     code = "import sys, r1zero.rollout.build, r1zero.rollout.vllm_engine; print('vllm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src")

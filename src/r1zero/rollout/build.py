@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from r1zero.config import RolloutConfig
 from r1zero.errors import UserError
 from r1zero.rollout.engine import Engine
 from r1zero.rollout.parts import InParts
+from r1zero.rollout.vllm_settings import vllm_settings
 
 
 def build_engine(
@@ -38,44 +40,29 @@ def build_engine(
     Raises:
         UserError: An unknown engine, or one that can't start on this machine.
     """
-    dtype = rollout.dtype or dtype
+    model: Any = {
+        "dtype": rollout.dtype or dtype,
+        "context": context,
+        "seed": seed,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+    }
     engine: Engine
     if rollout.name == "vllm_server":
         from r1zero.rollout.served.build import build_server_engine
 
-        return build_server_engine(
-            rollout,
-            model_path,
-            dtype=dtype,
-            context=context,
-            seed=seed,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-        )
+        return build_server_engine(rollout, model_path, **model)
     if rollout.name == "vllm":
         from r1zero.rollout.vllm_engine import VLLMEngine
 
-        engine = VLLMEngine(
-            model_path,
-            dtype=dtype,
-            context=context,
-            seed=seed,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            gpu_memory=rollout.gpu_memory,
-            kv_cache_gib=rollout.kv_cache_gib,
-            enforce_eager=rollout.enforce_eager,
-            sleep=rollout.sleep,
-            max_num_seqs=rollout.max_num_seqs,
-            timeout_s=rollout.timeout_s,
-            on_hang=on_hang,
-        )
+        settings = vllm_settings(rollout, model_path, **model)
+        engine = VLLMEngine(**settings, sleep=rollout.sleep, timeout_s=rollout.timeout_s, on_hang=on_hang)
     elif rollout.name == "hf":
         from r1zero.rollout.hf_engine import HFEngine
 
         engine = HFEngine(
             model_path,
-            dtype=dtype,
+            dtype=rollout.dtype or dtype,
             context=context,
             revision=revision,
             trust_remote_code=trust_remote_code,

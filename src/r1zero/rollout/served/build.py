@@ -19,6 +19,7 @@ from r1zero.rollout.served.fleet import Fleet
 from r1zero.rollout.served.folder import WeightStore, weights_root
 from r1zero.rollout.served.identity import identity
 from r1zero.rollout.sync import expected_parameters
+from r1zero.rollout.vllm_settings import vllm_settings
 
 LOOPBACK = "127.0.0.1"
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
@@ -38,21 +39,14 @@ def server_settings(
     ports: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
     """What each of ``rollout.servers`` processes is told; without ``ports`` each takes a free one."""
-    engine = dict(
-        model_path=model_path,
-        dtype=dtype,
-        context=context,
-        seed=seed,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        gpu_memory=rollout.gpu_memory,
-        kv_cache_gib=rollout.kv_cache_gib,
-        enforce_eager=rollout.enforce_eager,
-        sleep=False,
-        max_num_seqs=rollout.max_num_seqs,
-        tensor_parallel=rollout.tensor_parallel,
-        transfer=None if rollout.transfer == "folder" else rollout.transfer,
-    )
+    model: Any = {
+        "dtype": dtype, "context": context, "seed": seed, "revision": revision, "trust_remote_code": trust_remote_code,
+    }  # fmt: skip
+    engine = vllm_settings(rollout, model_path, **model) | {
+        "sleep": False,
+        "tensor_parallel": rollout.tensor_parallel,
+        "transfer": None if rollout.transfer == "folder" else rollout.transfer,
+    }
     numbers = list(ports) or [0] * rollout.servers
     return [
         {"kind": "vllm", "engine": engine, "host": host, "port": numbers[i], "root": str(root)}
