@@ -216,7 +216,7 @@ def check_lora(cfg: TrainConfig) -> None:
         raise UserError(f"model.lora.export={lora.export} is unknown; choose merged or adapter")
 
 
-def check_compile(cfg: TrainConfig) -> None:
+def check_compile(cfg: Any) -> None:
     """What ``model.compile`` needs: weights that are whole, and on a CPU a C++ compiler."""
     if not cfg.model.compile:
         return

@@ -19,7 +19,7 @@ from r1zero.arguments import expand, resumed
 from r1zero.errors import UserError
 from r1zero.pretrain import config as pretrain_config
 from r1zero.pretrain.checks import check
-from r1zero.pretrain.config import PretrainConfig, SourceConfig, TextConfig
+from r1zero.pretrain.config import InitConfig, PretrainConfig, SourceConfig, TextConfig
 from run_support import ROOT
 
 CONF = ROOT / "conf"
@@ -140,6 +140,14 @@ def plain() -> Any:
         ({"steps": None, "epochs": float("nan")}, "epochs=nan must be positive and finite"),
         ({"steps": None, "epochs": 0}, "epochs=0.0 must be positive and finite"),
         ({"optim.lr": float("inf")}, "optim.lr=inf must be positive and finite"),
+        (
+            {"model.compile": True, "init": InitConfig()},
+            "model.compile=true compiles the model at model.path, and init makes",
+        ),
+        (
+            {"model.compile": True, "trainer.strategy": "pytorch_lightning.strategies.ModelParallelStrategy"},
+            "model.compile=true needs whole weights on each device, and trainer=fsdp cuts them",
+        ),
         ({"peak_tflops": float("inf")}, "peak_tflops=inf must be positive and finite"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,3 +189,42 @@ def test_learning_rate_factors_by_hand() -> None:
     assert rate(14, 14, optim) == pytest.approx(0.0)
     assert rate(9, 14, OptimConfig(schedule="linear", warmup_steps=4)) == pytest.approx(0.5)
     assert rate(9, 14, OptimConfig(schedule="constant", warmup_steps=4)) == 1.0
+
+
+def test_a_refused_resume_leaves_the_folder_as_it_was(whole: Path, tmp_path: Path) -> None:
+    """Other settings are stored when a run accepts them; what a kill left half-written goes."""
+    cut = tmp_path / "run"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "policy")
+    (cut / "checkpoints" / "step_000016.ckpt").rename(cut / "checkpoints" / "step_000099.tmp")
+    before = {name: (cut / name).read_text() for name in ("status.json", "config.yaml", ".hydra/overrides.yaml")}
+    result = pretrain(f"resume={cut}", "data.sources.web.path=/nowhere.jsonl")
+    assert result.returncode == 1
+    assert "/nowhere.jsonl does not exist" in result.stderr
+    assert "step_000099.tmp is half-written" in result.stderr
+    assert {name: (cut / name).read_text() for name in before} == before
+    result = pretrain(f"resume={cut}", "steps=21", "optim.warmup_steps=6")
+    assert result.returncode == 0, result.stderr
+    assert not (cut / "checkpoints" / "step_000099.tmp").exists()
+    assert "steps: 21" in (cut / "config.yaml").read_text()
+    assert "optim.warmup_steps=6" in (cut / ".hydra" / "overrides.yaml").read_text()
+
+
+def test_secrets_of_the_environment_are_masked_in_the_stored_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from r1zero.pretrain.run import pretrain as run
+
+    monkeypatch.setenv("R1ZERO_CONF", str(ROOT / "conf"))
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    config.register()
+    pretrain_config.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("pretrain", overrides=[*SHORT, f"paths.run={tmp_path}", "group='team-0123456789abcdef'",
+                                             "init.vocab=9", "+logger.api_key=qwertyuiop"])  # fmt: skip
+    with pytest.raises(UserError):
+        run(cfg, tmp_path)
+    stored = (tmp_path / "config.yaml").read_text()
+    assert "group: team-***" in stored
+    assert "0123456789abcdef" not in stored
+    assert "qwertyuiop" not in stored

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero.checks import OWNED, check_known, check_set, check_targets
+from r1zero.checks import OWNED, check_compile, check_known, check_set, check_targets
 from r1zero.errors import UserError
 from r1zero.outputs import not_made
 from r1zero.pretrain.config import PretrainConfig
@@ -70,6 +70,9 @@ def check_sizes(cfg: PretrainConfig) -> None:
         )
     if not 0 < cfg.optim.lr < math.inf:
         raise UserError(f"optim.lr={cfg.optim.lr} must be positive and finite")
+    if cfg.model.compile and cfg.init is not None:
+        raise UserError("model.compile=true compiles the model at model.path, and init makes a new one: leave it off")
+    check_compile(cfg)
     if cfg.model.lora.rank:
         raise UserError(f"model.lora.rank={cfg.model.lora.rank}: pretraining trains all weights; leave it at 0")
 

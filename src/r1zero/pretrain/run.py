@@ -17,7 +17,7 @@ import transformers
 from omegaconf import DictConfig
 
 from r1zero.build import build_callbacks, build_loggers, close_loggers
-from r1zero.callbacks.checkpoint import newest_checkpoint
+from r1zero.callbacks.checkpoint import discard_half_written, newest_checkpoint
 from r1zero.console import console
 from r1zero.errors import UserError
 from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, shown, stack_versions
@@ -75,6 +75,8 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
+    if cfg.resume and status.is_main:
+        discard_half_written(folder)
     checkpoint = newest_checkpoint(folder) if cfg.resume else None
     if cfg.resume and checkpoint is None:
         raise UserError(f"resume={cfg.resume} has no checkpoint; was it run with checkpoint_every above 0?")
