@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,9 +23,9 @@ from objective_support import (
     sequence_logprobs,
 )
 from r1zero.algo.stats import Tally
-from r1zero.batch import Prompt, RolloutBatch
+from r1zero.batch import Completion, Prompt, RolloutBatch
 from r1zero.config import AlgoConfig, Correction, KLEstimator
-from r1zero.learner import Learner, declare
+from r1zero.learner import Learner, declare, few
 from r1zero.module import local_indices
 from r1zero.policy import Policy
 from r1zero.rollout.collate import MicroBatch, collate
@@ -311,14 +312,16 @@ def test_old_log_probabilities_are_the_learners_own(policies: tuple[Policy, Poli
 
 
 def test_the_comparison_with_the_sampler_never_goes_blind() -> None:
-    """A rollout without any gradient still computes one response, and so measures the difference."""
+    """A rollout without any gradient still computes a few responses, and so measures the difference."""
     policy = random_policy(layers=1)
     prompts = random_prompts(6, 2)
     rollout = random_rollout(6, 2, 4, sampler=True, flat_groups=(0, 1))
     learner = make_learner(policy, None, algo_config("drgrpo"))
     tally = Tally()
     declare(tally)
-    assert len(learner.old_logprobs(prompts, rollout, CPU, tally)) == 1
+    old = learner.old_logprobs(prompts, rollout, CPU, tally)
+    assert sorted(old) == sorted(few(rollout, range(8)))
+    assert old
     assert (tally.current_mean("sync/logprob_diff_mean") or 0) > 0.1
 
 
@@ -386,3 +389,13 @@ def test_a_correction_without_the_samplers_log_probabilities_is_refused(logprobs
     rows, micro = next(learner.passes(prompts, rollout, [0, 1], CPU))
     with pytest.raises(ValueError, match=r"3 tokens and (none|1) log-probabilities"):
         learner.loss(rollout, rows, micro, None, 0, Tally())
+
+
+def test_few_responses_stand_in_where_none_moves_the_policy() -> None:
+    """The shortest that have 64 tokens together: one short response of single tokens off by tenths proves nothing."""
+    completions = [Completion([7] * n, "", "stop", [-1.0] * n) for n in (70, 5, 30, 40, 3, 9)]
+    rollout: Any = SimpleNamespace(completions=completions)
+    assert few(rollout, range(6)) == [4, 1, 5, 2, 3]
+    assert few(rollout, [0, 3]) == [3, 0]
+    assert few(rollout, [0]) == [0]
+    assert few(rollout, [4, 1]) == [4, 1]

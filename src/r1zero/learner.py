@@ -5,7 +5,7 @@ No Lightning here: ``module.py`` owns optimizer steps and ranks, ``algo/`` the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
@@ -31,6 +31,10 @@ def pass_tokens(device: torch.device) -> int:
     """What a forward and backward pass costs besides its tokens, in tokens; see ``micro_batches``."""
     return PASS_TOKENS_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else PASS_TOKENS_ELSEWHERE
 
+
+CHECK_TOKENS = 64
+"""Tokens that are compared with the sampler where no response moves the policy. In bfloat16 single tokens differ by
+several tenths of a nat, so the mean over one short response says nothing."""
 
 Pass = tuple[list[int], MicroBatch]
 """Local response indices of one forward pass, and their tensors."""
@@ -95,10 +99,11 @@ class Learner:
         """Log-probabilities before the rollout step's first update, by the learner (semantics 6).
 
         Returns:
-            {local response index: float32 [T_i]} for every response that can move the policy, and for one
-            more where there is none, so that the comparison with the sampler never goes blind.
+            {local response index: float32 [T_i]} for every response that can move the policy, and for a few
+            where there is none, so that the comparison with the sampler never goes blind.
         """
-        wanted = [i for i in range(len(rollout.completions)) if self.has_gradient(rollout, i)] or [0]
+        everything = range(len(rollout.completions))
+        wanted = [i for i in everything if self.has_gradient(rollout, i)] or few(rollout, everything)
         old: dict[int, torch.Tensor] = {}
         for (rows, micro), counts in self.evened(list(self.passes(prompts, rollout, wanted, device))):
             logp, _ = self.policy(micro, self.temperature, with_entropy=False)
@@ -177,6 +182,18 @@ class Learner:
             num_responses=self.algo.minibatch_size,
             num_tokens=num_tokens,
         )
+
+
+def few(rollout: RolloutBatch, indices: Iterable[int]) -> list[int]:
+    """The shortest responses that together have ``CHECK_TOKENS`` tokens, or all: cheap, and enough for a mean."""
+    found: list[int] = []
+    tokens = 0
+    for i in sorted(indices, key=lambda i: len(rollout.completions[i].ids)):
+        if tokens >= CHECK_TOKENS:
+            break
+        found.append(i)
+        tokens += len(rollout.completions[i].ids)
+    return found
 
 
 def declare(tally: Tally) -> None:

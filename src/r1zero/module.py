@@ -17,7 +17,7 @@ from r1zero.algo.stats import Tally
 from r1zero.batch import PromptBatch
 from r1zero.config import AlgoConfig, OptimConfig, RolloutConfig
 from r1zero.errors import SyncError, UserError
-from r1zero.learner import Learner, declare
+from r1zero.learner import Learner, declare, few
 from r1zero.policy import Policy
 from r1zero.seeding import derive_seed
 from r1zero.sharding import shard_policy
@@ -201,14 +201,13 @@ class PolicyGradientModule(pl.LightningModule):
         assert rollout is not None
         mine = local_indices(minibatch, len(rollout.completions), self.global_rank)
         active = [i for i in mine if self.learner.has_gradient(rollout, i)]
-        # A rank where no response moves the policy computes one all the same, weighted by 0: it must take
-        # part in the collectives of the backward pass, and the check against the sampler needs a token.
-        # The shortest will do.
-        filler = min(old if old is not None else mine, key=lambda i: len(rollout.completions[i].ids))
+        # A rank where no response moves the policy computes a few all the same, weighted by 0: it must take
+        # part in the collectives of the backward pass, and the check against the sampler needs tokens.
+        fillers = few(rollout, mine if old is None else old)
         weight = float(self.trainer.world_size) if active else 0.0
         figures = tally if active or old is None else Tally()
         num_tokens = self._num_tokens(batch, mine)
-        passes = self.learner.evened(list(self.learner.passes(batch.prompts, rollout, active or [filler], self.device)))
+        passes = self.learner.evened(list(self.learner.passes(batch.prompts, rollout, active or fillers, self.device)))
         for number, ((rows, micro), counts) in enumerate(passes):
             last = number == len(passes) - 1
             with nullcontext() if last else self._no_gradient_sync():
