@@ -67,7 +67,8 @@ def test_every_benchmark_contributes_one_typed_set(cfg, name):
     assert list(sets) == [name]
     assert sets[name].name == name
     assert sets[name].max_prompt_tokens == 1024
-    assert sets[name].bad_gold == config.BadGold.error
+    # A file that scripts/pipeline.py cut off a training set may hold what that set holds.
+    assert sets[name].bad_gold == (config.BadGold.drop if name == "heldout" else config.BadGold.error)
 
 
 def test_benchmarks_merge_into_one_dict(cfg):
