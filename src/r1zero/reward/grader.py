@@ -239,11 +239,15 @@ class Grader:
             self._warned = now
 
 
+def available_cores() -> int:
+    """Cores that this process may use; all of the machine's where the system does not tell (macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_workers() -> int:
     """Cores - 1, from 1 to 8, shared among the processes of this machine that train together."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(8, (cores - 1) // max(ranks, 1)))
+    return max(1, min(8, (available_cores() - 1) // max(ranks, 1)))
 
 
 def _check_functions(config: RewardConfig) -> None:

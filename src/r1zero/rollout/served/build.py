@@ -12,6 +12,7 @@ import torch
 
 from r1zero.config import RolloutConfig
 from r1zero.errors import UserError
+from r1zero.reward.grader import available_cores
 from r1zero.rollout.served import ranks
 from r1zero.rollout.served.client import TOKEN, Remote
 from r1zero.rollout.served.engine import ServerEngine
@@ -62,7 +63,7 @@ def devices(servers: int, tensor_parallel: int, trainers: int) -> list[dict[str,
     """
     count = torch.cuda.device_count()
     if not count:
-        share = max(1, len(os.sched_getaffinity(0)) // (servers * tensor_parallel))
+        share = max(1, available_cores() // (servers * tensor_parallel))
         given_threads = os.environ.get("OMP_NUM_THREADS", "")
         threads = min(share, int(given_threads)) if given_threads.isdigit() and int(given_threads) else share
         cpu: dict[str, str | None] = {"OMP_NUM_THREADS": str(threads)}
