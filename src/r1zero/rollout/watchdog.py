@@ -79,6 +79,10 @@ class Watchdog:
 
     def _watch(self, thread: int, over: threading.Event, fired: threading.Event) -> None:
         assert self.timeout_s is not None
+        # A traced thread (a debugger, coverage) of CPython 3.11 never gets past the start of a function while an
+        # asynchronous exception is pending in another one; this thread must.
+        sys.settrace(None)
+        sys.setprofile(None)
         while not over.wait(TICK):
             self._idle += TICK
             with self._lock:
