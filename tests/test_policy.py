@@ -232,7 +232,7 @@ def test_a_forward_and_backward_pass_makes_no_matrix_of_tokens_times_vocabulary(
 ) -> None:
     """Nor for prompts and padding, which get no logits at all; the model's own forward makes both."""
     vocabulary = 4096
-    monkeypatch.setitem(Policy.forward.__globals__["token_logprobs"].__kwdefaults__, "chunk_elements", 8 * vocabulary)
+    monkeypatch.setitem(Policy.forward.__globals__["token_logprobs"].__kwdefaults__, "tile", (8, vocabulary))
     policy = random_policy(vocab=vocabulary, hidden=16)
     prompts, completions = random_prompts(0, 12), random_rollout(0, 12, 2, longest=40).completions[::2]
     micro = collate(prompts, completions)

@@ -102,7 +102,7 @@ class Policy(nn.Module):
 
         Raises:
             UserError: the folder can't be read as a causal language model, or its head is not a plain
-                matrix product, which the chunked log-probabilities rely on.
+                matrix product, which the tiled log-probabilities rely on.
         """
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -174,7 +174,7 @@ class Policy(nn.Module):
         if not torch.allclose(ours[0], theirs, atol=1e-3):
             raise UserError(
                 f"model class {type(self.model).__name__} changes its logits after the output matrix "
-                "(cap, scale or bias); its log-probabilities can't be computed in chunks"
+                "(cap, scale or bias); its log-probabilities can't be computed in tiles"
             )
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:

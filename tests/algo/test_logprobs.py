@@ -1,4 +1,4 @@
-"""The chunked head against whole logits (semantics 6; traps 17, 19, 22)."""
+"""The tiled head against whole logits (semantics 6; traps 17, 19, 22)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from objective_support import LargestTensor
 from r1zero.algo.logprobs import logprobs_from_logits, token_logprobs
 
 M, V, H = 23, 50, 16
-CHUNKS = [1, 7 * V, 23 * V, 10**9]
-"""One token at a time, 7 (the last chunk is a ragged 2), exactly all, more than all."""
+TILES = [(1, V), (7, 20), (5, 1), (M, V), (10**5, 10**4)]
+"""One token at a time; ragged ends on both sides; one entry at a time; exactly all; more than all."""
 
 
 def problem(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -28,11 +28,11 @@ def mixed(logp: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
     return (logp * torch.sin(steps + 1)).sum() + (entropy * torch.cos(steps)).sum()
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 1.7])
-def test_values_and_gradients_equal_those_of_whole_logits(chunk: int, temperature: float) -> None:
+def test_values_and_gradients_equal_those_of_whole_logits(tile: tuple[int, int], temperature: float) -> None:
     hidden, weight, targets = problem()
-    ours = token_logprobs(hidden, weight, targets, temperature=temperature, chunk_elements=chunk)
+    ours = token_logprobs(hidden, weight, targets, temperature=temperature, tile=tile)
     theirs = logprobs_from_logits(hidden @ weight.T, targets, temperature=temperature)
     for mine, plain in zip(ours, theirs, strict=True):
         assert mine.dtype == torch.float32
@@ -52,7 +52,7 @@ def test_gradcheck_in_float64(what: str) -> None:
     targets = torch.tensor([0, 6, 2, 2, 5])
 
     def function(h: torch.Tensor, w: torch.Tensor) -> Any:
-        logp, entropy = token_logprobs(h, w, targets, temperature=0.7, chunk_elements=14)
+        logp, entropy = token_logprobs(h, w, targets, temperature=0.7, tile=(2, 3))
         return {"logp": logp, "entropy": entropy, "both": (logp, entropy)}[what]
 
     assert torch.autograd.gradcheck(function, (hidden, weight))
@@ -85,7 +85,7 @@ def test_temperature_zero_is_refused(temperature: float) -> None:
 def test_softmax_runs_in_float32_on_bfloat16_states() -> None:
     """The logits are those of a bfloat16 product; from there on nothing is rounded to 8 bits (trap 22)."""
     hidden, weight, targets = problem(torch.bfloat16)
-    ours = token_logprobs(hidden, weight, targets, temperature=0.5, chunk_elements=7 * V)
+    ours = token_logprobs(hidden, weight, targets, temperature=0.5, tile=(7, 20))
     theirs = logprobs_from_logits(hidden @ weight.T, targets, temperature=0.5)
     for mine, plain in zip(ours, theirs, strict=True):
         assert mine.dtype == torch.float32
@@ -106,7 +106,7 @@ def test_bfloat16_states_with_a_float32_weight(entropy: bool) -> None:
     def loss(pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         return mixed(*pair) if entropy else pair[0].sum()
 
-    loss(token_logprobs(hidden, weight, targets, chunk_elements=7 * V)).backward()
+    loss(token_logprobs(hidden, weight, targets, tile=(7, 20))).backward()
     loss(logprobs_from_logits(exact_hidden @ exact_weight.T, targets)).backward()
     assert hidden.grad is not None
     assert weight.grad is not None
@@ -133,7 +133,7 @@ def test_a_frozen_head_costs_no_gradient_of_its_size() -> None:
     hidden, weight, targets = problem()
     (expected,) = torch.autograd.grad(mixed(*token_logprobs(hidden, weight, targets)), hidden)
     frozen = weight.detach()
-    loss = mixed(*token_logprobs(hidden, frozen, targets, chunk_elements=3 * V))
+    loss = mixed(*token_logprobs(hidden, frozen, targets, tile=(3, 16)))
     with LargestTensor() as largest:
         (found,) = torch.autograd.grad(loss, hidden)
     assert torch.allclose(found, expected, atol=2e-5)
@@ -166,9 +166,9 @@ def test_no_tensor_of_tokens_times_vocabulary_is_ever_made() -> None:
     hidden = torch.randn(tokens, width, generator=generator, requires_grad=True)
     weight = torch.randn(vocabulary, width, generator=generator, requires_grad=True)
     targets = torch.randint(vocabulary, (tokens,), generator=generator)
-    with LargestTensor() as chunked:
-        mixed(*token_logprobs(hidden, weight, targets, chunk_elements=5 * vocabulary)).backward()
-    assert chunked.elements <= max(5 * vocabulary, vocabulary * width)
+    with LargestTensor() as tiled:
+        mixed(*token_logprobs(hidden, weight, targets, tile=(5, 512))).backward()
+    assert tiled.elements == vocabulary * width  # the head itself and its gradient
     with LargestTensor() as whole:
         mixed(*logprobs_from_logits(hidden @ weight.T, targets)).backward()
     assert whole.elements == tokens * vocabulary

@@ -1,8 +1,10 @@
 """Log-probabilities and entropy of tokens from hidden states, without the [tokens, vocabulary] matrix.
 
 Qwen's vocabulary has 151,936 entries: the logits of one response of 3,000 tokens are 1.8 GB in float32,
-and softmax and gradient need as much again. Here the head is applied to a few tokens at a time and
-recomputed in the backward pass, so memory grows with neither vocabulary nor tokens (semantics 6).
+and softmax and gradient need as much again. Here the head is applied to a tile of some tokens and some of
+the vocabulary at a time and again in the backward pass, so memory grows with neither vocabulary nor tokens
+(semantics 6). Tiles go through the vocabulary for the same tokens: each part of the head and of its gradient
+is then read and written once for many tokens instead of once for few.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = {"cpu": 2**23}
-"""Largest number of logits held at once, by device: 32 MiB in float32."""
-CHUNK_ELEMENTS_ELSEWHERE = 2**26
-"""On GPUs: every chunk reads and writes the head's whole gradient, which is soon more work than the product itself."""
+TILE = {"cpu": (512, 1024)}
+"""Tokens and vocabulary entries worked on at once, by device: 2 MiB in float32 stay in a CPU's cache."""
+TILE_ELSEWHERE = (4096, 16384)
+"""On GPUs: large products, and the head's gradient is touched once per 4,096 tokens."""
 
 
 def token_logprobs(
@@ -25,7 +27,7 @@ def token_logprobs(
     *,
     temperature: float = 1.0,
     with_entropy: bool = True,
-    chunk_elements: int | None = None,
+    tile: tuple[int, int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each target token and entropy of its distribution.
 
@@ -38,29 +40,28 @@ def token_logprobs(
         targets: token ids, int64 [M].
         temperature: the sampling temperature (trap 19), > 0.
         with_entropy: also compute the entropy; zeros otherwise.
-        chunk_elements: most logits held at once; None: by device.
+        tile: tokens and vocabulary entries whose logits are held at once; None: by device.
 
     Returns:
         log-probabilities float32 [M] and entropies float32 [M], nats, both differentiable.
     """
     if temperature <= 0:
         raise ValueError(f"temperature={temperature} must be above 0: a greedy sampler has no log-probabilities")
-    if chunk_elements is None:
-        chunk_elements = CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS_ELSEWHERE)
-    chunk = max(1, min(hidden.shape[0], chunk_elements // weight.shape[0]))
-    return _ChunkedHead.apply(hidden, weight, targets, float(temperature), bool(with_entropy), chunk)
+    tokens, entries = tile or TILE.get(hidden.device.type, TILE_ELSEWHERE)
+    tile = max(1, min(tokens, hidden.shape[0])), max(1, min(entries, weight.shape[0]))
+    return _TiledHead.apply(hidden, weight, targets, float(temperature), bool(with_entropy), tile)
 
 
 def logprobs_from_logits(
     logits: torch.Tensor, targets: torch.Tensor, *, temperature: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same from whole logits [M, V]: the plain definition that the chunked path is tested against."""
+    """The same from whole logits [M, V]: the plain definition that the tiled path is tested against."""
     logp = torch.log_softmax(_at_least_float32(logits) / temperature, dim=-1)
     return logp.gather(-1, targets[:, None])[:, 0], -(logp.exp() * logp).sum(dim=-1)
 
 
-class _ChunkedHead(torch.autograd.Function):
-    """Forward keeps the log-normaliser and the entropy per token; backward makes each chunk's logits again.
+class _TiledHead(torch.autograd.Function):
+    """Forward keeps the log-normaliser and the entropy per token; backward makes each tile's logits again.
 
     Both run without autocast. It would otherwise still be on in the backward pass, which a manual
     optimisation calls inside the autocast region: logits made again in another number format than those
@@ -75,23 +76,38 @@ class _ChunkedHead(torch.autograd.Function):
         targets: torch.Tensor,
         temperature: float,
         with_entropy: bool,
-        chunk: int,
+        tile: tuple[int, int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        head = weight.to(hidden.dtype)
-        count = hidden.shape[0]
-        logp = torch.empty(count, dtype=_wide(hidden.dtype), device=hidden.device)
+        logp = torch.empty(hidden.shape[0], dtype=_wide(hidden.dtype), device=hidden.device)
         log_z = torch.empty_like(logp)
         entropy = torch.zeros_like(logp)
+        logits, exps = _Tile(tile, logp), _Tile(tile, logp)
         with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, count, chunk):
-                part = slice(start, start + chunk)
-                logits = _logits(hidden[part], head, temperature)
-                log_z[part] = torch.logsumexp(logits, dim=-1)
-                logp[part] = logits.gather(-1, targets[part, None])[:, 0] - log_z[part]
+            for rows in _parts(hidden.shape[0], tile[0]):
+                # Of the vocabulary so far: the greatest logit, sum_v e^(x_v), sum_v x_v e^(x_v), x = logit - greatest.
+                # With x <= 0 no digits cancel in the entropy, log sum e^x - sum x e^x / sum e^x.
+                top = torch.full_like(logp[rows], torch.finfo(logp.dtype).min)
+                total, spread, chosen = torch.zeros_like(top), torch.zeros_like(top), torch.zeros_like(top)
+                for columns in _parts(weight.shape[0], tile[1]):
+                    x = logits.of(hidden[rows], weight[columns], temperature)
+                    here, index = _position(targets[rows], columns)
+                    chosen = torch.where(here, x.gather(-1, index[:, None])[:, 0], chosen)
+                    higher = torch.maximum(top, x.amax(dim=-1))
+                    e = torch.exp(x.sub_(higher[:, None]), out=exps.like(x))
+                    shift = top - higher
+                    shrink = shift.exp()
+                    if with_entropy:
+                        spread = shrink * (spread + shift * total)
+                    total = shrink * total + e.sum(dim=-1)
+                    if with_entropy:
+                        spread += e.mul_(x).sum(dim=-1)
+                    top = higher
+                log_z[rows] = top + total.log()
+                logp[rows] = chosen - log_z[rows]
                 if with_entropy:
-                    entropy[part] = _entropy(logits.sub_(log_z[part, None]))
+                    entropy[rows] = total.log() - spread / total
         ctx.save_for_backward(hidden, weight, targets, log_z, entropy)
-        ctx.temperature, ctx.chunk, ctx.with_entropy = temperature, chunk, with_entropy
+        ctx.temperature, ctx.tile, ctx.with_entropy = temperature, tile, with_entropy
         return logp, entropy
 
     @staticmethod
@@ -99,34 +115,78 @@ class _ChunkedHead(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
         grad_logp, grad_entropy = grads
         hidden, weight, targets, log_z, entropy = ctx.saved_tensors
-        head = weight.to(hidden.dtype)
-        grad_hidden = torch.empty_like(hidden)
+        # Sums over tiles are in float32: a bfloat16 sum over thousands of terms would lose small gradients.
+        grad_hidden = torch.zeros(hidden.shape, dtype=log_z.dtype, device=hidden.device)
         grad_weight = None  # stays None for a frozen head: it is as large as the head itself
         if ctx.needs_input_grad[1]:
-            # Accumulated in float32: a bfloat16 sum over thousands of tokens would lose small gradients.
-            grad_weight = torch.zeros(weight.shape, dtype=_wide(hidden.dtype), device=weight.device)
+            once = hidden.shape[0] <= ctx.tile[0]  # nothing to add up: no second copy in another format
+            grad_weight = torch.empty(weight.shape, dtype=weight.dtype if once else log_z.dtype, device=weight.device)
+            if hidden.shape[0] == 0:
+                grad_weight.zero_()
         entropy_has_gradient = ctx.with_entropy and bool((grad_entropy != 0).any())
+        logits, slopes = _Tile(ctx.tile, log_z), _Tile(ctx.tile, log_z)
         with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, hidden.shape[0], ctx.chunk):
-                part = slice(start, start + ctx.chunk)
-                logp = _logits(hidden[part], head, ctx.temperature).sub_(log_z[part, None])
-                if entropy_has_gradient:
-                    # d logp_y / d logit_v = [v = y] - p_v;  d H / d logit_v = -p_v (log p_v + H)
-                    slope = (logp + entropy[part, None]).mul_(-grad_entropy[part, None]).sub_(grad_logp[part, None])
-                    grad_logits = logp.exp_().mul_(slope)
-                else:
-                    grad_logits = logp.exp_().mul_(-grad_logp[part, None])
-                rows = torch.arange(grad_logits.shape[0], device=hidden.device)
-                grad_logits[rows, targets[part]] += grad_logp[part]
-                grad_logits = grad_logits.div_(ctx.temperature).to(hidden.dtype)
-                grad_hidden[part] = grad_logits @ head
-                if grad_weight is None:
-                    continue
-                if grad_weight.dtype == hidden.dtype:
-                    grad_weight.addmm_(grad_logits.T, hidden[part])
-                else:
-                    grad_weight += grad_logits.T @ hidden[part]
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None
+            for rows in _parts(hidden.shape[0], ctx.tile[0]):
+                for columns in _parts(weight.shape[0], ctx.tile[1]):
+                    logp = logits.of(hidden[rows], weight[columns], ctx.temperature).sub_(log_z[rows, None])
+                    if entropy_has_gradient:
+                        # d logp_y / d logit_v = [v = y] - p_v;  d H / d logit_v = -p_v (log p_v + H)
+                        slope = torch.add(logp, entropy[rows, None], out=slopes.like(logp))
+                        slope.mul_(-grad_entropy[rows, None]).sub_(grad_logp[rows, None])
+                        grad_logits = logp.exp_().mul_(slope)
+                    else:
+                        grad_logits = logp.exp_().mul_(-grad_logp[rows, None])
+                    here, index = _position(targets[rows], columns)
+                    grad_logits.scatter_add_(-1, index[:, None], (grad_logp[rows] * here)[:, None])
+                    grad_logits = grad_logits.div_(ctx.temperature).to(hidden.dtype)
+                    _add_product(grad_hidden[rows], grad_logits, weight[columns].to(hidden.dtype))
+                    if grad_weight is None:
+                        continue
+                    if rows.start == 0:
+                        grad_weight[columns] = grad_logits.T @ hidden[rows]
+                    else:
+                        _add_product(grad_weight[columns], grad_logits.T, hidden[rows])
+        grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
+        return grad_hidden.to(hidden.dtype), grad_weight, None, None, None, None
+
+
+class _Tile:
+    """Room for the logits of one tile, used again and again: fresh memory costs a CPU as much as the arithmetic."""
+
+    def __init__(self, tile: tuple[int, int], like: torch.Tensor) -> None:
+        self.room = torch.empty(tile[0] * tile[1], dtype=like.dtype, device=like.device)
+
+    def like(self, other: torch.Tensor) -> torch.Tensor:
+        """Room of another tile's shape."""
+        return self.room[: other.numel()].view(other.shape)
+
+    def of(self, hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Logits hidden @ head.T / temperature, multiplied in the dtype of ``hidden``."""
+        logits = self.room[: hidden.shape[0] * head.shape[0]].view(hidden.shape[0], head.shape[0])
+        head = head.to(hidden.dtype)
+        if hidden.dtype == logits.dtype:
+            torch.mm(hidden, head.T, out=logits)
+        else:
+            logits.copy_(hidden @ head.T)
+        return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _position(targets: torch.Tensor, columns: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which targets lie in these columns, and a column for each (any, for the others): no wait for a GPU."""
+    here = (targets >= columns.start) & (targets < columns.stop)
+    return here, (targets - columns.start).clamp(0, columns.stop - columns.start - 1)
+
+
+def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """Add left @ right; the product is made in its factors' dtype."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -136,13 +196,3 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
     return values.to(_wide(values.dtype))
-
-
-def _logits(hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> torch.Tensor:
-    logits = _at_least_float32(hidden @ head.T)
-    return logits if temperature == 1.0 else logits.div_(temperature)
-
-
-def _entropy(logp: torch.Tensor) -> torch.Tensor:
-    """H = -sum_v p_v log p_v; log Z - sum_v p_v logit_v would lose digits where logits are large."""
-    return -logp.exp().mul_(logp).sum(dim=-1)

@@ -15,8 +15,8 @@ from r1zero.plan.hardware import GPU, Shape
 
 LAYOUTS = ("ddp", "fsdp", "lora")
 
-CHUNK_BYTES = 4 * 2**28
-"""Logits of the chunked head: 2**26 in float32, as made, as probabilities, as gradient, and rounded."""
+TILE_BYTES = 3 * 2**28
+"""The head's logits, a tile of 2**26 at a time: two in float32, and as multiplied and as rounded in bfloat16."""
 ENGINE_WORKSPACE = 2e9
 """What an engine takes besides weights and cache: activations of its largest batch, CUDA graphs."""
 CONTEXT = 1.5e9
@@ -94,7 +94,7 @@ def learner_memory(shape: Shape, learner: Learner, work: Work) -> dict[str, floa
         # that gradient in float32 on its way to the other devices.
         parts["gathered"] = (2 * half + 4) * e + (3 * half + 4) * shape.layer
     parts["activations"] = activations(shape, learner, work.micro_tokens)
-    parts["logits"] = CHUNK_BYTES + (0 if learner.layout == "lora" else (half % 4 + 4) * shape.embedding)
+    parts["logits"] = TILE_BYTES + (0 if learner.layout == "lora" else (half % 4 + 4) * shape.embedding)
     return parts
 
 

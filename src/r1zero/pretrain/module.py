@@ -29,7 +29,7 @@ class TokenLosses(nn.Module):
     def forward(self, ids: torch.Tensor, positions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood of the labels that are not -100, float32 [M]; all arguments int64 [R, L].
 
-        The head is applied in chunks to the states that have a label, so that no logits of a whole
+        The head is applied in tiles to the states that have a label, so that no logits of a whole
         micro-batch ever exist.
         """
         # No attention mask: transformers then reads the document boundaries off the position ids.
@@ -141,9 +141,9 @@ class PretrainModule(pl.LightningModule):
         sums[1] += int((batch.labels != IGNORE).sum())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the held-out figures."""
+        """Log the held-out figures; MetricsCallback tells the loggers."""
         for name, value in self.heldout_figures().items():
-            self.log(name, value, sync_dist=True)
+            self.log(name, value, sync_dist=True, logger=False)
 
     def heldout_figures(self) -> dict[str, float]:
         """The held-out loss in nats per token and its perplexity, of each source too where there are several."""
