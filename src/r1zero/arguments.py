@@ -71,7 +71,10 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
         elif sweeping:
             # Beside the other overrides: Hydra's parser takes them in one row only, before or after the options.
             first = next((i for i, a in enumerate(arguments) if "=" in a and not a.startswith("-")), len(arguments))
-            arguments = [*arguments[:first], *names_of_points(arguments, conf), *arguments[first:]]
+            # Hydra would store a point's settings over those that its folder was made with, before they are compared;
+            # the point's own process stores them.
+            more = [*names_of_points(arguments, conf), "hydra.output_subdir=null"]
+            arguments = [*arguments[:first], *more, *arguments[first:]]
     path = next((i for i, a in enumerate(arguments) if a.startswith("data.path=")), None)
     if path is not None and not pretraining and not any(a.startswith("data=") for a in arguments):
         arguments.insert(path, "data=file")

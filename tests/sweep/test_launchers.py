@@ -79,6 +79,20 @@ def test_a_failing_point_is_named_the_rest_finishes_and_a_restart_runs_what_is_m
     assert called(project)["algo-grpo_seed-0"] == ["algo-grpo_seed-0 mini/fig5 grpo 0 60"]
 
 
+def test_points_that_were_run_with_other_settings_are_refused_not_left_alone(project: Path) -> None:
+    """A point's folder is named by what varies: what is the same for all points shows in its stored settings alone."""
+    arguments = ("-m", "algo=grpo", "seed=0,1", "experiment=mini", "hydra.sweep.dir=outputs/mini/fig5")
+    assert run(project, *arguments, "steps=3").returncode == 0
+    second = run(project, *arguments, "steps=5")
+    assert second.returncode == 1
+    for seed in (0, 1):
+        line = f"outputs/mini/fig5/seed-{seed} holds a run with other settings (steps=3, steps=5): remove it, or"
+        assert line in second.stderr
+    assert {name: len(lines) for name, lines in called(project).items()} == {"seed-0": 1, "seed-1": 1}
+    assert run(project, *arguments, "steps=3").returncode == 0
+    assert {name: len(lines) for name, lines in called(project).items()} == {"seed-0": 1, "seed-1": 1}
+
+
 @pytest.mark.parametrize(
     ("launcher", "module", "extra"),
     [
