@@ -97,8 +97,7 @@ class RunContext:
         """Sample with an engine that serves the learner's weights; where it fails, start another and sample again.
 
         The draws are seeded by what they are for, so the responses are those that the first engine would have
-        given. With several ranks an error ends the run: loading weights may be a collective, and the other
-        ranks would not take part.
+        given.
 
         Args:
             module: the learner.
@@ -107,10 +106,43 @@ class RunContext:
         Raises:
             Exception: whatever the engine raised, after ``ENGINE_RESTARTS`` further attempts.
         """
+
+        def load_and_sample(engine: Engine) -> T:
+            self._load(engine, module)
+            return work(engine)
+
+        return self._with_restarts(load_and_sample)
+
+    def sync(self, module: PolicyGradientModule) -> float:
+        """Load the learner's weights into the engine when it serves another version; seconds it took.
+
+        An engine that fails over it is started again, as in :meth:`sampled`.
+        """
+        started = time.perf_counter()
+        self._with_restarts(lambda engine: self._load(engine, module))
+        return time.perf_counter() - started
+
+    def _load(self, engine: Engine, module: PolicyGradientModule) -> None:
+        """Bring an engine up to date.
+
+        Lazy, and keyed by a counted version: after a resume, or with several optimizer steps a rollout,
+        nothing special has to be remembered (traps 38, 43).
+        """
+        engine.wake()
+        if engine.version != module.policy_version:
+            engine.load_weights(module.policy.named_weights(), module.policy_version)
+
+    def _with_restarts(self, work: Callable[[Engine], T]) -> T:
+        """Do something with the engine; where it fails, with another one.
+
+        With several ranks an error ends the run: loading weights may be a collective, and the other
+        ranks would not take part.
+        """
+        self.ahead.settle()  # one user of the engine at a time
         for attempt in range(ENGINE_RESTARTS + 1):
-            self.sync(module)
+            engine = self.engine
             try:
-                return work(self.engine)
+                return work(engine)
             except (UserError, SyncError):
                 raise
             except Exception as error:
@@ -124,19 +156,6 @@ class RunContext:
                     log.info("the failed engine could not be closed", exc_info=True)
                     self._engine = None
         raise AssertionError("unreachable")
-
-    def sync(self, module: PolicyGradientModule) -> float:
-        """Load the learner's weights into the engine when it serves another version; seconds it took.
-
-        Lazy, and keyed by a counted version: after a resume, or with several optimizer steps a rollout,
-        nothing special has to be remembered (traps 38, 43).
-        """
-        self.ahead.settle()  # one user of the engine at a time
-        started = time.perf_counter()
-        self.engine.wake()
-        if self.engine.version != module.policy_version:
-            self.engine.load_weights(module.policy.named_weights(), module.policy_version)
-        return time.perf_counter() - started
 
 
 def _give_up() -> None:

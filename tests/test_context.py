@@ -1,0 +1,86 @@
+"""Engines that fail are started again, wherever they fail; without a process or a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from r1zero.context import ENGINE_RESTARTS, RunContext
+from r1zero.errors import SyncError, UserError
+
+MODULE: Any = SimpleNamespace(policy_version=3, policy=SimpleNamespace(named_weights=lambda: iter(["w"])))
+
+
+class Fake:
+    """Fails in one of its calls; the engines of a run share a list of what was asked of them."""
+
+    def __init__(self, calls: list[str], fails: str = "", error: Exception | None = None) -> None:
+        self.version: int | None = None
+        self.calls, self.fails = calls, fails
+        self.error = error or RuntimeError("the engine's core died")
+
+    def _note(self, call: str) -> None:
+        self.calls.append(call)
+        if call == self.fails:
+            raise self.error
+
+    def wake(self) -> None:
+        self._note("wake")
+
+    def load_weights(self, weights: Any, version: int) -> None:
+        assert list(weights) == ["w"], "each attempt reads the weights anew"
+        self._note("load")
+        self.version = version
+
+    def sample(self) -> str:
+        self._note("sample")
+        return "responses"
+
+    def close(self) -> None:
+        self._note("close")
+
+
+def context(engines: list[Fake], ranks: int = 1) -> RunContext:
+    waiting = iter(engines)
+    trainer: Any = SimpleNamespace(global_rank=0, world_size=ranks)
+    none: Any = None
+    return RunContext(none, Path(), none, lambda: next(waiting), none, none, none, {}, trainer)  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize("fails", ["wake", "load", "sample", "close"])
+def test_whatever_it_does_when_it_dies_another_goes_on(fails: str) -> None:
+    """Issue 6, item 6: also while it wakes or takes weights, and also where what is left of it can't be closed."""
+    calls: list[str] = []
+    first = Fake(calls, fails if fails != "close" else "sample")
+    made = context([first, Fake(calls)])
+    if fails == "close":
+        first.close = lambda: first._note("close") or 1 / 0  # type: ignore[method-assign,assignment,func-returns-value]
+    assert made.sampled(MODULE, lambda engine: engine.sample()) == "responses"  # type: ignore[attr-defined]
+    whole = ["wake", "load", "sample"]
+    begun = whole[: whole.index(first.fails) + 1]
+    assert calls == [*begun, "close", *whole]
+    assert made.engine.version == 3
+
+
+def test_a_sync_alone_is_repeated_too() -> None:
+    calls: list[str] = []
+    made = context([Fake(calls, "load"), Fake(calls, "wake"), Fake(calls)])
+    assert made.sync(MODULE) >= 0
+    assert made.engine.version == 3
+    assert calls == ["wake", "load", "close", "wake", "close", "wake", "load"]
+
+
+def test_the_end_of_patience() -> None:
+    """Also where no other engine can help: wrong settings, wrong weights, ranks that would not take part."""
+    calls: list[str] = []
+    with pytest.raises(RuntimeError, match="died"):
+        context([Fake(calls, "load") for _ in range(ENGINE_RESTARTS + 1)]).sync(MODULE)
+    assert calls.count("load") == ENGINE_RESTARTS + 1
+    for error, ranks in ((UserError("u"), 1), (SyncError("s"), 1), (RuntimeError("r"), 2)):
+        calls.clear()
+        with pytest.raises(type(error)):
+            context([Fake(calls, "load", error)], ranks).sync(MODULE)
+        assert calls == ["wake", "load"]
