@@ -124,7 +124,7 @@ class Running:
         return Finished(code, Path(self.out + ".out").read_text(), Path(self.out + ".err").read_text())
 
 
-def assert_no_orphans(session: int, seconds: float = 10.0) -> None:
+def assert_no_orphans(session: int, seconds: float = 60.0) -> None:
     """Fail when processes of a session outlive it: grader workers, engines, ranks."""
     deadline = time.monotonic() + seconds
     while left := members(session):

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 def over_two_ranks(work: Callable[[int, ReduceFn], T]) -> list[T | Exception]:
     """Run the same work as rank 0 and rank 1, in threads that meet at every reduction; what each gave or raised."""
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=120)
     slots: list[torch.Tensor] = [torch.empty(0)] * 2
     found: list[Any] = [None, None]
 

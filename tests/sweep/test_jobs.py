@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from r1zero import config, jobs
 from r1zero.jobs import Job, Jobs
 from r1zero.pretrain import config as pretrain_config
+from run_support import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,10 +24,12 @@ class Recorder:
         self.events: list[str] = []
         self.lock = threading.Lock()
 
-    def job(self, name: str, *needs: str, seconds: float = 0.0, error: str = "") -> Job:
+    def job(self, name: str, *needs: str, waits: Callable[[], object] = lambda: None, error: str = "") -> Job:
+        """A job that ends once ``waits`` has returned."""
+
         def run() -> str:
             self.note(f"+{name}")
-            time.sleep(seconds)
+            waits()
             self.note(f"-{name}")
             return error
 
@@ -44,7 +47,8 @@ def recorder() -> Recorder:
 
 def test_a_chain_of_bases_is_made_in_order_once_while_others_run(recorder: Recorder) -> None:
     """The second worker takes what needs no base instead of waiting for the one that the first is making."""
-    chain = [recorder.job("base", seconds=0.2), recorder.job("web", "base", seconds=0.2), recorder.job("qa", "web")]
+    free = lambda: until(lambda: "-free" in recorder.events)  # noqa: E731
+    chain = [recorder.job("base", waits=free), recorder.job("web", "base"), recorder.job("qa", "web")]
     points = [recorder.job("on_qa", "qa"), recorder.job("on_web", "web"), recorder.job("free")]
     assert Jobs([*chain, *points], 2).run() == {}
     at = {event: recorder.events.index(event) for event in recorder.events}
@@ -53,12 +57,14 @@ def test_a_chain_of_bases_is_made_in_order_once_while_others_run(recorder: Recor
     assert at["-web"] < at["+qa"]
     assert at["-qa"] < at["+on_qa"]
     assert at["-web"] < at["+on_web"]
-    assert at["-free"] < at["-base"], "nobody waits while there is something to do"
+    assert at["-free"] < at["-base"], "else the base would have waited in vain"
 
 
 def test_jobs_run_side_by_side(recorder: Recorder) -> None:
-    assert Jobs([recorder.job("a", seconds=0.3), recorder.job("b", seconds=0.3)], 2).run() == {}
-    assert recorder.events[:2] == ["+a", "+b"]
+    """Each waits for the other to be there."""
+    both = threading.Barrier(2, timeout=120)
+    assert Jobs([recorder.job("a", waits=both.wait), recorder.job("b", waits=both.wait)], 2).run() == {}
+    assert set(recorder.events[:2]) == {"+a", "+b"}
     alone = Recorder()
     Jobs([alone.job("a"), alone.job("b")], 1).run()
     assert alone.events == ["+a", "-a", "+b", "-b"]
