@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from r1zero.algo.bias import VARIANTS, BiasBins, question_weights, ramble_gradient, token_weights
+from r1zero.algo.bias import (
+    VARIANTS,
+    BiasBins,
+    question_weights,
+    ramble_gradient,
+    token_weights,
+    with_one_in_use,
+)
 from r1zero.algo.loss import aggregate, clipped_surrogate
 
 # Two groups of G = 4: one right of four (hard), three right of four (easy). C = 100 tokens.
@@ -62,6 +69,22 @@ def test_weights_are_the_gradient_of_the_loss_that_trains() -> None:
         assert logp.grad is not None
         expected = token_weights(REWARDS, LENGTHS, 4, length_norm=length_norm, std_norm=std_norm, constant=100)
         assert torch.allclose(-8 * logp.grad[:, 0].double(), expected, rtol=1e-5)
+
+
+def test_an_algorithm_that_is_none_of_the_four_is_measured_beside_them() -> None:
+    """DAPO by hand: w = A B / sum T, so its pull of a question is the mean |A| T times 8 over 255 tokens."""
+    variants = with_one_in_use("dapo", "token", True)
+    assert [*variants] == [*VARIANTS, "dapo"]
+    sums = BiasBins(4, 100, 128, 4, variants).sums(REWARDS, LENGTHS)
+    pulls = {r["low"]: r["dapo"] for r in sums.rows(128) if r["kind"] == "question"}
+    hard = 8 / 255 * (1.5 * 10 + 0.5 * (20 + 40 + 50)) / 4
+    easy = 8 / 255 * (0.5 * (10 + 20 + 25) + 1.5 * 80) / 4
+    assert pulls == {0.25: pytest.approx(hard, rel=1e-6), 0.75: pytest.approx(easy, rel=1e-6)}
+    assert sums.like(sums.flat()).metrics() == pytest.approx(sums.metrics(), nan_ok=True)
+    four = BiasBins(4, 100, 128, 4).sums(REWARDS, LENGTHS).metrics()
+    assert {name: sums.metrics()[name] for name in four} == pytest.approx(four, nan_ok=True)
+    assert with_one_in_use("mine", "constant", True) == VARIANTS
+    assert [*with_one_in_use("drgrpo", "token", False)][-1] == "drgrpo_as_set"
 
 
 def test_groups_of_equal_rewards_weigh_nothing() -> None:

@@ -67,6 +67,15 @@ def test_bias_csv_and_figures_are_those_of_each_rollout(tmp_path: Path) -> None:
             assert float(row["grpo"]) == pytest.approx(expected["grpo"])
 
 
+def test_an_algorithm_beside_the_four_has_its_column(tmp_path: Path) -> None:
+    """What is in use is measured too, also where it is none of the four of Fig. 8."""
+    algo = algo_config("token", minibatch_size=16)
+    train(algo, BiasCallback(context(tmp_path, algo), bins=3))
+    table = pd.read_csv(tmp_path / "bias.csv")
+    assert (table["token"] > 0).any()
+    assert table["token"].notna().all()
+
+
 def test_uniform_credit_and_group_advantages_change_nothing_and_others_do(tmp_path: Path) -> None:
     algo = algo_config("drgrpo", minibatch_size=16)
     plain = train(algo)

@@ -12,19 +12,34 @@ rewards and lengths alone, so one rollout shows what each of the four algorithms
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from r1zero.algo.advantages import group_advantages
 
-VARIANTS: dict[str, tuple[str, bool]] = {
+Variants = dict[str, tuple[str, bool]]
+"""Algorithms by name: (length_norm, std_norm)."""
+
+VARIANTS: Variants = {
     "grpo": ("response", True),
     "grpo_no_std_norm": ("response", False),
     "grpo_no_length_norm": ("constant", True),
     "drgrpo": ("constant", False),
 }
 """The four algorithms of Fig. 8: name -> (length_norm, std_norm)."""
+
+
+def with_one_in_use(name: str, length_norm: str, std_norm: bool) -> Variants:
+    """The four, and the algorithm in use where it is none of them, as DAPO is not.
+
+    It stands under its own name; under ``<name>_as_set`` where settings made something else of one of the four.
+    """
+    used = (length_norm, std_norm)
+    if used in VARIANTS.values():
+        return VARIANTS
+    return VARIANTS | {f"{name}_as_set" if name in VARIANTS else name: used}
+
 
 EXTREME = 0.25
 """A question is very hard or very easy when its success rate is at most this, or at least 1 minus it."""
@@ -81,12 +96,14 @@ class BiasBins:
         constant: C of Dr. GRPO, tokens.
         limit: response-length limit, tokens.
         bins: parts of the limit.
+        variants: the algorithms that are compared.
     """
 
     group_size: int
     constant: float
     limit: int
     bins: int = 16
+    variants: Variants = field(default_factory=lambda: VARIANTS)
 
     def sums(self, rewards: torch.Tensor, lengths: torch.Tensor) -> BiasSums:
         """Bin the rollout of one rank.
@@ -98,14 +115,14 @@ class BiasBins:
         right = rewards > 0.5
         solved = right.view(-1, self.group_size).sum(dim=1)
         slot = (lengths.double() / self.limit * self.bins).ceil().long().clamp(1, self.bins) - 1
-        width = 1 + len(VARIANTS)
+        width = 1 + len(self.variants)
         tokens = torch.zeros(2, self.bins, width, dtype=torch.float64)
         questions = torch.zeros(self.group_size + 1, width, dtype=torch.float64)
-        moments = torch.zeros(len(VARIANTS), 5, dtype=torch.float64)
+        moments = torch.zeros(len(self.variants), 5, dtype=torch.float64)
         place = right.long() * self.bins + slot
         tokens.view(-1, width)[:, 0].index_add_(0, place, torch.ones(len(place), dtype=torch.float64))
         questions[:, 0].index_add_(0, solved, torch.ones(len(solved), dtype=torch.float64))
-        for column, (length_norm, std_norm) in enumerate(VARIANTS.values()):
+        for column, (length_norm, std_norm) in enumerate(self.variants.values()):
             weights = token_weights(
                 rewards, lengths, self.group_size, length_norm=length_norm, std_norm=std_norm, constant=self.constant
             )
@@ -118,7 +135,7 @@ class BiasBins:
                 [float(len(x)), float(x.sum()), float(y.sum()), float((x * y).sum()), float((x * x).sum())],
                 dtype=torch.float64,
             )
-        return BiasSums(tokens, questions, moments)
+        return BiasSums(tokens, questions, moments, tuple(self.variants))
 
 
 @dataclass
@@ -126,14 +143,16 @@ class BiasSums:
     """Sums over responses and questions; sums of several ranks add up to those of all responses.
 
     Attributes:
-        tokens: [2, bins, 1 + 4]: (wrong, right) x length bin x (responses, sum of |w| per algorithm).
-        questions: [G + 1, 1 + 4]: right answers in the group x (questions, sum of pulls per algorithm).
-        moments: [4, 5]: n, sum x, sum y, sum xy, sum xx of x = log T, y = log |w| over wrong responses with w != 0.
+        tokens: [2, bins, 1 + V]: (wrong, right) x length bin x (responses, sum of |w| of each of V algorithms).
+        questions: [G + 1, 1 + V]: right answers in the group x (questions, sum of pulls per algorithm).
+        moments: [V, 5]: n, sum x, sum y, sum xy, sum xx of x = log T, y = log |w| over wrong responses with w != 0.
+        names: of the V algorithms.
     """
 
     tokens: torch.Tensor
     questions: torch.Tensor
     moments: torch.Tensor
+    names: tuple[str, ...] = tuple(VARIANTS)
 
     def flat(self) -> torch.Tensor:
         """All sums in one row, to be added over ranks."""
@@ -143,7 +162,8 @@ class BiasSums:
         """The sums of a row in this one's shapes."""
         parts = flat.split([self.tokens.numel(), self.questions.numel(), self.moments.numel()])
         shapes = (self.tokens.shape, self.questions.shape, self.moments.shape)
-        return BiasSums(*(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
+        tokens, questions, moments = (part.view(shape) for part, shape in zip(parts, shapes, strict=True))
+        return BiasSums(tokens, questions, moments, self.names)
 
     def metrics(self) -> dict[str, float]:
         """The biases of each algorithm as two figures.
@@ -157,7 +177,7 @@ class BiasSums:
         rate = torch.arange(group + 1, dtype=torch.float64) / group
         extreme = (rate <= EXTREME) | (rate >= 1 - EXTREME)
         out: dict[str, float] = {}
-        for column, name in enumerate(VARIANTS):
+        for column, name in enumerate(self.names):
             n, x, y, xy, xx = self.moments[column].tolist()
             spread = n * xx - x * x  # n^2 times the variance of log T
             clear = n >= MIN_WRONG and spread > n * n * MIN_VARIANCE
@@ -179,17 +199,16 @@ class BiasSums:
             for slot, values in enumerate(part.tolist()):
                 if values[0]:
                     edges = {"low": limit * slot / bins, "high": limit * (slot + 1) / bins}
-                    out.append({"kind": "token", "answer": answer, **edges, **_means(values)})
+                    out.append({"kind": "token", "answer": answer, **edges, **self._means(values)})
         for solved, values in enumerate(self.questions.tolist()):
             if values[0]:
                 rate = solved / group
-                out.append({"kind": "question", "answer": "", "low": rate, "high": rate, **_means(values)})
+                out.append({"kind": "question", "answer": "", "low": rate, "high": rate, **self._means(values)})
         return out
 
-
-def _means(values: list[float]) -> dict[str, float | str]:
-    """A count and sums -> a count and means."""
-    return {"count": values[0], **{n: v / values[0] for n, v in zip(VARIANTS, values[1:], strict=True)}}
+    def _means(self, values: list[float]) -> dict[str, float | str]:
+        """A count and sums -> a count and means."""
+        return {"count": values[0], **{n: v / values[0] for n, v in zip(self.names, values[1:], strict=True)}}
 
 
 def ramble_gradient(

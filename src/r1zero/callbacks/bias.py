@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from r1zero.algo.bias import BiasBins
+from r1zero.algo.bias import BiasBins, with_one_in_use
 from r1zero.batch import PromptBatch
 from r1zero.callbacks.metrics import MetricsFile
 from r1zero.context import RunContext
@@ -18,7 +18,9 @@ class BiasCallback(pl.Callback):
     """Measures the effective weight of tokens against length and of questions against success rate (Fig. 4).
 
     The weights are functions of rewards and lengths alone, so all four algorithms come with every rollout,
-    whichever of them trains. Must stand after RolloutCallback and before MetricsCallback.
+    whichever of them trains; one that is none of the four, such as DAPO, is measured beside them (on several
+    ranks by the mean length of each rank's own responses). Must stand after RolloutCallback and before
+    MetricsCallback.
 
     Args:
         context: the run.
@@ -29,7 +31,9 @@ class BiasCallback(pl.Callback):
         self.context = context
         cfg = context.cfg
         limit = cfg.rollout.max_tokens
-        self.bins = BiasBins(cfg.rollout.group_size, float(cfg.algo.norm_constant or limit), limit, bins)
+        constant = float(cfg.algo.norm_constant or limit)
+        variants = with_one_in_use(cfg.algo.name, cfg.algo.length_norm.value, cfg.algo.std_norm)
+        self.bins = BiasBins(cfg.rollout.group_size, constant, limit, bins, variants)
         self.file: MetricsFile | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

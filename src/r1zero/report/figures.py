@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from r1zero.algo.bias import VARIANTS
+from r1zero.algo.bias import VARIANTS, with_one_in_use
 from r1zero.errors import UserError
 from r1zero.report import style
 from r1zero.report.runs import Run
 
 Drawn = tuple[Any, pd.DataFrame]
 COLUMNS = ["panel", "series", "x", "mean", "low", "high", "seeds"]
+
+BINS = ("step", "kind", "answer", "low", "high", "count")
+"""Columns of bias.csv that are no algorithm's."""
 
 TRAINING = (
     ("reward/mean", "Training reward", "share of right responses"),
@@ -32,8 +35,8 @@ EXTRAS = (
     ("diversity/distinct_answers", "Different answers in a group", "answers"),
     ("diversity/self_similarity", "Similarity of a group's responses", "mean Jaccard of n-grams"),
     ("group/zero_advantage_frac", "Groups without a signal", "share of groups"),
-    ("bias/length_slope/{algo}", "Length bias on wrong answers", "slope of log weight on log length"),
-    ("bias/extreme_share/{algo}", "Pull of extreme questions", "share of all pull"),
+    ("bias/length_slope/{used}", "Length bias on wrong answers", "slope of log weight on log length"),
+    ("bias/extreme_share/{used}", "Pull of extreme questions", "share of all pull"),
 )
 
 
@@ -142,12 +145,14 @@ def fig4(runs: Sequence[Run]) -> Drawn:
 
 
 def _weights(axis: Any, part: pd.DataFrame, panel: str) -> pd.DataFrame:
-    """Draw |weight| over bins for the four algorithms, each relative to its own mean over responses."""
+    """Draw |weight| over bins for the algorithms, each relative to its own mean over responses."""
     out = []
-    total = part["count"].sum()
-    for name in VARIANTS:
-        weighted = pd.DataFrame({"low": part["low"], "high": part["high"], "count": part["count"]})
-        weighted["sum"] = part[name] * part["count"]
+    others = [name for name in part if name not in (*VARIANTS, *BINS)]
+    for place, name in enumerate([*VARIANTS, *others]):
+        here = part[part[name].notna()]
+        total = here["count"].sum()
+        weighted = pd.DataFrame({"low": here["low"], "high": here["high"], "count": here["count"]})
+        weighted["sum"] = here[name] * here["count"]
         bins = weighted.groupby(["low", "high"], as_index=False).sum()
         bins = bins[bins["count"] >= max(8.0, 2e-4 * total)]  # rarer bins are noise
         if bins.empty:
@@ -155,7 +160,7 @@ def _weights(axis: Any, part: pd.DataFrame, panel: str) -> pd.DataFrame:
         x = (bins["low"] + bins["high"]) / 2
         mean = bins["sum"].sum() / bins["count"].sum()
         y = bins["sum"] / bins["count"] / mean
-        label, colour, marker = style.ALGORITHMS[name]
+        label, colour, marker = style.look(name, place)
         axis.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.8, label=label)
         out.append(pd.DataFrame({"panel": panel, "series": name, "x": x, "relative_weight": y, "count": bins["count"]}))
     return pd.concat(out) if out else pd.DataFrame(columns=["panel", "series", "x", "relative_weight", "count"])
@@ -235,7 +240,7 @@ def extras(runs: Sequence[Run]) -> Drawn:
     """What the paper's last section asks for: entropy and diversity, and the two biases as figures over training."""
     groups = groups_of(runs, lambda r: r.algo)
     window = window_for(runs)
-    shown = [panel for panel in EXTRAS if any(run.series(panel[0].format(algo=run.algo)) for run in runs)]
+    shown = [panel for panel in EXTRAS if any(run.series(panel[0].format(used=used_by(run))) for run in runs)]
     if not shown:
         raise UserError("no run has figures of entropy, diversity or bias")
     columns = min(3, len(shown))
@@ -244,7 +249,7 @@ def extras(runs: Sequence[Run]) -> Drawn:
     for axis, (column, title, unit) in zip(axes, shown, strict=False):
 
         def values(run: Run, column: str = column) -> list[tuple[float, float]]:
-            return smoothed(run.series(column.format(algo=run.algo)), window)
+            return smoothed(run.series(column.format(used=used_by(run))), window)
 
         numbers.append(curves(axis, groups, values, title, marked=False))
         axis.set(title=title, xlabel="rollout step", ylabel=unit)
@@ -252,6 +257,15 @@ def extras(runs: Sequence[Run]) -> Drawn:
         axis.set_visible(False)
     style.shared_legend(figure, axes)
     return figure, pd.concat(numbers)
+
+
+def used_by(run: Run) -> str:
+    """The algorithm that a run used, as its ``bias/`` figures call it: by its settings, whatever its name."""
+    algo = run.config["algo"]
+    if "length_norm" not in algo or "std_norm" not in algo:
+        return run.algo
+    used = (str(algo["length_norm"]), bool(algo["std_norm"]))
+    return next(name for name, variant in with_one_in_use(run.algo, *used).items() if variant == used)
 
 
 FIGURES: dict[str, tuple[Callable[[Sequence[Run]], Drawn], str]] = {
