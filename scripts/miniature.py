@@ -131,11 +131,19 @@ def plan_jobs(todo: list[Point], table1: Path) -> list[jobs.Job]:
     return [*bases, *runs, *rows]
 
 
+def count(text: str) -> int:
+    """A number of the command line, at least 1: without a worker nothing would run, and nothing would be said."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
+    return number
+
+
 def main() -> int:
     """Run what is missing, then write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=2, help="runs side by side, one core each (default: 2)")
-    parser.add_argument("--seeds", type=int, default=5, help="use at most so many seeds (default: 5)")
+    parser.add_argument("--workers", type=count, default=2, help="runs side by side, one core each (default: 2)")
+    parser.add_argument("--seeds", type=count, default=5, help="use at most so many seeds (default: 5)")
     parser.add_argument("--report-only", action="store_true", help="run nothing, report what is there")
     parser.add_argument("--out", type=Path, default=OUTPUTS / "miniature", help="folder of the report")
     arguments = parser.parse_args()
@@ -159,7 +167,7 @@ def main() -> int:
     try:
         from r1zero.report.miniature import summary_lines, write_miniature
 
-        path, found = write_miniature(OUTPUTS / "mini", arguments.out)
+        path, found = write_miniature([point.folder for point in todo], arguments.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -33,6 +33,7 @@ def main() -> int:
         if arguments.command == "models":
             from r1zero.analysis.compare import draw_models
 
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
             print(draw_models(arguments.folders, arguments.output))
             return 0
         if arguments.command == "figures":
@@ -45,10 +46,14 @@ def main() -> int:
         if arguments.output is None:
             print(text, end="")
         else:
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
             arguments.output.write_text(text)
             print(arguments.output)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {f'{error.strerror}: {error.filename}' if error.filename else error}", file=sys.stderr)
         return 1
     return 0
 

@@ -212,7 +212,7 @@ def test_a_folder_without_evaluations_is_one_line(folder, where, message):
 
 def test_the_command_line(folder):
     script = [sys.executable, str(ROOT / "scripts" / "report.py"), "tables"]
-    target = folder / "table.tex"
+    target = folder / "new" / "table.tex"
     made = subprocess.run(
         [*script, str(folder), "--format", "latex", "--output", str(target)], capture_output=True, text=True
     )
@@ -221,3 +221,6 @@ def test_the_command_line(folder):
     failed = subprocess.run([*script, str(folder / "missing")], capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr == f"error: {folder / 'missing'} does not exist\n"
+    failed = subprocess.run([*script, str(folder), "--output", str(folder / "a")], capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert failed.stderr == f"error: Is a directory: {folder / 'a'}\n"

@@ -18,7 +18,7 @@ from r1zero.errors import UserError
 from r1zero.report import figures, page, style, verdicts
 from r1zero.report.miniature import write_miniature
 from r1zero.report.runs import find_runs, wandb_runs
-from r1zero.report.training import collect, write_figures
+from r1zero.report.training import collect, mixed, write_figures
 
 ALGOS = ("grpo", "grpo_no_std_norm", "grpo_no_length_norm", "drgrpo")
 
@@ -96,6 +96,43 @@ def test_interval_by_hand() -> None:
     assert verdicts.interval([1.0]).low == -math.inf
 
 
+@pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (15, 2.131), (16, 2.120), (20, 2.086), (30, 2.042)])
+def test_quantiles_of_many_seeds_are_students_too(freedom: int, quantile: float) -> None:
+    """From the usual table: 17 seeds have 16 degrees of freedom, and the normal 1.960 is still 8 % short."""
+    assert verdicts.student95(freedom) == pytest.approx(quantile, abs=1e-3)
+    values = [0.0, 1.0] * 50
+    found = verdicts.interval(values[: freedom + 1])
+    n, deviation = freedom + 1, pd.Series(values[: freedom + 1]).std()
+    assert found.high - found.mean == pytest.approx(quantile * deviation / n**0.5, rel=1e-3)
+
+
+def test_a_note_without_runs_does_not_hide_what_was_measured(tmp_path: Path) -> None:
+    """Runs in the R1 template alone: (d') is measured, its comparison with the matching template is not."""
+    for seed in range(3):
+        make_run(tmp_path, seed=seed, template="r1", accuracy=(0.2, 0.8 + seed / 100))
+    found = next(v for v in verdicts.verdicts(find_runs([tmp_path])) if v.key == "d'")
+    assert (found.word, found.measured, found.note) == ("holds", "gain +0.610 [+0.585, +0.635] (3 seeds)", "")
+
+
+def test_accuracies_that_scatter_are_not_called_alike(tmp_path: Path) -> None:
+    """Differences of +0.2 and -0.2: a mean of 0 between two seeds is no sign that the algorithms are alike."""
+    for seed, end in enumerate((0.9, 0.5)):
+        make_run(tmp_path, "grpo", seed, accuracy=(0.5, end))
+        make_run(tmp_path, "drgrpo", seed, accuracy=(0.5, 0.7))
+    found = next(v for v in verdicts.verdicts(find_runs([tmp_path])) if v.key == "a")
+    assert (found.holds, found.word) == (None, "not enough runs")
+
+
+def test_a_control_says_nothing_where_the_effect_itself_does_not_show(study: Path, tmp_path: Path) -> None:
+    """Wrong answers of the main base get shorter under GRPO; the control's too, and this is no sign of a bias."""
+    runs = [r for r in find_runs([study]) if r.algo != "grpo"]
+    for seed in range(3):
+        make_run(tmp_path, "grpo", seed, wrong=(33.0, 31.0 + seed))
+        make_run(tmp_path, "grpo", seed, model="tiny_control", wrong=(38.0, 23.0 - seed))
+    found = next(v for v in verdicts.verdicts([*runs, *find_runs([tmp_path])]) if v.key == "g")
+    assert found.holds is False
+
+
 def test_all_claims_hold_in_a_study_made_so(study: Path) -> None:
     found = {(v.key, v.claim): v for v in verdicts.verdicts(find_runs([study]))}
     assert {v.word for v in found.values()} == {"holds"}, [v for v in found.values() if v.word != "holds"]
@@ -149,7 +186,7 @@ def test_the_miniature_report_is_one_file_with_everything(study: Path, tmp_path:
              "sets": {"arithmetic": {"accuracy": {"value": 0.25, "low": 0.2, "high": 0.3}}}}  # fmt: skip
     (tmp_path / "out" / "table1" / "x").mkdir(parents=True)
     (tmp_path / "out" / "table1" / "x" / "results.json").write_text(json.dumps(table))
-    path, found = write_miniature(study, tmp_path / "out")
+    path, found = write_miniature([*study.iterdir(), study / "not there yet"], tmp_path / "out")
     assert (tmp_path / "out" / "verdicts.md").read_text().count("| holds |") == len(found)
     text = path.read_text()
     for name in ("fig4", "fig5", "fig6", "fig7", "fig8", "extras", "control"):
@@ -161,6 +198,46 @@ def test_the_miniature_report_is_one_file_with_everything(study: Path, tmp_path:
     assert not re.search(r'(?:src|href)="(?!data:)', text)  # nothing is fetched
     words = [v["holds"] for v in json.loads((tmp_path / "out" / "verdicts.json").read_text())]
     assert words == [True] * len(words)
+
+
+@pytest.fixture
+def miniature(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """scripts/miniature.py in an empty working directory, without pictures."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures, "draw", lambda names, runs, folder: {})
+    for name, value in (("OMP_NUM_THREADS", "1"), ("WANDB_MODE", "offline")):
+        monkeypatch.setenv(name, value)  # main() sets them
+    import miniature
+
+    return miniature
+
+
+def test_the_report_is_of_the_miniatures_own_points(
+    miniature: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has tried experiment=mini steps=5 beside them, with a recipe and a seed that a point has too."""
+    for point in miniature.points(miniature.PLAN, 2)[:2]:
+        algo = point.folder.name.removeprefix("algo-").partition("_")[0]
+        made = make_run(tmp_path / "made", algo, accuracy=(0.5, 0.9 if algo == "grpo" else 0.8))
+        point.folder.parent.mkdir(parents=True, exist_ok=True)
+        made.rename(point.folder)
+    make_run(tmp_path / "outputs" / "mini" / "tried", accuracy=(0.5, 0.1))
+    monkeypatch.setattr("sys.argv", ["miniature.py", "--report-only"])
+    assert miniature.main() == 0
+    verdict = json.loads((tmp_path / "outputs" / "miniature" / "verdicts.json").read_text())[0]
+    assert verdict["measured"] == "GRPO - Dr. GRPO: +0.100 (1 seed)"
+
+
+@pytest.mark.parametrize("argument", ["--workers", "--seeds"])
+def test_no_workers_or_seeds_are_refused(
+    argument: str, miniature: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a worker nothing runs and nothing fails: an old report would be written again as if it were new."""
+    monkeypatch.setattr("sys.argv", ["miniature.py", argument, "0"])
+    with pytest.raises(SystemExit, match="2"):
+        miniature.main()
+    assert f"argument {argument}: 0 must be at least 1" in capsys.readouterr().err
 
 
 def test_the_ceilings_of_the_three_states_by_hand(study: Path) -> None:
@@ -208,6 +285,32 @@ def test_fig4_weights_are_relative_to_each_algorithms_mean(study: Path) -> None:
     assert grpo[0] > 1.5 * grpo[-1]  # longer wrong answers are punished less
 
 
+def test_the_algorithm_in_use_is_drawn_where_it_is_none_of_the_four(tmp_path: Path) -> None:
+    """DAPO's own column of one run, relative to its own mean, beside the four of both."""
+    folder, other = make_run(tmp_path, "dapo"), make_run(tmp_path, "grpo")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["algo"] |= {"length_norm": "token", "std_norm": True}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    for name, file in (("grpo_no_length_norm", "bias.csv"), ("bias/length_slope/grpo", "metrics.csv")):
+        table = pd.read_csv(folder / file)
+        table[name.replace("grpo_no_length_norm", "dapo").replace("grpo", "dapo")] = table[name]
+        table.to_csv(folder / file, index=False)
+    runs = find_runs([folder, other])
+    assert [figures.used_by(run) for run in runs] == ["dapo", "grpo"]
+    figure, numbers = figures.fig4(runs)
+    style.plt.close(figure)
+    rows = numbers[numbers["panel"] == "question"].set_index("series")
+    assert set(rows.index) == {*ALGOS, "dapo"}
+    assert rows.loc["dapo", "relative_weight"].tolist() == pytest.approx(
+        rows.loc["grpo_no_length_norm", "relative_weight"].tolist()
+    )
+    counts = {name: rows.loc[name, "count"].tolist() for name in ("dapo", "grpo_no_length_norm")}
+    assert counts == {"dapo": [24.0] * 3, "grpo_no_length_norm": [48.0] * 3}
+    figure, numbers = figures.extras(runs)
+    style.plt.close(figure)
+    assert set(numbers[numbers["panel"].str.startswith("Length bias")]["series"]) == {"dapo", "grpo"}
+
+
 def test_figures_command_draws_what_the_runs_can_fill(tmp_path: Path) -> None:
     for algo in ("grpo", "drgrpo"):
         make_run(tmp_path / "fig5", algo)
@@ -222,11 +325,35 @@ def test_figures_command_draws_what_the_runs_can_fill(tmp_path: Path) -> None:
         write_figures([str(tmp_path / "fig5")], "fig9")
 
 
+def test_runs_that_differ_in_more_than_their_seed_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep over learning rates and seeds: four runs of one recipe are no four seeds."""
+    for seed in range(4):
+        folder = make_run(tmp_path, seed=seed)
+        config = yaml.safe_load((folder / "config.yaml").read_text()) | {"optim": {"lr": 0.1 if seed % 2 else 0.2}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    report = write_figures([str(tmp_path)], "fig5", tmp_path / "o")[-1].read_text()
+    line = "The 4 runs of drgrpo, tiny, question, arithmetic differ in optim.lr, not in their seed alone"
+    assert line in report
+    assert line in capsys.readouterr().err
+    runs = find_runs([tmp_path])
+    assert mixed([run for run in runs if run.seed % 2]) == []
+    assert len(mixed(runs)) == 1
+
+
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         find_runs([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="no training run"):
         find_runs([tmp_path])
+
+
+@pytest.mark.parametrize("name", ["summary.json", "bias.csv", "config.yaml"])
+def test_a_damaged_file_of_a_run_is_one_line(name: str, tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    (folder / name).write_text("{\n" if name == "summary.json" else "a: [b\nc: {" if name == "config.yaml" else "")
+    with pytest.raises(UserError, match="holds no whole run") as error:
+        find_runs([tmp_path])
+    assert "\n" not in str(error.value)
 
 
 def test_an_offline_wandb_folder_stands_for_the_run_around_it(tmp_path: Path) -> None:
@@ -238,6 +365,16 @@ def test_an_offline_wandb_folder_stands_for_the_run_around_it(tmp_path: Path) ->
         (found,) = find_runs([path])
         assert found.folder is not None
         assert found.folder.resolve() == folder.resolve()
+    (picture, _) = write_figures([str(offline / "run-abc.wandb")], "fig4")
+    assert picture == folder / "figures" / "fig4.png"
+
+
+def test_a_checkout_below_a_folder_called_wandb_is_no_wandb_folder(tmp_path: Path) -> None:
+    make_run(tmp_path / "elsewhere")
+    make_run(tmp_path / "wandb" / "outputs" / "a", seed=1)
+    make_run(tmp_path / "wandb" / "outputs" / "b", seed=2)
+    assert [run.seed for run in find_runs([tmp_path / "wandb" / "outputs" / "a"])] == [1]
+    assert sorted(run.seed for run in find_runs([tmp_path / "wandb"])) == [1, 2]
 
 
 class FakeRun:
@@ -249,8 +386,10 @@ class FakeRun:
         self.rows = pd.read_csv(folder / "metrics.csv").rename(columns={"step": "progress/rollout_step"})
 
     def scan_history(self) -> Any:
-        """One dict per logged row; missing keys are None."""
-        yield from self.rows.astype(object).where(self.rows.notna(), None).to_dict("records")
+        """One dict per logged row; missing keys are None, no number is text, and a table stands among the figures."""
+        for row in self.rows.astype(object).where(self.rows.notna(), None).to_dict("records"):
+            row |= {"completions": {"_type": "table-file"}} if row["progress/rollout_step"] == 2 else {}
+            yield row | {"eval/arithmetic/length_incorrect": "NaN"} if row["progress/rollout_step"] == 6 else row
 
 
 def test_wandb_runs_equal_the_folders_they_come_from(tmp_path: Path) -> None:
@@ -267,6 +406,8 @@ def test_wandb_runs_equal_the_folders_they_come_from(tmp_path: Path) -> None:
         assert other.recipe == local.recipe
         for column in ("reward/mean", "length/incorrect", "eval/arithmetic/accuracy"):
             assert other.series(column) == local.series(column)
+        assert other.evaluation("accuracy") == local.evaluation("accuracy")
+        assert other.evaluation("length_incorrect") == local.evaluation("length_incorrect")[:1]  # then none was wrong
 
     class Broken:
         def runs(self, path: str) -> list[FakeRun]:

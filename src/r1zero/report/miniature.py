@@ -37,11 +37,12 @@ def _of(runs: Sequence[Run], model: str) -> list[Run]:
     return [r for r in runs if r.model == model]
 
 
-def write_miniature(root: Path, out: Path) -> tuple[Path, list[Verdict]]:
+def write_miniature(folders: Sequence[Path], out: Path) -> tuple[Path, list[Verdict]]:
     """Draw all figures; write ``report.html``, ``verdicts.json`` and ``.md``, and the numbers behind each figure.
 
     Args:
-        root: folder of the runs, outputs/mini.
+        folders: of the runs; those that are not there yet are left out. Whatever else was run with experiment=mini,
+            with other steps perhaps, is none of them.
         out: folder of the report.
 
     Returns:
@@ -50,9 +51,10 @@ def write_miniature(root: Path, out: Path) -> tuple[Path, list[Verdict]]:
     Raises:
         UserError: no run has finished.
     """
-    runs = [run for run in find_runs([root]) if run.state == "finished"]
+    there = [folder for folder in folders if folder.is_dir()]
+    runs = [run for run in find_runs(there) if run.state == "finished"] if there else []
     if not runs:
-        raise UserError(f"no run in {root} has finished")
+        raise UserError("no run of the miniature has finished")
     pictures: dict[str, Path] = {}
     for name, members in parts_of(runs).items():
         if name == "control" and members:

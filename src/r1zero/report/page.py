@@ -113,7 +113,7 @@ def results_table(runs: Sequence[Run]) -> str:
 
 def settings_section(runs: Sequence[Run]) -> str:
     """The settings that all runs share, those that vary, and where each run lies."""
-    flat = [_flatten(run.config) for run in runs]
+    flat = [flatten(run.config) for run in runs]
     keys = sorted({key for values in flat for key in values})
     common = {k: flat[0].get(k) for k in keys if len({repr(values.get(k)) for values in flat}) == 1}
     varying = [k for k in keys if k not in common and not k.startswith(("paths.", "logger.", "name", "group"))]
@@ -168,7 +168,8 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one dict with dotted keys."""
     if isinstance(node, dict) and node:
-        return {k: v for key, child in node.items() for k, v in _flatten(child, f"{prefix}{key}.").items()}
+        return {k: v for key, child in node.items() for k, v in flatten(child, f"{prefix}{key}.").items()}
     return {prefix[:-1]: node}

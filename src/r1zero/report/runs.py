@@ -91,11 +91,14 @@ def read_run(folder: Path) -> Run:
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         metrics = pd.read_csv(folder / "metrics.csv")
+        bias = pd.read_csv(folder / "bias.csv") if (folder / "bias.csv").is_file() else None
+        summary = json.loads(_text(folder / "summary.json", "{}"))
+        state = json.loads(_text(folder / "status.json", "{}")).get("state", "unknown")
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{folder} holds no run with figures (config.yaml, metrics.csv): {error}") from error
-    bias = pd.read_csv(folder / "bias.csv") if (folder / "bias.csv").is_file() else None
-    summary = json.loads(_text(folder / "summary.json", "{}"))
-    state = json.loads(_text(folder / "status.json", "{}")).get("state", "unknown")
+        first = next((line for line in str(error).splitlines() if line), type(error).__name__)
+        raise UserError(
+            f"{folder} holds no whole run (config.yaml, metrics.csv and what lies beside): {first}"
+        ) from error
     return Run(folder.name, config, metrics, bias, summary, state, folder)
 
 
@@ -112,7 +115,7 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     for path in paths:
         if not path.exists():
             raise UserError(f"{path} does not exist")
-        root = _around_wandb(path)
+        root = around_wandb(path)
         for file in sorted(root.rglob("metrics.csv")):
             if (file.parent / "config.yaml").is_file() and _is_training(file.parent):
                 folders.setdefault(file.parent.resolve(), file.parent)
@@ -143,6 +146,8 @@ def wandb_runs(path: str, api: Any = None) -> list[Run]:
             config = {k: v for k, v in dict(run.config).items() if not k.startswith("_")}
             if "progress/rollout_step" not in rows or "algo" not in config:
                 continue
+            # The server spells what is no number as text ("NaN"), and has tables beside the figures.
+            rows = rows.apply(pd.to_numeric, errors="coerce")
             rows = rows.groupby("progress/rollout_step", as_index=False).first()  # one row per step
             rows.insert(0, "step", rows["progress/rollout_step"].astype(int))
             found.append(Run(run.name, config, rows, state=str(run.state)))
@@ -156,10 +161,11 @@ def wandb_runs(path: str, api: Any = None) -> list[Run]:
     return found
 
 
-def _around_wandb(path: Path) -> Path:
+def around_wandb(path: Path) -> Path:
+    """The run folder around a W&B folder or what lies in it; any other path is itself, whatever it lies below."""
     resolved = path.absolute()
     for parent in (resolved, *resolved.parents):
-        if parent.name == "wandb":
+        if parent.name == "wandb" and (parent.parent / "metrics.csv").is_file():
             return parent.parent
     return path
 
