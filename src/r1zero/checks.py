@@ -76,6 +76,7 @@ def check(config: DictConfig) -> None:
     check_sizes(cfg)
     check_async(cfg)
     check_sampling(cfg)
+    check_optim(cfg)
     check_model(cfg)
     for key in cfg.trainer:
         if key in OWNED:
@@ -117,8 +118,13 @@ def check_sizes(cfg: TrainConfig) -> None:
         ("optim.micro_batch_tokens", cfg.optim.micro_batch_tokens),
         ("eval.n", cfg.eval.n),
         ("checkpoint.keep", cfg.checkpoint.keep),
+        ("rollout.max_num_seqs", rollout.max_num_seqs),
+        ("data.limit", cfg.data.limit),
+        ("data.max_prompt_tokens", cfg.data.max_prompt_tokens),
+        ("eval.limit", cfg.eval.limit),
+        ("eval.max_tokens", cfg.eval.max_tokens),
     ):
-        if value < 1:
+        if value is not None and value < 1:
             raise UserError(f"{key}={value} must be at least 1")
     for key, value in (("eval.every", cfg.eval.every), ("checkpoint.every", cfg.checkpoint.every)):
         if value < 0:
@@ -173,6 +179,10 @@ def check_sampling(cfg: TrainConfig) -> None:
             raise UserError(f"{key}={top_p} must be above 0 and at most 1")
     if cfg.eval.temperature < 0:
         raise UserError(f"eval.temperature={cfg.eval.temperature} must not be negative; 0 is greedy")
+    if cfg.eval.temperature == 0 and cfg.eval.n > 1:
+        raise UserError(
+            f"eval.n={cfg.eval.n}: at eval.temperature=0 all responses are equal; set a temperature above 0"
+        )
     if (rollout.top_p < 1 or rollout.top_k > 0) and algo.sampler_correction.value == "off":
         raise UserError(
             f"rollout.top_p={rollout.top_p} rollout.top_k={rollout.top_k}: the sampler renormalises and the learner "
@@ -183,8 +193,28 @@ def check_sampling(cfg: TrainConfig) -> None:
         raise UserError(f"{clips}: low must lie in [0, 1), high must be at least 0")
     if algo.norm_constant is not None and algo.norm_constant < 1:
         raise UserError(f"algo.norm_constant={algo.norm_constant} must be at least 1 token")
-    if cfg.optim.lr < 0:
-        raise UserError(f"optim.lr={cfg.optim.lr} must not be negative")
+    if algo.correction_cap <= 0:
+        raise UserError(f"algo.correction_cap={algo.correction_cap} must be above 0: at 0 nothing would be learned")
+    if not 0 < rollout.gpu_memory <= 1 or rollout.kv_cache_gib <= 0:
+        shares = f"rollout.gpu_memory={rollout.gpu_memory} rollout.kv_cache_gib={rollout.kv_cache_gib}"
+        raise UserError(f"{shares}: a share of the GPU above 0 and at most 1, and GiB above 0")
+
+
+def check_optim(cfg: TrainConfig) -> None:
+    """What AdamW and the clipping of gradients can't take; a negative norm would turn every gradient round."""
+    optim = cfg.optim
+    for key, value in (
+        ("algo.kl_coef", cfg.algo.kl_coef),
+        ("optim.lr", optim.lr),
+        ("optim.eps", optim.eps),
+        ("optim.weight_decay", optim.weight_decay),
+        ("optim.max_grad_norm", optim.max_grad_norm),
+        ("optim.warmup_steps", optim.warmup_steps),
+    ):
+        if not value >= 0:
+            raise UserError(f"{key}={value} must not be negative")
+    if not all(0 <= beta < 1 for beta in optim.betas):
+        raise UserError(f"optim.betas={list(optim.betas)}: both must lie in [0, 1)")
     if cfg.optim.schedule not in ("constant", "linear", "cosine"):
         raise UserError(f"optim.schedule={cfg.optim.schedule} is unknown; choose constant, linear or cosine")
 
