@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import signal
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+from omegaconf import OmegaConf
 
-from r1zero.build import sync_tolerance
+from r1zero.build import build_trainer, sync_tolerance
 from r1zero.config import ModelConfig, RolloutConfig
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 def tolerance(model_dtype: str = "float32", **rollout: Any) -> float:
@@ -17,6 +22,32 @@ def tolerance(model_dtype: str = "float32", **rollout: Any) -> float:
         model=ModelConfig(name="m", path="p", dtype=model_dtype), rollout=RolloutConfig(name="hf", **rollout)
     )
     return sync_tolerance(cfg)
+
+
+@pytest.mark.parametrize("scheduler", ["none", "slurm"])
+def test_lightning_leaves_signals_alone(monkeypatch: pytest.MonkeyPatch, scheduler: str) -> None:
+    """Its handler of SIGTERM broadcasts, which on one of several ranks never returns; also outside of the steps."""
+    if scheduler == "slurm":
+        for name, value in (("NTASKS", "1"), ("JOB_ID", "7"), ("PROCID", "0"), ("LOCALID", "0"), ("NODEID", "0")):
+            monkeypatch.setenv(f"SLURM_{name}", value)
+        monkeypatch.setenv("SLURM_NODELIST", "one")
+    trainer_config = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "devices": 1}
+    cfg: Any = SimpleNamespace(model=ModelConfig(name="m", path="p", dtype="float32"))
+    trainer = build_trainer(cfg, OmegaConf.create({"trainer": trainer_config}))
+    found: list[Any] = []
+
+    class Look(pl.LightningModule):
+        automatic_optimization = False
+
+        def configure_optimizers(self) -> None: ...
+
+        def training_step(self, batch: Any) -> None:
+            found.append([signal.getsignal(number) for number in SIGNALS])
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    trainer.fit(Look(), [0])
+    assert found == [before]
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_the_tolerance_follows_the_number_formats() -> None:

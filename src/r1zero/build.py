@@ -30,7 +30,7 @@ def build_trainer(cfg: TrainConfig, config: DictConfig) -> pl.Trainer:
     check_kinds(config)
     precision = "32-true" if cfg.model.dtype == "float32" else "bf16-mixed"
     try:
-        return hydra.utils.instantiate(
+        trainer = hydra.utils.instantiate(
             config.trainer,
             precision=precision,
             max_epochs=1,
@@ -44,6 +44,10 @@ def build_trainer(cfg: TrainConfig, config: DictConfig) -> pl.Trainer:
         )
     except Exception as error:
         raise UserError(f"trainer can't be built: {one_line(error.__cause__ or error)}") from error
+    # Lightning's handler of SIGTERM starts a collective that the other ranks may not join, and under SLURM its handler
+    # of SIGUSR1 requeues the job. Signals are InterruptCallback's while there are steps, else the command line's.
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer
 
 
 def build_callbacks(config: DictConfig, context: RunContext) -> list[pl.Callback]:
