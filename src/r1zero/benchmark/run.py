@@ -142,7 +142,8 @@ def measure_machine(dtype: str, device: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "r1zero.benchmark.machine", dtype, device]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"the machine could not be measured: {done.stderr.strip().splitlines()[-1]}")
+        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(f"the machine could not be measured: {words[-1]}")
     return json.loads(done.stdout)
 
 

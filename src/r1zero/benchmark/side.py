@@ -9,7 +9,6 @@ import queue
 import subprocess
 import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,8 @@ class Side:
             env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **(environment or {})},
         )
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._last: deque[str] = deque(maxlen=5)
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -75,10 +74,11 @@ class Side:
                 return message
 
     def tell(self, command: str, kind: str) -> dict[str, Any]:
-        """Give the side its turn and wait for the answer."""
+        """Give the side its turn and wait for the answer. Raises ``UserError`` as :meth:`wait_for` does."""
         assert self._process.stdin is not None
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the wait says so, and why
+            self._process.stdin.write(command + "\n")
+            self._process.stdin.flush()
         return self.wait_for(kind)
 
     def _reason(self) -> str:
@@ -96,4 +96,5 @@ class Side:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join(timeout=5)  # what it said last is in the log; a child of its own may hold the pipe open
         self._file.close()
