@@ -15,9 +15,9 @@ SCRIPTS = [ROOT / "train.py", *sorted((ROOT / "scripts").glob("*.py"))]
 
 LAYERS = [
     {"errors", "batch", "config", "seeding", "console"},
-    {"masking", "targets"},
+    {"masking", "targets", "slurm"},
     {"templates", "plugins", "outputs", "arguments", "sweep", "lora", "reward", "algo"},
-    {"data", "rollout", "resume", "report", "loggers", "jobs"},
+    {"data", "rollout", "resume", "report", "loggers", "jobs", "memory"},
     {"checks", "policy", "evaluation"},
     {"learner", "sharding", "zero", "evaluate", "cli", "plan", "serve", "study"},
     {"module", "analysis"},

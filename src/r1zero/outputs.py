@@ -11,6 +11,8 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ class Status:
         """Let the file say what it said before: the run was refused, nothing in the folder has changed."""
         if self.before is None:
             return False
-        self.path.write_text(self.before)
+        self._replace(self.before)
         return True
 
     def write(self, state: str, **more: Any) -> None:
@@ -50,10 +52,13 @@ class Status:
             return
         content = {"state": state, "started": self.started, "changed": _now(), "steps": self.steps}
         content |= {"pid": os.getpid(), "host": platform.node(), **more}
-        aside = self.path.with_suffix(".tmp")
+        if job := os.environ.get("SLURM_JOB_ID"):
+            content["job"] = job
+        self._replace(hidden(json.dumps(content, indent=1)) + "\n")
+
+    def _replace(self, text: str) -> None:
         try:
-            aside.write_text(hidden(json.dumps(content, indent=1)) + "\n")
-            os.replace(aside, self.path)
+            write_whole(self.path, text)
         except OSError as error:
             if not disk_full(error):
                 raise
@@ -61,12 +66,49 @@ class Status:
             log.warning("the disk is full: %s still says what it said", self.path)
 
 
+@contextmanager
+def run_folder(run_dir: Path, steps: int, resume: str | None) -> Iterator[Status]:
+    """Hold a run's folder while it runs: lock, log, and a status that says how it ended.
+
+    A run that is gone on with and refused before its settings are accepted leaves the status as it was.
+
+    Args:
+        run_dir: made where it is not there.
+        steps: of the whole run, for the status.
+        resume: the folder that is gone on with, if any.
+
+    Raises:
+        UserError: another process holds the folder; and whatever the run itself raises.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    is_main = os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+    with lock_folder(run_dir) if is_main else nullcontext():
+        set_up_logging(run_dir, is_main)
+        status = Status(run_dir, is_main, steps)
+        if resume:
+            status.remember()
+        status.write("starting")
+        try:
+            yield status
+        except BaseException as error:
+            if not (isinstance(error, UserError) and status.put_back()):
+                status.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
+            raise
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a small file in one go: a kill or a full disk leaves the old one, not half a new one."""
+    aside = path.with_suffix(".tmp")
+    aside.write_text(text)
+    os.replace(aside, path)
+
+
 BASE = re.compile(r"(?P<run>(?:.*/)?bases/(?P<experiment>[^/]+))/policy/?")
 """Where model options look for the folder that an experiment of pretraining leaves."""
 
 
 def lock_folder(run_dir: Path) -> Any:
-    """Hold the folder for this process; the lock goes with the process, however it ends.
+    """Hold the folder until the file that is returned is closed; the lock goes with the process, however it ends.
 
     Raises:
         UserError: another process holds it.
@@ -75,6 +117,7 @@ def lock_folder(run_dir: Path) -> Any:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        file.close()
         raise UserError(f"another run is using {shown(run_dir)}; wait for it or choose another folder") from error
     return file
 
@@ -89,6 +132,8 @@ def set_up_logging(run_dir: Path, is_main: bool) -> None:
     for logger in (root, own):
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
+            if isinstance(handler.formatter, MaskingFormatter):  # of an earlier run in this process
+                handler.close()
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     rank = "" if is_main else f"[rank {os.environ.get('RANK', os.environ.get('LOCAL_RANK'))}] "

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
 from r1zero.masking import masked
-from r1zero.outputs import shown
+from r1zero.outputs import shown, write_whole
 
 IGNORED = ("resume", "paths", "logger")
 """Keys whose change means nothing for the numbers of a run."""
@@ -71,11 +71,11 @@ def record_settings(run_dir: Path, config: DictConfig) -> None:
     A resumed run stores them only once they are accepted: Hydra, which writes before the job begins, is
     told not to, so that a refused command line does not stick.
     """
-    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(masked(OmegaConf.to_container(config, resolve=True))))
+    write_whole(run_dir / "config.yaml", OmegaConf.to_yaml(masked(OmegaConf.to_container(config, resolve=True))))
     if HydraConfig.initialized():
         overrides = HydraConfig.get().overrides.task  # unresolved, as the user typed them
         (run_dir / ".hydra").mkdir(exist_ok=True)
-        (run_dir / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(overrides))
+        write_whole(run_dir / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(overrides))
 
 
 def describe(changes: list[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from r1zero.config import TrainConfig
 from r1zero.console import console
 from r1zero.context import RunContext
 from r1zero.data.datamodule import PromptDataModule
-from r1zero.errors import UserError
 from r1zero.module import PolicyGradientModule
-from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, shown, stack_versions
+from r1zero.outputs import Status, run_folder, shown, stack_versions
 from r1zero.policy import Policy, eos_ids, load_tokenizer, resolve_model
 from r1zero.ranks import watched_ranks
 from r1zero.report.curves import draw_curves
@@ -47,29 +45,13 @@ def train(config: DictConfig, run_dir: Path) -> int:
     Raises:
         UserError: whatever the user can mend, in one line.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
     cfg: TrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    is_main = os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
-    lock = lock_folder(run_dir) if is_main else None
-    set_up_logging(run_dir, is_main)
-    status = Status(run_dir, is_main, cfg.steps)
-    if is_main:
-        _compare_settings(config, cfg, run_dir)
-    if cfg.resume:
-        status.remember()
-    status.write("starting")
-    if is_main and not cfg.resume:
-        record_settings(run_dir, config)
-    try:
+    with run_folder(run_dir, cfg.steps, cfg.resume) as status:
+        if status.is_main and cfg.resume:
+            _compare_settings(config, run_dir)
+        elif status.is_main:
+            record_settings(run_dir, config)
         return _train(cfg, config, run_dir, status)
-    except BaseException as error:
-        if isinstance(error, UserError) and status.put_back():
-            raise
-        status.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
-        raise
-    finally:
-        if lock is not None:
-            lock.close()
 
 
 def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) -> int:
@@ -172,12 +154,11 @@ def _train_with(
         build.close_loggers(loggers)
 
 
-def _compare_settings(config: DictConfig, cfg: TrainConfig, run_dir: Path) -> None:
+def _compare_settings(config: DictConfig, run_dir: Path) -> None:
     """Name what is not as it was in the run that is gone on with."""
-    if cfg.resume:
-        changes = changed_settings(run_dir, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-        if changes:
-            log.warning(describe(changes))
+    changes = changed_settings(run_dir, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    if changes:
+        log.warning(describe(changes))
 
 
 class RecordSettings(pl.Callback):

@@ -29,6 +29,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from r1zero import slurm
 from r1zero.errors import UserError
 
 SCRIPT = "R1ZERO_SCRIPT"
@@ -106,18 +107,23 @@ def read_state(folder: Path, now: float | None = None) -> PointState:
         state = "interrupted"
     rewards, seconds, step = _figures(folder / "metrics.csv")
     eta = None
-    if state == "running" and seconds:
+    if state == "running" and seconds and steps:
         eta = (steps - step) * sum(seconds) / len(seconds)
     reward = sum(rewards[-5:]) / len(rewards[-5:]) if rewards else None
     return PointState(state, step, steps, reward, eta, str(status.get("error", "")))
 
 
 def _alive(status: dict[str, Any]) -> bool:
-    """Whether the process that wrote the status still runs; on another host we can't know and believe it."""
+    """Whether the process that wrote the status still runs; on another host we can't know and believe it.
+
+    A job that SLURM has put back into its queue keeps its number: then it was our own, and has ended.
+    """
     if status.get("host") not in (None, os.uname().nodename):
-        return True
+        return "job" not in status or status["job"] != os.environ.get("SLURM_JOB_ID")
     try:
         os.kill(int(status.get("pid", 0)), 0)
+    except PermissionError:
+        return True  # somebody else's
     except (OSError, ValueError):
         return False
     return True
@@ -183,8 +189,9 @@ def run_point(
         raise UserError(f"{folder} holds a run with other settings ({', '.join(changed)}): remove it, or {advice}")
     if state.state == "finished":
         return 0
-    if state.state in ("starting", "running"):
-        raise UserError(f"{folder} is being run by another process")
+    machines, machine = slurm.machines()
+    if state.state in ("starting", "running") and machine == 0:
+        raise UserError(f"{folder} is being run by another process{_owner(folder)}")
     folder.mkdir(parents=True, exist_ok=True)
     extra = [f"name='{names.point}'", f"group='{names.group}'"] if names else []
     extra += [f"hydra.run.dir='{folder}'", "hydra.mode=RUN"]
@@ -193,10 +200,11 @@ def run_point(
     plain = [o for o in overrides if o.partition("=")[0] not in NAMING]
     with (folder / "console.log").open("a") as console:
         child = subprocess.Popen(
-            [sys.executable, script, *plain, *extra],
+            [sys.executable, *(slurm.torchrun(machines, machine) if machines > 1 else []), script, *plain, *extra],
             stdout=console,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            env=slurm.environment(),
             preexec_fn=_end_with_parent,
         )
         return wait(child)
@@ -236,6 +244,13 @@ def _end_with_parent() -> None:
     os.setpgid(0, 0)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _owner(folder: Path) -> str:
+    """Which process says to run a point, and what to do where that is not so any more."""
+    status = json.loads((folder / "status.json").read_text())
+    who = f" ({status.get('pid')} on {status.get('host')})"
+    return f"{who}; where that one is gone, remove {folder}/status.json"
 
 
 def _stored(folder: Path) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,22 @@ def test_whichever_file_finds_no_space(server: Server, tmp_path: Path, file: str
     assert done.err.startswith("error: the disk is full")
     assert "resume=run" in done.err
     assert status(tmp_path / "run")["state"] == "failed"
+
+
+def test_a_disk_that_is_still_full_at_resume_costs_no_settings(
+    server: Server, undisturbed: Path, tmp_path: Path
+) -> None:
+    """The settings of a resumed run are stored anew; what the next attempt goes on from stays whole meanwhile."""
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    stored = [folder / "config.yaml", folder / ".hydra" / "overrides.yaml"]
+    before = [file.read_bytes() for file in stored]
+    for file in stored:
+        file.with_suffix(".tmp").symlink_to("/dev/full")
+    done = server.run(["resume=run", "steps=7", "logger=none"], tmp_path)
+    assert done.code == 1
+    assert [line for line in done.errors if not line.startswith("error: the disk is full")] == []
+    assert [file.read_bytes() for file in stored] == before
 
 
 def test_errors_that_are_each_others_context_are_looked_at_once() -> None:
