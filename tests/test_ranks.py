@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 import torch
 
 from objective_support import furthest, random_policy
+from r1zero.ranks import ORPHAN
+from run_support import assert_no_orphans
 
 WORKER = Path(__file__).with_name("ranks_worker.py")
 STEPS = 4
@@ -44,6 +48,39 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("ranks")
     found = {algo: train(folder, algo, 1, "auto") for algo in ("token", "drgrpo")}
     return folder, found
+
+
+RANK = """
+import time
+from r1zero import ranks
+ranks.GRACE_SECONDS = 0.1
+with ranks.watched_ranks(print):
+    print("here", flush=True)
+    time.sleep(600)  # as in a collective that nobody else will join
+"""
+PARENT = """
+import os, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=os.environ | {"LOCAL_RANK": "1", "RANK": "1"})
+time.sleep(600)
+"""
+
+
+def test_a_rank_ends_with_the_one_that_started_it() -> None:
+    """Issue 6, item 6: also where the backend would wait on for half an hour, as NCCL does."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, RANK],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert parent.stdout is not None
+    try:
+        assert parent.stdout.readline() == "here\n"
+        parent.kill()
+        _, errors = parent.communicate(timeout=60)  # until the rank's end of the pipes is closed as well
+        assert errors == f"[rank 1] error: {ORPHAN}\n"
+        assert_no_orphans(parent.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

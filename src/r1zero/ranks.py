@@ -67,9 +67,37 @@ class RankObserver(threading.Thread):
         return dead_rank(self.ranks)
 
 
+class ParentObserver(threading.Thread):
+    """Ends this rank when the process that started it is gone: rank 0, or torchrun's own.
+
+    With gloo a collective then says that its peer is gone; one of NCCL may wait for half an hour, on a GPU that
+    nobody else can use meanwhile.
+
+    Args:
+        end: ends this process with a code.
+    """
+
+    def __init__(self, end: Callable[[int], None] = os._exit) -> None:
+        super().__init__(daemon=True, name="parent-observer")
+        self.end, self.parent, self.over = end, os.getppid(), threading.Event()
+
+    def run(self) -> None:
+        """Look until all is over here, or the parent has gone."""
+        while os.getppid() == self.parent:
+            if self.over.wait(POLL_SECONDS):
+                return
+        if not self.over.wait(GRACE_SECONDS):
+            rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK"))
+            print(f"[rank {rank}] error: {ORPHAN}", file=sys.stderr, flush=True)
+            self.end(1)
+
+
+ORPHAN = "the process that started this rank has ended, and it can't go on without it"
+
+
 @contextlib.contextmanager
 def watched_ranks(report: Callable[[str], None]) -> Iterator[None]:
-    """Let this observer take the place of Lightning's while a trainer runs."""
+    """Let this observer take the place of Lightning's while a trainer runs; a rank that was started watches too."""
 
     def say(line: str) -> None:
         report(line)
@@ -83,6 +111,9 @@ def watched_ranks(report: Callable[[str], None]) -> Iterator[None]:
 
     theirs = subprocess_script._launch_process_observer
     subprocess_script._launch_process_observer = observe
+    parent = ParentObserver()
+    if os.environ.get("LOCAL_RANK", "0") != "0" or "TORCHELASTIC_RUN_ID" in os.environ:  # else the user started it
+        parent.start()
     try:
         yield
     except (UserError, SyncError):
@@ -92,6 +123,7 @@ def watched_ranks(report: Callable[[str], None]) -> Iterator[None]:
             raise UserError(line) from error
         raise
     finally:
+        parent.over.set()
         subprocess_script._launch_process_observer = theirs
 
 
