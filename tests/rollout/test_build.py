@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ def test_dtype_of_the_group_beats_the_models(folders: dict[str, Path]) -> None:
 def test_an_engine_here_and_one_in_a_server_have_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """They differ by what only one of them has: sleep and a watchdog here, cut models and transfer there."""
     from r1zero.rollout import vllm_engine
+    from r1zero.rollout.served import build
     from r1zero.rollout.served.build import server_settings
 
     given: list[dict] = []
@@ -45,7 +47,10 @@ def test_an_engine_here_and_one_in_a_server_have_the_same_settings(monkeypatch: 
         "trust_remote_code": True, "gpu_memory": 0.3, "kv_cache_gib": 0.2, "enforce_eager": False, "max_num_seqs": 7,
     }  # fmt: skip
     assert given == [here | {"sleep": True, "timeout_s": 9.0, "on_hang": None}]
-    servers = server_settings(rollout, "some/model", dtype="bfloat16", root=Path("/w"), **model)
+    served: list[dict] = []
+    monkeypatch.setattr(build, "build_server_engine", lambda rollout, engine: served.append(engine))
+    build_engine(dataclasses.replace(rollout, name="vllm_server"), "some/model", dtype="float32", **model)
+    servers = server_settings(rollout, served[0], root=Path("/w"))
     there = here | {"sleep": False, "tensor_parallel": 2, "transfer": "nccl"}
     assert [server["engine"] for server in servers] == [there, there]
 

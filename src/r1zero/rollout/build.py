@@ -51,7 +51,7 @@ def build_engine(
     if rollout.name == "vllm_server":
         from r1zero.rollout.served.build import build_server_engine
 
-        return build_server_engine(rollout, model_path, **model)
+        return build_server_engine(rollout, vllm_settings(rollout, model_path, **model))
     if rollout.name == "vllm":
         from r1zero.rollout.vllm_engine import VLLMEngine
 

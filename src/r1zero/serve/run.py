@@ -20,6 +20,7 @@ from r1zero.rollout.served.client import TOKEN
 from r1zero.rollout.served.fleet import Fleet
 from r1zero.rollout.served.folder import weights_root
 from r1zero.rollout.vllm_process import LOG_LEVEL
+from r1zero.rollout.vllm_settings import vllm_settings
 from r1zero.seeding import derive_seed
 from r1zero.serve.config import ServeConfig
 
@@ -41,7 +42,7 @@ def serve(config: DictConfig, run_dir: Path) -> int:
     for port in filter(None, ports):
         check_port(cfg.host, port)
     root = weights_root(rollout.weights_dir)
-    settings = server_settings(
+    engine = vllm_settings(
         rollout,
         str(resolve_model(cfg.model)),
         dtype=rollout.dtype or cfg.model.dtype,
@@ -49,10 +50,8 @@ def serve(config: DictConfig, run_dir: Path) -> int:
         seed=derive_seed(cfg.seed, "engine"),
         revision=None,
         trust_remote_code=cfg.model.trust_remote_code,
-        root=root,
-        host=cfg.host,
-        ports=ports,
     )
+    settings = server_settings(rollout, engine, root=root, host=cfg.host, ports=ports)
     token = os.environ.get(TOKEN) or None
     fleet = Fleet(settings, token=token, logs=run_dir, environments=devices(count, rollout.tensor_parallel, 0))
     try:
@@ -77,19 +76,19 @@ def check_port(host: str, port: int) -> None:
             raise UserError(f"can't listen at {host}:{port} ({error.strerror}): choose another port=") from error
 
 
+def command(cfg: ServeConfig, urls: list[str], root: Path) -> str:
+    """What to type for a run that uses these servers."""
+    model = cfg.model.path if cfg.model.name == "folder" else cfg.model.name
+    more = f" rollout.weights_dir={root}" if cfg.rollout.weights_dir else ""
+    more += f" rollout.transfer={cfg.rollout.transfer}" if cfg.rollout.transfer != "folder" else ""
+    return f"python train.py model={model} rollout=vllm_server 'rollout.urls=[{','.join(urls)}]'{more}"
+
+
 def _describe(cfg: ServeConfig, urls: list[str], token: str | None, run_dir: Path, root: Path) -> None:
     """Print the addresses and what to type."""
     for url in urls:
         console.print(f"serving model {cfg.model.name} at {url}", soft_wrap=True, highlight=False)
-    more = f" rollout.weights_dir={root}" if cfg.rollout.weights_dir else ""
-    more += f" rollout.transfer={cfg.rollout.transfer}" if cfg.rollout.transfer != "folder" else ""
-    where = f"rollout=vllm_server 'rollout.urls=[{','.join(urls)}]'{more}"
-    console.print(
-        f"train with: python train.py model={cfg.model.name} {where}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
+    console.print(f"train with: {command(cfg, urls, root)}", soft_wrap=True, highlight=False, markup=False)
     guard = (
         f"a token is asked for ({TOKEN})" if token else f"no token is asked for; {TOKEN} in the environment sets one"
     )

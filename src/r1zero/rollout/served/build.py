@@ -20,30 +20,24 @@ from r1zero.rollout.served.fleet import Fleet
 from r1zero.rollout.served.folder import WeightStore, weights_root
 from r1zero.rollout.served.identity import identity
 from r1zero.rollout.sync import expected_parameters
-from r1zero.rollout.vllm_settings import vllm_settings
 
 LOOPBACK = "127.0.0.1"
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
 
 
 def server_settings(
-    rollout: RolloutConfig,
-    model_path: str,
-    *,
-    dtype: str,
-    context: int,
-    seed: int,
-    revision: str | None,
-    trust_remote_code: bool,
-    root: Path,
-    host: str = LOOPBACK,
-    ports: Sequence[int] = (),
+    rollout: RolloutConfig, engine: dict[str, Any], *, root: Path, host: str = LOOPBACK, ports: Sequence[int] = ()
 ) -> list[dict[str, Any]]:
-    """What each of ``rollout.servers`` processes is told; without ``ports`` each takes a free one."""
-    model: Any = {
-        "dtype": dtype, "context": context, "seed": seed, "revision": revision, "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
-    engine = vllm_settings(rollout, model_path, **model) | {
+    """What each of ``rollout.servers`` processes is told; without ``ports`` each takes a free one.
+
+    Args:
+        rollout: the rollout group.
+        engine: its and the model's settings, from :func:`r1zero.rollout.vllm_settings.vllm_settings`.
+        root: folder below which weights may lie.
+        host: address to listen at.
+        ports: one a server.
+    """
+    engine = engine | {
         "sleep": False,
         "tensor_parallel": rollout.tensor_parallel,
         "transfer": None if rollout.transfer == "folder" else rollout.transfer,
@@ -88,17 +82,12 @@ def several_machines() -> bool:
     return (here is not None and int(here) < ranks.size()) or (ranks.size() > 1 and int(nodes) > 1)
 
 
-def build_server_engine(
-    rollout: RolloutConfig,
-    model_path: str,
-    *,
-    dtype: str,
-    context: int,
-    seed: int,
-    revision: str | None,
-    trust_remote_code: bool,
-) -> ServerEngine:
+def build_server_engine(rollout: RolloutConfig, engine: dict[str, Any]) -> ServerEngine:
     """Connect to ``rollout.urls``, or start ``rollout.servers`` processes (rank 0 does, for all ranks).
+
+    Args:
+        rollout: the rollout group.
+        engine: its and the model's settings, from :func:`r1zero.rollout.vllm_settings.vllm_settings`.
 
     Raises:
         UserError: a server can't start, does not answer, or serves another model.
@@ -107,8 +96,10 @@ def build_server_engine(
 
     if rollout.transfer == "nccl" and not torch.cuda.is_available():
         raise UserError("rollout.transfer=nccl goes from GPU to GPU, and no GPU was found: use rollout.transfer=folder")
-    tokenizer = AutoTokenizer.from_pretrained(model_path, revision=revision, trust_remote_code=trust_remote_code)
-    expected = expected_parameters(model_path, revision=revision, trust_remote_code=trust_remote_code)
+    model_path: str = engine["model_path"]
+    source: Any = {name: engine[name] for name in ("revision", "trust_remote_code")}
+    tokenizer = AutoTokenizer.from_pretrained(model_path, **source)
+    expected = expected_parameters(model_path, **source)
     is_first = ranks.rank() == 0
     fleet: Fleet | None = None
     store = WeightStore(weights_root(rollout.weights_dir)) if is_first else None
@@ -125,16 +116,7 @@ def build_server_engine(
                 "scripts/serve.py host=<address> and name them in rollout.urls"
             )
         own_token = secrets.token_urlsafe(24)
-        settings = server_settings(
-            rollout,
-            model_path,
-            dtype=dtype,
-            context=context,
-            seed=seed,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            root=store.root,
-        )
+        settings = server_settings(rollout, engine, root=store.root)
         places = devices(rollout.servers, rollout.tensor_parallel, ranks.size())
         fleet = Fleet(settings, token=own_token, logs=store.path / "logs", environments=places)
         return fleet.wait(), own_token
@@ -146,8 +128,8 @@ def build_server_engine(
                 fleet=fleet,
                 own=identity(expected, tokenizer),
                 expected=expected,
-                dtype=dtype,
-                context=context,
+                dtype=engine["dtype"],
+                context=engine["context"],
                 parts=rollout.parts or max(1, len(urls) // ranks.size()),
                 store=store,
                 timeout_s=rollout.timeout_s,

@@ -32,6 +32,10 @@ class Unreachable(Exception):
     """No answer, or no progress for too long: the server is gone, hangs, or was started anew."""
 
 
+class Hangs(Unreachable):
+    """No progress for too long, though the server may still answer."""
+
+
 class Failed(Exception):
     """The server's engine raised an error that is neither the user's nor one of the weights."""
 
@@ -87,13 +91,13 @@ class Remote:
             unwanted: asked between polls; True ends the wait and the job.
 
         Raises:
-            Unreachable, Failed, NotSynced, Cancelled, SyncError, UserError
+            Unreachable, Hangs, Failed, NotSynced, Cancelled, SyncError, UserError
         """
         body = json.dumps(request).encode()
         try:
             status, answer = self._call("POST", f"/{kind}", body, timeout=max(CONNECT, min(timeout_s, 60.0)))
         except TimeoutError as error:
-            raise Unreachable(f"it made no progress for {timeout_s:g} s") from error
+            raise Hangs(f"it made no progress for {timeout_s:g} s") from error
         if status != 202:
             self._raise(status, answer)
         name = self._read(status, answer)["job"]
@@ -118,7 +122,7 @@ class Remote:
                 continue
             idle += min(time.monotonic() - begun, POLL + CONNECT)
             if idle >= timeout_s:
-                raise Unreachable(f"it made no progress for {timeout_s:g} s")
+                raise Hangs(f"it made no progress for {timeout_s:g} s")
 
     def _raise(self, status: int, answer: bytes) -> None:
         message = str(self._read(status, answer).get("error", f"status {status}"))

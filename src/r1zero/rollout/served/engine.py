@@ -19,7 +19,7 @@ from r1zero.rollout.engine import Sampling
 from r1zero.rollout.parts import Part, split
 from r1zero.rollout.served import ranks
 from r1zero.rollout.served.board import Board
-from r1zero.rollout.served.client import Cancelled, Failed, NotSynced, Remote, Unreachable
+from r1zero.rollout.served.client import Cancelled, Failed, Hangs, NotSynced, Remote, Unreachable
 from r1zero.rollout.served.fleet import Fleet
 from r1zero.rollout.served.folder import WeightStore
 from r1zero.rollout.served.identity import difference
@@ -226,7 +226,7 @@ class ServerEngine:
             raise self.fleet.failure
         silent = isinstance(error, TimeoutError)
         since = self._silent.setdefault(remote.url, time.monotonic()) if silent else time.monotonic()
-        if "no progress" in str(error) or time.monotonic() - since > self._timeout_s:
+        if isinstance(error, Hangs) or time.monotonic() - since > self._timeout_s:
             self._silent.pop(remote.url, None)
             self.fleet.kill(self.remotes.index(remote))
 

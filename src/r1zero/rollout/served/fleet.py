@@ -63,9 +63,12 @@ class Process:
             self.popen.stdin.flush()
 
     def started(self) -> dict[str, Any]:
-        """Wait for the start's report: a port, or an error; empty where the process died without a word."""
+        """Wait for the start's report: a port, or an error; empty where the process died without a word.
+
+        One line, not all until the end: workers of a cut model hold the other end of the pipe as well.
+        """
         with self._report:
-            text = self._report.read()
+            text = self._report.readline()
         return json.loads(text) if text else {}
 
     def end(self) -> None:

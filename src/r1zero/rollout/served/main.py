@@ -105,12 +105,12 @@ def main() -> None:
             server = build(settings)
         except BaseException as error:
             known = isinstance(error, UserError)
-            json.dump({"error": " ".join(str(error).split()) or type(error).__name__, "user": known}, report)
-            report.close()
+            words = " ".join(str(error).split()) or type(error).__name__
+            print(json.dumps({"error": words, "user": known}), file=report, flush=True)
             if known:
                 os._exit(1)
             raise
-        json.dump({"port": server.port}, report)
+        print(json.dumps({"port": server.port}), file=report, flush=True)
     threading.Thread(target=wait_for_the_end, args=(server,), daemon=True, name="parent").start()
     whole = server.run()
     with contextlib.suppress(Exception):

@@ -107,12 +107,17 @@ class EngineServer:
                 self._current = job
                 self._work(job)
                 self._current = None
-            if self._broken:
-                time.sleep(1.0)  # the trainer reads what went wrong
+            deadline = time.monotonic() + LEASE
+            while self._broken and self._untaken() and time.monotonic() < deadline:
+                time.sleep(0.05)  # the trainer reads what went wrong
         finally:
             self._http.shutdown()
             self._http.server_close()
         return not self._broken
+
+    def _untaken(self) -> bool:
+        """Whether somebody is still to be told of a job that has ended."""
+        return any(job.done.is_set() and not job.unwanted() for job in list(self._jobs.values()))
 
     def stop(self) -> None:
         """End :meth:`run` soon; what is being generated is given up."""
