@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from r1zero.pretrain.checks import check_vocabulary
 from r1zero.pretrain.config import SourceConfig, TextConfig
 from r1zero.pretrain.corpus import Corpus, active_sources
 from r1zero.pretrain.formats import form_of, qa_text
-from r1zero.pretrain.readers import HubReader, first_record, reader_of
+from r1zero.pretrain.readers import reader_of
 
 COUNT = 23
 TEXTS = [f"text {number} \u2014 with\u2028marks" for number in range(COUNT)]
@@ -80,27 +81,99 @@ def test_the_documents_of_a_plain_text_file(tmp_path: Path) -> None:
     assert texts_of(file, separate="file") == ["first\n  indented\n\n\nsecond\nmore"]
 
 
-def test_a_data_set_in_the_layout_of_the_hub(tmp_path: Path) -> None:
-    (tmp_path / "main").mkdir()
-    (tmp_path / "other").mkdir()
-    for split, texts in (("train", TEXTS), ("test", ["a test"])):
-        write(tmp_path / "main", f"{split}-00000-of-00001.parquet", texts)
-        write(tmp_path / "other", f"{split}-00000-of-00001.parquet", ["other"])
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n"
-        + "".join(
-            f"- config_name: {name}\n  data_files:\n"
-            + "".join(f"  - split: {split}\n    path: {name}/{split}-*\n" for split in ("train", "test"))
-            for name in ("main", "other")
-        )
-        + "---\n"
-    )
-    reader = HubReader(SourceConfig(path=str(tmp_path), subset="main", split="train"), "data.sources.x")
-    assert [record["text"] for _, record in reader.read(0)] == TEXTS
-    assert [record["text"] for _, record in reader.read(9)] == TEXTS[9:]
-    with pytest.raises(UserError, match="nowhere") as error:
-        first_record(HubReader(SourceConfig(path=str(tmp_path), subset="nowhere"), "x"), "x")
+SOLVED = [{"question": f"What is {n} + {n}?", "solution": f"{n} + {n} = {2 * n}.", "n": n} for n in range(COUNT)]
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A hub data set of worked solutions as a download leaves it: two subsets of two splits, in shards."""
+    configs = []
+    for subset, rows in (("main", SOLVED), ("other", SOLVED[:5])):
+        (tmp_path / "set" / subset).mkdir(parents=True)
+        for name, part in (("train-00000-of-00002", rows[:9]), ("train-00001-of-00002", rows[9:]),
+                           ("test-00000-of-00001", [{"question": "a test", "solution": "no", "n": -1}])):  # fmt: skip
+            if part:
+                pq.write_table(pa.Table.from_pylist(part), tmp_path / "set" / subset / f"{name}.parquet")
+        files = "".join(f"  - split: {split}\n    path: {subset}/{split}-*\n" for split in ("train", "test"))
+        configs.append(f"- config_name: {subset}\n  data_files:\n{files}")
+    (tmp_path / "set" / "README.md").write_text(f"---\nlicense: mit\nconfigs:\n{''.join(configs)}---\n# Sums\n")
+    return tmp_path / "set"
+
+
+QA = {"format": "qa_text", "template": "Q: {question}\nA: {answer}"}
+
+
+def test_worked_solutions_of_a_copied_hub_data_set_are_question_answer_text(copied: Path) -> None:
+    """The fields are found by name; the split and subset that are asked for are read, in order, from any position."""
+    found = corpus(copied, heldout=2, subset="main", shuffle_buffer=1, **QA)
+    texts: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        texts.append(text)
+        return [len(texts)]
+
+    found.heldout(encode)
+    documents = found.documents(encode)
+    for _ in range(COUNT - 2):
+        documents.read(0.0)
+    assert texts == [f"Q: {row['question']}\nA: {row['solution']}" for row in SOLVED]
+    state = documents.state_dict()
+    documents.read(0.0)
+    again = corpus(copied, heldout=2, subset="main", shuffle_buffer=1, **QA).documents(encode)
+    again.load_state_dict(state)
+    again.read(0.0)
+    assert texts[-1] == texts[-2] == f"Q: {SOLVED[2]['question']}\nA: {SOLVED[2]['solution']}", "the next pass"
+    test = reader_of(SourceConfig(path=str(copied), subset="main", split="test"), "data.sources.x")
+    assert [record["n"] for _, record in test.read(0)] == [-1]
+
+
+def test_what_is_wrong_with_a_copied_hub_data_set_is_one_line(copied: Path) -> None:
+    for settings, says in (
+        ({"subset": "nowhere"}, "nowhere"),
+        ({"subset": "main", "split": "dev"}, "dev"),
+        ({}, "main"),
+    ):
+        with pytest.raises(UserError, match=says) as error:
+            corpus(copied, **settings)
+        assert one_line(error).startswith(f"data.sources.x.path={copied} can't be loaded")
+
+
+def test_a_data_set_that_was_saved_to_disk(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_list(SOLVED)
+    datasets.DatasetDict({"train": table, "test": table.select([0])}).save_to_disk(tmp_path / "saved")
+    for split, rows in (("train", SOLVED), ("test", SOLVED[:1])):
+        reader = reader_of(SourceConfig(path=str(tmp_path / "saved"), split=split), "data.sources.x")
+        for start in (0, 1, 9, 30):
+            assert [record for _, record in reader.read(start)] == rows[start:]
+    with pytest.raises(UserError, match=r"has no split dev; data\.sources\.x\.split is one of train, test") as error:
+        corpus(tmp_path / "saved", split="dev")
     one_line(error)
+
+
+def test_a_folder_of_several_splits_is_read_by_its_split(copied: Path, tmp_path: Path) -> None:
+    """Else a model would be trained on the questions that it is asked later (trap 36)."""
+    for split, count in (("train", COUNT), ("test", 1)):
+        reader = reader_of(SourceConfig(path=str(copied / "main"), split=split), "data.sources.x")
+        assert len(list(reader.read(0))) == count
+    with pytest.raises(UserError, match=r"main has no files of split dev, only of test, train") as error:
+        reader_of(SourceConfig(path=str(copied / "main"), split="dev"), "data.sources.x")
+    one_line(error)
+    for name in ("train.jsonl", "test.jsonl", "notes.jsonl"):
+        write(tmp_path, name, [name])
+    assert texts_of(tmp_path) == ["notes.jsonl", "train.jsonl"]
+    (tmp_path / "train.jsonl").unlink()
+    assert texts_of(tmp_path) == ["notes.jsonl", "test.jsonl"], "a file that is called test is no split by itself"
+
+
+def test_held_out_text_of_another_hub_data_set(copied: Path, tmp_path: Path) -> None:
+    """What is held out is the other set's; the first documents of path are trained on."""
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in SOLVED[10:]))
+    found = corpus(file, heldout=2, heldout_path=str(copied), subset="main", shuffle_buffer=1, **QA)
+    texts: list[str] = []
+    found.heldout(lambda text: texts.append(text) or [1])
+    found.documents(lambda text: texts.append(text) or [1]).read(0.0)
+    assert [text.partition(" +")[0] for text in texts] == ["Q: What is 0", "Q: What is 1", "Q: What is 10"]
 
 
 def test_the_first_documents_are_held_out_and_never_trained_on(tmp_path: Path) -> None:
@@ -148,6 +221,11 @@ def test_question_answer_text_by_hand() -> None:
         ({"problem": "p", "solution": "s", "answer": "a"}, {"answer_key": "answer"}, "p\na"),
         ({"Question": "p", "Answer": 7}, {}, "p\n7"),
         ({"q": {"text": "p"}, "a": ["7", "seven"]}, {"question_key": "q.text", "answer_key": "a"}, "p\n7"),
+        (
+            {"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "think. It is 7."}]},
+            {},
+            "p\nthink. It is 7.",
+        ),
     ],
 )
 def test_fields_are_found_by_name_or_named(record: dict, settings: dict, document: str | None) -> None:
@@ -158,13 +236,20 @@ def test_fields_are_found_by_name_or_named(record: dict, settings: dict, documen
 @pytest.mark.parametrize(
     ("record", "settings", "says"),
     [
-        ({"q": "p", "answer": "a"}, {}, "question"),
-        ({"question": "p", "r": "a"}, {}, "answer"),
-        ({"question": "p", "answer": "a"}, {"question_key": "qq"}, "qq"),
+        (
+            {"q": "p", "answer": "a"},
+            {},
+            "for the question; name it with data.sources.x.question_key. Its fields",
+        ),
+        ({"question": "p", "r": "a"}, {}, "name it with data.sources.x.answer_key. Its fields are: question, r"),
+        ({"question": "p", "answer": "a"}, {"question_key": "qq"}, "no field data.sources.x.question_key=qq"),
         ({"question": "p", "answer": "a"}, {"template": "{question}"}, "{answer} exactly once"),
         ({"question": "p", "answer": "a"}, {"format": "chat"}, "format=chat is unknown"),
         ({"question": "", "answer": "a"}, {}, "'question' is empty"),
         ({"question": "p", "answer": None}, {}, "no field 'answer'"),
+        ({"question": "p", "answer": " "}, {}, "no field 'answer', or nothing in it"),
+        ({"question": "p", "answer": {"value": 7}}, {}, "field 'answer' holds a dict, not text"),
+        ({"question": "p", "answer": [{"value": 7}]}, {}, "no field 'answer', or nothing in it"),
     ],
 )
 def test_records_that_make_no_question_answer_text(record: dict, settings: dict, says: str) -> None:
@@ -172,6 +257,34 @@ def test_records_that_make_no_question_answer_text(record: dict, settings: dict,
     with pytest.raises(UserError) as error:
         form_of(source, record, "data.sources.x")(record, "x record 0")
     assert says in one_line(error)
+
+
+def test_records_that_make_no_document_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One record without its solution, far inside a set that nobody can mend, need not end a run of days."""
+    rows = [{"question": f"q{n}", "solution": None if n in (1, 4, 5) else f"s{n}"} for n in range(7)]
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = corpus(file, heldout=2, drop_bad=True, shuffle_buffer=1, format="qa_text")
+    texts: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        texts.append(text)
+        return [1]
+
+    assert found.heldout(encode) == {"x": [[1]]}
+    assert found.tokens_of_a_pass(encode) == 3
+    assert list(found.sample(3)) == ["q2\ns2", "q3\ns3", "q6\ns6"]
+    documents = found.documents(encode)
+    texts.clear()
+    for _ in range(4):
+        documents.read(0.0)
+    assert texts == ["q2\ns2", "q3\ns3", "q6\ns6", "q2\ns2"]
+    assert [record.message for record in caplog.records] == [
+        f"data.sources.x ({file}): left out: {file} line 2 has no field 'solution', or nothing in it; others like it "
+        "are left out without a word"
+    ]
+    with pytest.raises(UserError, match="line 2 has no field 'solution'"):
+        corpus(file, heldout=2, format="qa_text").heldout(encode)
 
 
 @pytest.mark.parametrize(

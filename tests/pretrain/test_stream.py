@@ -148,5 +148,8 @@ def test_held_out_documents_and_the_tokens_of_a_pass() -> None:
     reader: Any = Numbers(20)
     assert heldout_documents(reader, text, encode, 4, "data.sources.x") == [[0], [1], [2], [3]]
     assert count_tokens(reader, text, encode, 4) == 16
+    gaps: Any = Numbers(20, gaps=True)  # records 3, 10 and 17 are empty
+    assert heldout_documents(gaps, text, encode, 4, "data.sources.x") == [[0], [1], [2]]
+    assert count_tokens(gaps, text, encode, 4) == 14
     with pytest.raises(UserError, match=r"data\.sources\.x has 20 documents only, and 21 are to be held out"):
         heldout_documents(reader, text, encode, 21, "data.sources.x")

@@ -110,6 +110,11 @@ def test_no_held_out_question_is_in_the_training_text() -> None:
         for number in range(800):
             (question,) = re.findall(r"(?<![\d+-])(\d(?:[+-]\d){3})=\?", text.document(number))
             assert held_out(question, 10) == (split == "heldout")
+        prose = Prose(WorkingConfig(), Arithmetic(), split, 0)
+        for number in range(400):
+            questions = re.findall(r"(?<![\d+-])(\d(?:[+-]\d){3})(?![\d+-])", prose.document(number))
+            assert 1 <= len(questions) <= 2
+            assert {held_out(question, 10) for question in questions} == {split == "heldout"}
 
 
 def test_page_forms_come_at_their_weights_and_match_the_templates() -> None:

@@ -40,7 +40,7 @@ class Fields:
     """Dotted paths of question and answer in a row; ``context`` is text that goes in front of the question.
 
     ``solution`` says that the answer field holds a worked solution, ``unit`` that it may end in a unit
-    in brackets, as in "9 (apples)".
+    in brackets, as in "9 (apples)". ``key`` is what the settings of the set begin with, for messages.
     """
 
     question: str
@@ -48,6 +48,7 @@ class Fields:
     context: str | None = None
     solution: bool = False
     unit: bool = False
+    key: str = "data"
 
     def question_of(self, row: Mapping[str, Any]) -> str:
         """The question of a row as plain text; raises ``ValueError`` with the reason when there is none."""
@@ -67,7 +68,7 @@ class Fields:
         if marker is not None:
             raise ValueError(
                 f"field '{self.question}' is in a chat template already (it holds {marker}); "
-                "name the field of the plain question with data.question_key"
+                f"name the field of the plain question with {self.key}.question_key"
             )
         return text
 
@@ -89,7 +90,9 @@ class Fields:
         return value
 
 
-def resolve(row: Mapping[str, Any], question_key: str | None, answer_key: str | None, what: str) -> Fields:
+def resolve(
+    row: Mapping[str, Any], question_key: str | None, answer_key: str | None, what: str, key: str = "data"
+) -> Fields:
     """Find the fields of question and answer from one row of a set.
 
     Args:
@@ -97,6 +100,7 @@ def resolve(row: Mapping[str, Any], question_key: str | None, answer_key: str | 
         question_key: Dotted path named by the user, or None to find the field by its name.
         answer_key: The same for the gold answer.
         what: Name of the set for messages.
+        key: What its settings begin with, for messages.
 
     Raises:
         UserError: Naming the columns found, when a named field is missing, none has a known name, or
@@ -104,19 +108,19 @@ def resolve(row: Mapping[str, Any], question_key: str | None, answer_key: str | 
     """
     names = {name.casefold(): name for name in row}
     columns = ", ".join(columns_of(row))
-    for option, key in (("question_key", question_key), ("answer_key", answer_key)):
-        if key is not None and not _has(row, key):
-            raise UserError(f"{what} has no field data.{option}={key}; its fields are: {columns}")
+    for option, field in (("question_key", question_key), ("answer_key", answer_key)):
+        if field is not None and not _has(row, field):
+            raise UserError(f"{what} has no field {key}.{option}={field}; its fields are: {columns}")
     if answer_key is None and (choice := _choices(names)) is not None:
         raise UserError(
             f"{what} is multiple choice (field '{choice}'), which is not supported; "
-            "name a field with the answer itself by data.answer_key, or use another set"
+            f"name a field with the answer itself by {key}.answer_key, or use another set"
         )
     context = None
     if question_key is None:
         question_key = _find(row, names, QUESTION_NAMES)
         if question_key is None:
-            raise UserError(f"{what} has no field of a known name for the question; name it with data.question_key. "
+            raise UserError(f"{what} has no field of a known name for the question; name it with {key}.question_key. "
                             f"Its fields are: {columns}")  # fmt: skip
         if question_key.casefold() == "question":
             context = names.get("body")
@@ -129,11 +133,11 @@ def resolve(row: Mapping[str, Any], question_key: str | None, answer_key: str | 
         if answer_key is None and _is_chat(lookup(row, question_key)):
             answer_key = question_key
         if answer_key is None:
-            raise UserError(f"{what} has no field of a known name for the gold answer; name it with data.answer_key. "
+            raise UserError(f"{what} has no field of a known name for the gold answer; name it with {key}.answer_key. "
                             f"Its fields are: {columns}")  # fmt: skip
     else:
         solution = answer_key.rsplit(".", 1)[-1].casefold() in SOLUTION_NAMES
-    return Fields(question_key, answer_key, context, solution, unit=context is not None)
+    return Fields(question_key, answer_key, context, solution, unit=context is not None, key=key)
 
 
 def lookup(row: Mapping[str, Any], path: str) -> Any:
@@ -149,6 +153,12 @@ def lookup(row: Mapping[str, Any], path: str) -> Any:
         else:
             return None
     return value
+
+
+def said_last(value: Any) -> str | None:
+    """What the assistant says last in a conversation, None where the value is no conversation or nothing is said."""
+    replies = _said_by(value, "assistant", "gpt") if _is_chat(value) else []
+    return _content(replies[-1]).strip() or None if replies else None
 
 
 def columns_of(row: Mapping[str, Any]) -> list[str]:

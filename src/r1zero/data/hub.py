@@ -16,25 +16,50 @@ def read_hub(cfg: DataConfig) -> list[dict[str, Any]]:
     Raises:
         UserError: The hub can't be reached, the id does not exist, or the subset or split doesn't.
     """
-    return _rows(_open(cfg, f"data.path={cfg.path}"))
+    return _rows(_open(cfg))
 
 
-def stream(cfg: DataConfig) -> Any:
-    """Open a hub data set as an iterable of records, none of which is downloaded before it is asked for.
+def stream(cfg: DataConfig, key: str) -> Any:
+    """Open a hub data set, or a local copy of one, as an iterable of records that are read as they are asked for.
+
+    Args:
+        cfg: ``path`` is a hub id, or a folder in the hub's layout or written by ``save_to_disk``.
+        key: setting that holds the path, for messages.
 
     Raises:
-        UserError: As :func:`read_hub`.
+        UserError: As :func:`read_hub` and :func:`read_folder`.
     """
-    return _open(cfg, str(cfg.path), streaming=True)
+    folder = Path(str(cfg.path)).expanduser()
+    if not folder.is_dir():
+        return _open(cfg, key, streaming=True)
+    if is_saved(folder):
+        return _saved(folder, cfg, key).to_iterable_dataset()  # mapped into memory page by page
+    return _load(str(folder), cfg, key, streaming=True)
 
 
-def _open(cfg: DataConfig, what: str, streaming: bool = False) -> Any:
-    """Open a hub data set, or its copy in the cache; ``what`` names it in messages."""
+def is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote this folder."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def has_hub_layout(folder: Path) -> bool:
+    """Whether a folder is a copy of a hub data set: its README says which files are which, or it was saved as one."""
+    readme = folder / "README.md"
+    if is_saved(folder):
+        return True
+    if not readme.is_file():
+        return False
+    head = readme.read_text(encoding="utf-8", errors="replace").split("\n---", 1)[0]
+    return head.startswith("---") and any(line.startswith("configs:") for line in head.splitlines())
+
+
+def _open(cfg: DataConfig, key: str = "data.path", streaming: bool = False) -> Any:
+    """Open a hub data set, or its copy in the cache; ``key`` is the setting that names it."""
     import datasets
 
-    path = str(cfg.path)
+    path, what = str(cfg.path), f"{key}={cfg.path}"
     try:
-        return _load(path, cfg, revision=cfg.revision, streaming=streaming)
+        return _load(path, cfg, key, revision=cfg.revision, streaming=streaming)
     except ConnectionError:
         folder = _cached(path, cfg.revision)
         if folder is None:
@@ -42,7 +67,7 @@ def _open(cfg: DataConfig, what: str, streaming: bool = False) -> Any:
                 f"{what} is neither a file or folder here nor in the local hub cache, and the hub can't be reached; "
                 "go online, download it beforehand, or give a local path"
             ) from None
-        return _load(folder, cfg, streaming=streaming)
+        return _load(folder, cfg, key, streaming=streaming)
     except datasets.exceptions.DatasetNotFoundError:
         raise UserError(
             f"{what} is neither a file or folder here nor a data set on the hub "
@@ -56,24 +81,28 @@ def read_folder(cfg: DataConfig) -> list[dict[str, Any]]:
     Raises:
         UserError: The folder holds neither, or lacks the split.
     """
+    folder = Path(str(cfg.path)).expanduser()
+    return _rows(_saved(folder, cfg) if is_saved(folder) else _load(str(folder), cfg))
+
+
+def _saved(folder: Path, cfg: DataConfig, key: str = "data.path") -> Any:
     import datasets
 
-    folder = Path(str(cfg.path)).expanduser()
-    saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    if not saved:
-        return _rows(_load(str(folder), cfg))
     try:
         content = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"data.path={cfg.path} can't be read as a saved data set: {_brief(error)}") from None
+        raise UserError(f"{key}={cfg.path} can't be read as a saved data set: {_brief(error)}") from None
     if isinstance(content, datasets.DatasetDict):
         if cfg.split not in content:
-            raise UserError(f"data.path={cfg.path} has no split {cfg.split}; data.split is one of {', '.join(content)}")
+            split = key.removesuffix("path") + "split"
+            raise UserError(f"{key}={cfg.path} has no split {cfg.split}; {split} is one of {', '.join(content)}")
         content = content[cfg.split]
-    return _rows(content)
+    return content
 
 
-def _load(path: str, cfg: DataConfig, revision: str | None = None, streaming: bool = False) -> Any:
+def _load(
+    path: str, cfg: DataConfig, key: str = "data.path", revision: str | None = None, streaming: bool = False
+) -> Any:
     import datasets
 
     try:
@@ -81,17 +110,17 @@ def _load(path: str, cfg: DataConfig, revision: str | None = None, streaming: bo
     except datasets.exceptions.DatasetNotFoundError:
         raise
     except datasets.exceptions.DataFilesNotFoundError:
-        raise UserError(f"data.path={path} holds no data files that can be read") from None
+        raise UserError(f"{key}={path} holds no data files that can be read") from None
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
         raise UserError(
-            f"data.path={path} is made by a script, which is not run; many such sets have a plain copy at "
-            "data.revision=refs/convert/parquet"
+            f"{key}={path} is made by a script, which is not run; many such sets have a plain copy at "
+            f"{key.removesuffix('path')}revision=refs/convert/parquet"
         ) from None
     except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
         # unknown subset, unknown split, unreadable files: the library's own line names the choices
-        raise UserError(f"data.path={path} can't be loaded{_at(cfg)}: {_brief(error)}") from None
+        raise UserError(f"{key}={path} can't be loaded{_at(cfg)}: {_brief(error)}") from None
 
 
 def _cached(path: str, revision: str | None) -> str | None:

@@ -48,11 +48,12 @@ class SourceConfig:
     kind: str = "text"
     """arithmetic, prose, talk: documents made from a seed; text: read from path."""
     path: str | None = None
-    """Hub id, streamed; or a .jsonl, .parquet or .txt file (.gz for .jsonl and .txt), a folder or a pattern of such."""
+    """Hub id, streamed; a local copy of a hub data set; or a .jsonl, .parquet or .txt file (.gz for .jsonl and .txt), a
+    folder or a pattern of such."""
     subset: str | None = None
     """Configuration name of the hub data set."""
     split: str = "train"
-    """Split of a hub data set."""
+    """Split of a hub data set; in a folder, files that are named as other splits are left out."""
     revision: str | None = None
     format: str = "text"
     """text: one field is the document; qa_text: question and answer are put together by ``template``."""
@@ -66,6 +67,8 @@ class SourceConfig:
     """How qa_text puts a question and its answer together."""
     box: bool = False
     """qa_text: end every answer in a box, made from what stands after #### or from the answer itself."""
+    drop_bad: bool = False
+    """Leave out records that make no document (a field is missing, empty or no text) instead of stopping at one."""
     separate: str = "paragraph"
     """Documents of a .txt file: paragraph (blank lines part them), line, or file."""
     shuffle_buffer: int = 1000

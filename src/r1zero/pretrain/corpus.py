@@ -69,7 +69,7 @@ class Corpus:
                 if source.shuffle_buffer < 1:
                     raise UserError(f"{what}.shuffle_buffer={source.shuffle_buffer} must be at least 1")
                 self.readers[name] = reader_of(source, what)
-                self.forms[name] = form_of(source, first_record(self.readers[name], what), f"{what} ({source.path})")
+                self.forms[name] = form_of(source, first_record(self.readers[name], what), what)
 
     def documents(self, encode: Encode, rank: int = 0, world: int = 1) -> Documents:
         """This process's stream of training documents."""
@@ -104,7 +104,7 @@ class Corpus:
             if text is not None:
                 found[name] = [encode(text.document(number)) for number in range(self.heldout_count)]
                 continue
-            reader = reader_of(source, what, source.heldout_path) if source.heldout_path else self.readers[name]
+            reader = reader_of(source, what, "heldout_path") if source.heldout_path else self.readers[name]
             found[name] = heldout_documents(reader, self.forms[name], encode, self.heldout_count, what)
         return found
 
@@ -116,7 +116,8 @@ class Corpus:
                 yield from (text.document(number) for number in range(share))
             else:
                 records = self.readers[name].read(self._skip(name))
-                yield from (self.forms[name](record, where) for where, record in itertools.islice(records, share))
+                texts = (self.forms[name](record, where) for where, record in records)
+                yield from itertools.islice((text for text in texts if text.strip()), share)
 
     def tokens_of_a_pass(self, encode: Encode) -> int:
         """Tokens of one pass over the only source. Raises ``UserError`` where a pass has no meaning."""

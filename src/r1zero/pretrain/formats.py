@@ -6,6 +6,7 @@ its ``<<3+4=7>>`` notes and its ``#### 7``, worked solutions that end in a box, 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from r1zero.data import fields
 from r1zero.errors import UserError
 from r1zero.pretrain.config import SourceConfig
+
+log = logging.getLogger("r1zero")
 
 FORMATS = ("text", "qa_text")
 TEXT_NAMES = ("text", "content", "document", "raw_content", "body")
@@ -26,32 +29,53 @@ Form = Callable[[Mapping[str, Any], str], str]
 """(record, where it stands) -> the document; empty where the record holds nothing."""
 
 
-def form_of(source: SourceConfig, first: Mapping[str, Any], what: str) -> Form:
+def form_of(source: SourceConfig, first: Mapping[str, Any], key: str) -> Form:
     """Choose the fields by the first record of a source.
 
     Args:
         source: Its settings.
         first: A record.
-        what: Name of the source for messages.
+        key: What its settings begin with, for messages: data.sources.qa.
 
     Raises:
-        UserError: A field is missing, the template lacks a place, or the format is unknown.
+        UserError: A field is missing, the template lacks a place, or the format is unknown. So does the form for a
+            record that makes no document, unless ``source.drop_bad``.
     """
+    what = f"{key} ({source.path})"
+    form = _form_of(source, first, what, key)
+    if not source.drop_bad:
+        return form
+    said = False
+
+    def lenient(record: Mapping[str, Any], where: str) -> str:
+        nonlocal said
+        try:
+            return form(record, where)
+        except UserError as error:
+            if not said:
+                log.warning("%s: left out: %s; others like it are left out without a word", what, error)
+            said = True
+            return ""
+
+    return lenient
+
+
+def _form_of(source: SourceConfig, first: Mapping[str, Any], what: str, key: str) -> Form:
     if source.format not in FORMATS:
         raise UserError(f"{what}: format={source.format} is unknown; choose {' or '.join(FORMATS)}")
     if source.format == "text":
-        key = source.text_key or _named(first, TEXT_NAMES)
-        if key is None or fields.lookup(first, key) is None:
+        name = source.text_key or _named(first, TEXT_NAMES)
+        if name is None or fields.lookup(first, name) is None:
             raise UserError(
-                f"{what} has no field '{source.text_key or 'text'}'; name the field of the text with text_key. "
+                f"{what} has no field '{source.text_key or 'text'}'; name the field of the text with {key}.text_key. "
                 f"Its fields are: {', '.join(fields.columns_of(first))}"
             )
-        return lambda record, where: text_of(record, key, where)
+        return lambda record, where: text_of(record, name, where)
     for place in ("{question}", "{answer}"):
         if source.template.count(place) != 1:
             raise UserError(f"{what}: template must hold {place} exactly once")
     answer_key = source.answer_key or _named(first, ANSWER_PLACES)
-    found = fields.resolve(first, source.question_key, answer_key, what)
+    found = fields.resolve(first, source.question_key, answer_key, what, key)
 
     def form(record: Mapping[str, Any], where: str) -> str:
         try:
@@ -61,9 +85,13 @@ def form_of(source: SourceConfig, first: Mapping[str, Any], what: str) -> Form:
         value = fields.lookup(record, found.answer)
         if isinstance(value, (list, tuple)) and value and not isinstance(value[0], Mapping):
             value = value[0]  # several accepted answers: the first one is written
-        value = found.gold_of(record) if isinstance(value, (list, tuple)) else value
-        if value is None:
+        elif isinstance(value, (list, tuple)):
+            value = fields.said_last(value) if value else None
+        if value is None or not str(value).strip():
             raise UserError(f"{where} has no field '{found.answer}', or nothing in it")
+        if isinstance(value, (Mapping, list, tuple)):
+            raise UserError(f"{where}: field '{found.answer}' holds a {type(value).__name__}, not text; name the field "
+                            f"of the answer with {key}.answer_key")  # fmt: skip
         return qa_text(question, str(value), source.template, source.box)
 
     return form

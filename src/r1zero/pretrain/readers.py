@@ -10,6 +10,7 @@ import gzip
 import io
 import itertools
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +23,21 @@ from r1zero.errors import UserError
 from r1zero.pretrain.config import SourceConfig
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".txt", ".txt.gz")
+DATA_SUFFIXES = (*SUFFIXES, ".json", ".json.gz", ".csv", ".arrow")
+"""Suffixes of data files in a copy of a hub data set."""
+SHARD = re.compile(r"(?P<split>\w[\w.]*)-\d{5}-of-\d{5}\..*")
+"""A file of a hub data set: train-00000-of-00002.parquet."""
+SPLITS = frozenset(("train", "test", "validation", "valid", "val", "dev", "eval"))
 SEPARATE = ("paragraph", "line", "file")
 
 Record = dict[str, Any]
 
 
-def files_of(path: str, what: str) -> list[Path]:
-    """The files that a path names, in the order of their names; none where it can only be a hub id.
+def files_of(path: str, what: str, split: str = "train") -> list[Path]:
+    """The files that a path names, in the order of their names; none for what :class:`HubReader` reads.
+
+    That is a hub id, and a folder that is a copy of a hub data set: with a README that names its files, or with
+    its files in folders below.
 
     Raises:
         UserError: The path is a local one and names no file that can be read, or an empty one.
@@ -36,6 +45,10 @@ def files_of(path: str, what: str) -> list[Path]:
     place = Path(path).expanduser()
     if place.is_dir():
         found = sorted(file for file in place.iterdir() if file.name.endswith(SUFFIXES))
+        below = not found and any(file.name.endswith(DATA_SUFFIXES) for file in place.rglob("*"))
+        if below or hub.has_hub_layout(place):
+            return []
+        found = of_split(found, split, f"{what}: folder {path}")
     elif place.exists():
         found = [place]
     elif any(mark in path for mark in "*?["):
@@ -54,6 +67,26 @@ def files_of(path: str, what: str) -> list[Path]:
         if file.stat().st_size == 0:
             raise UserError(f"{what}: {file} is an empty file")
     return found
+
+
+def of_split(files: list[Path], split: str, what: str) -> list[Path]:
+    """The files of a folder without those of other splits: the hub's shards, or test.jsonl beside train.jsonl.
+
+    Raises:
+        UserError: None is left.
+    """
+    stems = {file: file.name.partition(".")[0] for file in files}
+    side_by_side = split in stems.values()
+
+    def split_of(file: Path) -> str:
+        if shard := SHARD.fullmatch(file.name):
+            return shard["split"]
+        return stems[file] if side_by_side and stems[file] in SPLITS else split
+
+    kept = [file for file in files if split_of(file) == split]
+    if files and not kept:
+        raise UserError(f"{what} has no files of split {split}, only of {', '.join(sorted(set(map(split_of, files))))}")
+    return kept
 
 
 class FileReader:
@@ -82,34 +115,41 @@ class FileReader:
 
 
 class HubReader:
-    """Records of a hub data set, streamed; none of it is kept on disk beyond the library's own cache."""
+    """Records of a hub data set, streamed; none of it is kept on disk beyond the library's own cache.
 
-    def __init__(self, source: SourceConfig, what: str) -> None:
-        self.source, self.what = source, what
+    A folder that is a copy of one is read in the same way.
+    """
+
+    def __init__(self, source: SourceConfig, what: str, path: str, key: str = "path") -> None:
+        self.source, self.path, self.key = source, path, f"{what}.{key}"
 
     def read(self, start: int) -> Iterator[tuple[str, Record]]:
         """See :meth:`FileReader.read`."""
         source = self.source
         cfg = DataConfig(
-            name=self.what, path=source.path, subset=source.subset, split=source.split, revision=source.revision
+            name=self.key, path=self.path, subset=source.subset, split=source.split, revision=source.revision
         )
-        table = hub.stream(cfg)
+        table = hub.stream(cfg, self.key)
         for number, item in enumerate(table.skip(start) if start else table, start=start):
-            yield f"{source.path} record {number}", dict(item)
+            yield f"{self.path} record {number}", dict(item)
 
 
 Reader = FileReader | HubReader
 
 
-def reader_of(source: SourceConfig, what: str, path: str | None = None) -> Reader:
-    """The reader of a source. Raises ``UserError`` for a path that can't be one, in one line."""
-    path = path or source.path
+def reader_of(source: SourceConfig, what: str, key: str = "path") -> Reader:
+    """The reader of a source's ``path``, or of its ``heldout_path``.
+
+    Raises:
+        UserError: In one line, the path can't be one.
+    """
+    path = source.heldout_path if key == "heldout_path" else source.path
     if path is None:
         raise UserError(f"{what}.path is not set: give a hub id, a {', '.join(SUFFIXES)} file, or a folder of such")
     if source.separate not in SEPARATE:
         raise UserError(f"{what}.separate={source.separate} is unknown; choose one of {', '.join(SEPARATE)}")
-    files = files_of(path, what)
-    return FileReader(files, source.separate) if files else HubReader(source, what)
+    files = files_of(path, what, source.split)
+    return FileReader(files, source.separate) if files else HubReader(source, what, path, key)
 
 
 def first_record(reader: Reader, what: str) -> Record:

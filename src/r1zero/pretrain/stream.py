@@ -149,14 +149,22 @@ class Mixture:
 
 
 def heldout_documents(reader: Reader, form: Form, encode: Encode, count: int, what: str) -> list[list[int]]:
-    """Token ids of the first ``count`` documents. Raises ``UserError`` when there are fewer."""
-    found = [encode(form(record, where)) for where, record in itertools.islice(reader.read(0), count)]
-    if len(found) < count:
-        raise UserError(f"{what} has {len(found)} documents only, and {count} are to be held out: lower "
+    """Token ids of the first ``count`` documents; of these, empty ones are left out as in training.
+
+    Raises:
+        UserError: There are fewer, or all are empty.
+    """
+    texts = [form(record, where) for where, record in itertools.islice(reader.read(0), count)]
+    if len(texts) < count:
+        raise UserError(f"{what} has {len(texts)} documents only, and {count} are to be held out: lower "
                         "data.heldout_documents")  # fmt: skip
+    found = [encode(text) for text in texts if text.strip()]
+    if not found:
+        raise UserError(f"{what}: all of the first {count} documents are empty; raise data.heldout_documents")
     return found
 
 
 def count_tokens(reader: Reader, form: Form, encode: Encode, skip: int) -> int:
     """Tokens of one pass over a source without its held-out part."""
-    return sum(len(encode(form(record, where))) for where, record in reader.read(skip))
+    texts = (form(record, where) for where, record in reader.read(skip))
+    return sum(len(encode(text)) for text in texts if text.strip())
