@@ -58,6 +58,8 @@ def main(entry: Callable[[], Any], script: Path) -> int:
     try:
         sys.argv[1:] = expand(sys.argv[1:], conf, pretraining=script.stem == "pretrain")
         masking.check_arguments(sys.argv[1:])
+        if script.stem in ("train", "pretrain"):
+            refuse_used(sys.argv[1:])
         asked = bool({"--help", "-h"} & set(sys.argv))
         if asked and script.stem in ("train", "pretrain"):
             print(help_text(conf) if script.stem == "train" else pretraining_help(conf))
@@ -78,6 +80,23 @@ def main(entry: Callable[[], Any], script: Path) -> int:
     finally:
         failed = sweep.close_table()
     return job_result.code or int(bool(failed))
+
+
+def refuse_used(arguments: list[str]) -> None:
+    """Refuse a new run in a folder with checkpoints, before Hydra writes into it.
+
+    Of all checkpoints there the ones with the highest steps are kept and gone on from, whichever run they are of.
+
+    Raises:
+        UserError: with what to do.
+    """
+    given = {key: value.strip("'\"") for key, _, value in (a.partition("=") for a in arguments)}
+    folder = Path(given.get("hydra.run.dir", ""))
+    if "hydra.run.dir" in given and given.get("resume", "null") == "null" and any(folder.glob("checkpoints/*.ckpt")):
+        raise UserError(
+            f"{shown(folder)} holds the checkpoints of an earlier run: go on with resume={shown(folder)}, remove it, "
+            "or choose another folder"
+        )
 
 
 class JobResult:

@@ -142,12 +142,15 @@ def test_the_chain_of_full_size_experiments_in_small(tmp_path: Path) -> None:
     cfg = composed(
         "experiment=llama3b_numinaqa", *SMALL, f"model.path={first / 'policy'}", f"data.sources.qa.path={paths[1]}"
     )
+    second.mkdir()
+    (second / "tokens.json").write_text('{"tokens_of_a_pass": 7}')  # of an earlier run there, with other text
     assert pretrain(cfg, second) == 0
 
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (first, second)]
     for summary in summaries:
         assert summary["heldout_loss"]["last"] < summary["heldout_loss"]["first"] - 0.3
     tokens = json.loads((second / "tokens.json").read_text())["tokens_of_a_pass"]
+    assert tokens > 1000
     assert summaries[1]["steps"] == -(-2 * tokens // 256), "two passes"
     assert yaml.safe_load((second / "config.yaml").read_text())["model"]["path"] == str(first / "policy")
     assert AutoModelForCausalLM.from_pretrained(second / "policy").config.architectures == ["LlamaForCausalLM"]

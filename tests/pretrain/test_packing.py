@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +61,17 @@ def test_long_documents_are_cut_into_pieces_of_a_row() -> None:
     packer, stream = Packer(20), iter([document])
     rows = [packer.row(stream) for _ in range(4)]
     assert rows == [[document[:20]], [document[20:40]], [document[40:]], []]
+
+
+def test_what_waits_from_longer_rows_is_cut_to_those_of_now() -> None:
+    """A run that is gone on with in shorter rows: a piece that fits into none would make empty rows for ever."""
+    before = Packer(40)
+    before.row(iter([list(range(1, 31)), list(range(31, 66))]))
+    again = Packer(16)
+    again.load_state_dict(before.state_dict())
+    stream: Iterator[list[int]] = iter([])
+    rows = [again.row(stream) for _ in range(4)]
+    assert [sum(map(len, row)) for row in rows] == [16, 16, 3, 0]
 
 
 def test_rows_are_nearly_full() -> None:

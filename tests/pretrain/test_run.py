@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -25,6 +27,7 @@ from r1zero.config import OptimConfig
 from r1zero.data.arithmetic import Arithmetic
 from r1zero.errors import UserError
 from r1zero.pretrain import config as pretrain_config
+from r1zero.pretrain.callbacks import MetricsCallback, PretrainContext
 from r1zero.pretrain.config import WorkingConfig
 from r1zero.pretrain.module import rate
 from r1zero.pretrain.text import EOS, ArithmeticText
@@ -196,18 +199,80 @@ def test_a_refused_resume_leaves_the_folder_as_it_was(whole: Path, tmp_path: Pat
     cut = tmp_path / "run"
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "policy")
-    (cut / "checkpoints" / "step_000016.ckpt").rename(cut / "checkpoints" / "step_000099.tmp")
+    shutil.copy(cut / "checkpoints" / "step_000016.ckpt", cut / "checkpoints" / "step_000099.tmp")
     before = {name: (cut / name).read_text() for name in ("status.json", "config.yaml", ".hydra/overrides.yaml")}
     result = pretrain(f"resume={cut}", "data.sources.web.path=/nowhere.jsonl")
     assert result.returncode == 1
     assert "/nowhere.jsonl does not exist" in result.stderr
     assert "step_000099.tmp is half-written" in result.stderr
     assert {name: (cut / name).read_text() for name in before} == before
-    result = pretrain(f"resume={cut}", "steps=21", "optim.warmup_steps=6")
+    result = pretrain(*SHORT, f"hydra.run.dir={cut}")  # a new run beside another one's checkpoints
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"error: {cut} holds the checkpoints of an earlier run: go on with resume={cut}, remove it, or choose another "
+        "folder\n"
+    )
+    assert {name: (cut / name).read_text() for name in before} == before
+    more = ["steps=24", "optim.warmup_steps=6", "optim.lr=1e-3", "eval_every=7"]
+    result = pretrain(f"resume={cut}", *more)  # of a finished run: it would train nothing, and say that it had
+    assert result.returncode == 1
+    assert f"error: {cut} has taken its 20 steps to the end of their schedule: more of them are a new" in result.stderr
+    assert {name: (cut / name).read_text() for name in before} == before
+    (cut / "checkpoints" / "step_000020.ckpt").unlink()
+    result = pretrain(f"resume={cut}", *more)
     assert result.returncode == 0, result.stderr
     assert not (cut / "checkpoints" / "step_000099.tmp").exists()
-    assert "steps: 21" in (cut / "config.yaml").read_text()
+    assert "steps: 24" in (cut / "config.yaml").read_text()
     assert "optim.warmup_steps=6" in (cut / ".hydra" / "overrides.yaml").read_text()
+    # What is changed is said and holds, and the last measurement stands in the table though none was due.
+    said = "eval_every: 4 -> 7, optim.lr: 0.003 -> 0.001, optim.warmup_steps: 5 -> 6, steps: 20 -> 24"
+    assert f"going on with changed settings: {said}" in result.stderr
+    table = pd.read_csv(cut / "metrics.csv").set_index("step")
+    optim = OptimConfig(schedule="cosine", warmup_steps=6)
+    assert table.loc[[22], "optim/lr"].dropna().tolist() == [pytest.approx(1e-3 * rate(22, 24, optim))]
+    last = json.loads((cut / "summary.json").read_text())["heldout_loss"]["last"]
+    assert table.loc[24, "heldout/loss"].dropna().tolist() == [pytest.approx(last)]
+
+
+def test_a_tokenizer_of_another_model_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from r1zero.pretrain.run import pretrain as run
+
+    monkeypatch.setenv("R1ZERO_CONF", str(ROOT / "conf"))
+    config.register()
+    pretrain_config.register()
+    model = tmp_path / "model"
+    shutil.copytree(ROOT / "src" / "r1zero" / "assets" / "tiny", model)
+    settings = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(settings | {"vocab_size": 50_000}))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("pretrain", overrides=[*SHORT, "init=null", f"model.path={model}", f"paths.run={tmp_path}"])
+    with pytest.raises(UserError, match="has 384 entries and the model 50000; they don't belong together"):
+        run(cfg, tmp_path / "run")
+
+
+def test_a_logger_that_fails_does_not_end_a_pretraining(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As in train.py: metrics.csv has every figure, and the other loggers go on."""
+    told: list[dict[str, float]] = []
+
+    class Broken:
+        def log_metrics(self, row: dict[str, float], step: int) -> None:
+            raise ConnectionError("gone")
+
+    class Whole:
+        def log_metrics(self, row: dict[str, float], step: int) -> None:
+            told.append(row)
+
+    trainer: Any = SimpleNamespace(
+        global_step=4, loggers=[Broken(), Whole()], state=SimpleNamespace(fn="fit"),
+        callback_metrics={"heldout/loss": torch.tensor(2.0)},
+    )  # fmt: skip
+    callback = MetricsCallback(PretrainContext(None, tmp_path, True, steps=8, parts=1, peak=1.0))  # type: ignore[arg-type]
+    callback.on_validation_end(trainer, None)  # type: ignore[arg-type]
+    assert told == [{"progress/optimizer_step": 4.0, "heldout/loss": 2.0}]
+    assert [type(logger).__name__ for logger in trainer.loggers] == ["Whole"]
+    assert "Broken failed (ConnectionError: gone): training goes on without it" in caplog.text
 
 
 def test_secrets_of_the_environment_are_masked_in_the_stored_config(

@@ -75,6 +75,26 @@ class CheckpointWriter(pl.callbacks.Checkpoint):
         """Say what wrote it."""
         checkpoint["r1zero_release"] = r1zero.__version__
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the settings of now win over those that a checkpoint brings back; equal ones change nothing.
+
+        A group of parameters without weight decay (gains and biases in pretraining) stays without.
+        """
+        optim = self.context.cfg.optim
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                decay = optim.weight_decay if self.decays(group) else 0.0
+                group.update(betas=tuple(optim.betas), eps=optim.eps, weight_decay=decay)
+        for entry in trainer.lr_scheduler_configs:
+            scheduler: Any = entry.scheduler
+            scheduler.base_lrs = [optim.lr] * len(scheduler.base_lrs)
+            for group, factor in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+                group["initial_lr"], group["lr"] = optim.lr, optim.lr * factor(scheduler.last_epoch)
+
+    def decays(self, group: dict[str, Any]) -> bool:
+        """Whether weights of this group of the optimizer decay."""
+        return True
+
     def save(self, trainer: pl.Trainer, step: int) -> None:
         """Write ``step_<n>.ckpt``; n counts the steps that made the weights.
 
@@ -121,18 +141,6 @@ class CheckpointCallback(CheckpointWriter):
         """Say what wrote it, and in which format."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         checkpoint["r1zero_format"] = FORMAT
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the settings of now win over those that a checkpoint brings back; equal ones change nothing."""
-        optim = self.context.cfg.optim
-        for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                group.update(betas=tuple(optim.betas), eps=optim.eps, weight_decay=optim.weight_decay)
-        for entry in trainer.lr_scheduler_configs:
-            scheduler: Any = entry.scheduler
-            scheduler.base_lrs = [optim.lr] * len(scheduler.base_lrs)
-            for group, factor in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
-                group["initial_lr"], group["lr"] = optim.lr, optim.lr * factor(scheduler.last_epoch)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -17,7 +17,7 @@ import torch
 
 from r1zero.callbacks import interrupt
 from r1zero.callbacks.checkpoint import CheckpointWriter
-from r1zero.callbacks.metrics import MetricsFile
+from r1zero.callbacks.metrics import MetricsFile, tell
 from r1zero.callbacks.progress import StepBar
 from r1zero.console import console
 from r1zero.pretrain.config import PretrainConfig
@@ -114,7 +114,9 @@ class MetricsCallback(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write a held-out measurement; its time is no training time."""
-        if trainer.state.fn == "fit" and trainer.global_step > self.measured:
+        # After training it is measured once more, be it due or not.
+        last = trainer.global_step == self.context.steps
+        if (trainer.state.fn == "fit" or last) and trainer.global_step > self.measured:
             self.measured = trainer.global_step
             self._write(trainer, {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("heldout/")})
         self._since = time.perf_counter()
@@ -125,7 +127,7 @@ class MetricsCallback(pl.Callback):
         if self.file is not None:
             self.file.append({"step": step, **row})
         for logger in trainer.loggers:
-            logger.log_metrics(dict(row), step=step)
+            tell(trainer, logger, "log_metrics", dict(row), step=step)
 
     def state_dict(self) -> dict[str, Any]:
         """Totals and the loss before training go on over a resume."""
@@ -238,6 +240,10 @@ class CheckpointCallback(CheckpointWriter):
 
     def __init__(self, context: PretrainContext) -> None:
         super().__init__(context, context.cfg.keep)
+
+    def decays(self, group: dict[str, Any]) -> bool:
+        """Matrices alone, as in :meth:`PretrainModule.configure_optimizers`."""
+        return all(p.dim() >= 2 for p in group["params"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -59,20 +59,23 @@ class Packer:
                 ids = next(documents, None)
                 if ids is None:
                     break
-                self.waiting += [ids[at : at + self.length] for at in range(0, len(ids), self.length)]
+                self.waiting += self._pieces(ids)
             at = next((i for i, ids in enumerate(self.waiting) if len(ids) <= room), None)
             if at is None:
                 return row
             row.append(self.waiting.pop(at))
             room -= len(row[-1])
 
+    def _pieces(self, ids: list[int]) -> list[list[int]]:
+        return [ids[at : at + self.length] for at in range(0, len(ids), self.length)]
+
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` needs."""
         return {"waiting": [list(ids) for ids in self.waiting]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.waiting = [list(ids) for ids in state["waiting"]]
+        """Go on from a saved state, whose rows may have been longer: what waits must fit into one of now."""
+        self.waiting = [piece for ids in state["waiting"] for piece in self._pieces(list(ids))]
 
 
 def to_tensors(rows: list[list[list[int]]], length: int, pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-import os
 import time
 import warnings
 from pathlib import Path
@@ -14,13 +14,13 @@ import hydra
 import pytorch_lightning as pl
 import torch
 import transformers
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from r1zero.build import build_callbacks, build_loggers, close_loggers
 from r1zero.callbacks.checkpoint import discard_half_written, newest_checkpoint
 from r1zero.console import console
 from r1zero.errors import UserError
-from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, shown, stack_versions
+from r1zero.outputs import Status, one_line, run_folder, shown, stack_versions
 from r1zero.policy import Policy, load_tokenizer, resolve_model
 from r1zero.pretrain.callbacks import PretrainContext
 from r1zero.pretrain.checks import check, check_vocabulary
@@ -32,8 +32,11 @@ from r1zero.pretrain.model import check_init, export, new_model
 from r1zero.pretrain.module import PretrainModule
 from r1zero.pretrain.speed import device_peak, too_low
 from r1zero.pretrain.tokenizer import train_tokenizer
-from r1zero.resume import record_settings
+from r1zero.resume import changed_settings, record_settings
+from r1zero.resume import describe as describe_changes
 from r1zero.targets import check_kinds
+
+log = logging.getLogger("r1zero")
 
 
 def pretrain(config: DictConfig, folder: Path) -> int:
@@ -49,24 +52,10 @@ def pretrain(config: DictConfig, folder: Path) -> int:
     if cfg.dry:
         describe_plan(cfg)
         return 0
-    folder.mkdir(parents=True, exist_ok=True)
-    is_main = os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
-    lock = lock_folder(folder) if is_main else None
-    set_up_logging(folder, is_main)
-    status = Status(folder, is_main, cfg.steps or 0)
-    if cfg.resume:
-        status.remember()
-    status.write("starting")
-    try:
+    with run_folder(folder, cfg.steps or 0, cfg.resume) as status:
+        if status.is_main and cfg.resume:
+            compare(config, folder)
         return _pretrain(cfg, config, folder, status)
-    except BaseException as error:
-        if isinstance(error, UserError) and status.put_back():
-            raise
-        status.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
-        raise
-    finally:
-        if lock is not None:
-            lock.close()
 
 
 def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Status) -> int:
@@ -82,13 +71,15 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
         raise UserError(f"resume={cfg.resume} has no checkpoint; was it run with checkpoint_every above 0?")
     if not cfg.resume and status.is_main:
         record_settings(folder, config)
-        (folder / "metrics.csv").unlink(missing_ok=True)
+        for name in ("metrics.csv", "tokens.json"):
+            (folder / name).unlink(missing_ok=True)
 
     corpus = Corpus(cfg.data, cfg.seed)
     model, tokenizer = model_and_tokenizer(cfg, corpus)
     encode = encoder(tokenizer)
     heldout = corpus.heldout(encode)
     steps = cfg.steps if cfg.steps is not None else steps_of(cfg, corpus, encode, folder)
+    status.steps = steps
     model.train()
 
     trainer = build_trainer(cfg, config, folder, steps)
@@ -152,6 +143,13 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
         close_loggers(loggers)
 
 
+def compare(config: DictConfig, folder: Path) -> None:
+    """Name what is not as it was in the run that is gone on with. Raises ``UserError`` where that is the model."""
+    changes = changed_settings(folder, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    if changes:
+        log.warning(describe_changes(changes))
+
+
 def model_and_tokenizer(cfg: PretrainConfig, corpus: Corpus) -> tuple[Any, Any]:
     """A new model with a tokenizer trained on the text, or both from ``model.path``.
 
@@ -212,9 +210,18 @@ def build_trainer(cfg: PretrainConfig, config: DictConfig, folder: Path, steps: 
 
 
 def accepted(config: DictConfig, cfg: PretrainConfig, folder: Path, status: Status) -> pl.Callback:
-    """Stores the settings of a resumed run once its checkpoint is loaded: a refused command line does not stick."""
+    """Stores the settings of a resumed run once its checkpoint is loaded: a refused command line does not stick.
+
+    It refuses further steps of a run that has ended: its pass over the loader is over, and nothing would be trained.
+    """
 
     def store(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if cfg.resume and ended and trainer.global_step < status.steps:
+            raise UserError(
+                f"{shown(folder)} has taken its {trainer.global_step} steps to the end of their schedule: more of them "
+                f"are a new run in another folder, with init=null model.path={shown(folder / 'policy')}"
+            )
         status.before = None
         if cfg.resume and status.is_main:
             record_settings(folder, config)
@@ -315,7 +322,7 @@ def describe_plan(cfg: PretrainConfig) -> None:
     """``dry=true``: what would run; local sources are opened, the hub is not asked."""
     from r1zero.pretrain.corpus import active_sources, made_text
     from r1zero.pretrain.formats import form_of
-    from r1zero.pretrain.readers import FileReader, first_record, reader_of
+    from r1zero.pretrain.readers import FileReader, HubReader, first_record, reader_of
 
     weights = active_sources(cfg.data)
     console.print(f"[bold]{cfg.name}[/bold]: {mixture_line(weights)}")
@@ -329,15 +336,14 @@ def describe_plan(cfg: PretrainConfig) -> None:
             )  # fmt: skip
             continue
         reader = reader_of(source, what)
-        if isinstance(reader, FileReader):
-            record = first_record(reader, what)
-            document = form_of(source, record, what)(record, f"{what}, first record")
-            console.print(
-                f"  {name}: {len(reader.files)} file(s); the first document begins {document[:60]!r}", markup=False
-            )
-        else:
-            at = " ".join(part for part in (source.subset, source.split) if part)
+        at = " ".join(part for part in (source.subset, source.split) if part)
+        if isinstance(reader, HubReader) and not Path(reader.path).expanduser().is_dir():
             console.print(f"  {name}: {source.path} ({at}), streamed from the hub", soft_wrap=True)
+            continue
+        record = first_record(reader, what)
+        document = form_of(source, record, what)(record, f"{what}, first record")
+        held = f"{len(reader.files)} file(s)" if isinstance(reader, FileReader) else f"copy of a hub data set ({at})"
+        console.print(f"  {name}: {held}; the first document begins {document[:60]!r}", markup=False)
     length = f"{cfg.steps} steps" if cfg.steps is not None else f"{cfg.epochs:g} passes over the text"
     console.print(
         f"  model {cfg.model.path}, {length} of {cfg.step_tokens:,} tokens a step in rows of {cfg.data.row_tokens}; "
