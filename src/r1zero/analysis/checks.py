@@ -24,6 +24,8 @@ def check(config: DictConfig) -> None:
     check_pass_k([config.pass_k], config.sampling.n)
     if config.questions < 1:
         raise UserError(f"questions={config.questions} must be at least 1")
+    if config.excerpts < 0:
+        raise UserError(f"excerpts={config.excerpts} must not be negative")
     check_judge(config.judge)
 
 
@@ -37,6 +39,21 @@ def check_temperatures(temperatures: list[float], n: int) -> None:
         raise UserError(f"temperatures={temperatures}: 0 gives {n} equal responses; leave it out, or set sampling.n=1")
 
 
+def check_judge_sizes(judge: DictConfig) -> None:
+    """Sizes of the judge; a 0 must not stand for "all" where every answer costs money."""
+    if judge.answering_per_question is not None and judge.answering_per_question < 1:
+        raise UserError(
+            f"judge.answering_per_question={judge.answering_per_question} must be at least 1; null judges all responses"
+        )
+    for key, least in (("max_tokens", 1), ("longest", 2)):
+        if judge[key] < least:
+            raise UserError(f"judge.{key}={judge[key]} must be at least {least}")
+    if judge.via == "model" and judge.context <= judge.max_tokens:
+        raise UserError(
+            f"judge.context={judge.context} leaves no room for a question beside judge.max_tokens={judge.max_tokens}"
+        )
+
+
 def check_judge(judge: DictConfig) -> None:
     """The judge: how it is reached, its key, its prompts."""
     if judge.via not in ("server", "model", "none"):
@@ -45,6 +62,7 @@ def check_judge(judge: DictConfig) -> None:
         return
     if judge.model is None:
         raise UserError(f"judge.model is not set: name the model that judge={judge.name} asks")
+    check_judge_sizes(judge)
     if judge.reflection not in ("keyword", "all"):
         raise UserError(f"judge.reflection={judge.reflection} is unknown; choose keyword or all")
     if judge.via == "server":
