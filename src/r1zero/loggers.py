@@ -62,6 +62,7 @@ def wandb_logger(
         wandb.teardown()  # its service still holds the run's id
         run = wandb.init(**wanted | {"mode": "offline"})
         log.warning("W&B can't be reached (%s): training goes on; %s", one_line(error), how_to_sync(run))
+    id_file.write_text(run.id)  # a W&B sweep's agent has given the run an id of its own
     run.define_metric(step_metric)
     run.define_metric("*", step_metric=step_metric)
     return WandbLogger(save_dir=save_dir, project=project, experiment=run)

@@ -30,3 +30,20 @@ def test_a_folder_keeps_its_id_and_another_folder_has_another(tmp_path: Path, mo
     (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
     assert (run.run_group, list(run.tags), run.project) == ("demo/sweep", ["a"], "project")
     assert any(record.WhichOneof("record_type") == "exit" for record in records)
+
+
+def test_a_run_of_a_wandb_sweep_keeps_the_id_that_the_agent_gave_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a resume would go on in another run, outside the sweep."""
+    for name, value in (("MODE", "offline"), ("SILENT", "true"), ("SWEEP_ID", "s1"), ("RUN_ID", "agents1")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    import wandb
+
+    from r1zero.loggers import wandb_logger
+
+    wandb.teardown()  # settings of the environment are read once
+    wandb_logger(str(tmp_path), "r1zero")
+    wandb.finish()
+    assert (tmp_path / "wandb_id").read_text() == "agents1"
+    wandb.teardown()
