@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.config import TrainConfig
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
+from r1zero.memory import check_memory
 from r1zero.outputs import not_made
 from r1zero.rollout.served.check import check_servers
 from r1zero.targets import check_targets
@@ -226,6 +227,7 @@ def check_model(cfg: TrainConfig) -> None:
             raise UserError(f"{key}={value} is unknown; choose float32 or bfloat16")
     check_lora(cfg)
     check_compile(cfg)
+    check_memory(cfg)
     if cfg.template.text.count("{question}") != 1:
         raise UserError(f"template.text of template {cfg.template.name} must hold {{question}} exactly once")
     if line := not_made(cfg.model.path):

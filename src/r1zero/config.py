@@ -131,6 +131,8 @@ class ModelConfig:
     """Attention of the learner: sdpa, eager or flash_attention_2."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a quarter more time."""
+    activation_offload: bool = False
+    """Keep what gradient checkpointing keeps, the inputs of layers, in the host's memory: for very long responses."""
     compile: bool = False
     """torch.compile the learner's model: starts half a minute or more later, then about a third faster."""
     trust_remote_code: bool = False
@@ -294,6 +296,10 @@ class OptimConfig:
     """Optimizer steps of linear warm-up."""
     micro_batch_tokens: int = 16384
     """Most prompt + response tokens (padding counted) in one forward pass."""
+    state_bits: int = 32
+    """8: AdamW's two moments in blocks of 8 bits (bitsandbytes), 2 bytes a parameter in place of 8."""
+    paged: bool = False
+    """8-bit moments that move to the host's memory when a GPU's is short."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from r1zero.batch import PromptBatch
 from r1zero.config import AlgoConfig, OptimConfig, RolloutConfig
 from r1zero.errors import SyncError, UserError
 from r1zero.learner import Learner, declare, few
+from r1zero.memory import build_optimizer
 from r1zero.policy import Policy
 from r1zero.seeding import derive_seed
 from r1zero.sharding import shard_policy
@@ -102,14 +103,8 @@ class PolicyGradientModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW over float32 parameters, with a schedule stepped after each optimizer step."""
-        optimizer = torch.optim.AdamW(
-            [p for p in self.policy.parameters() if p.requires_grad],
-            lr=self.optim.lr,
-            betas=(self.optim.betas[0], self.optim.betas[1]),
-            eps=self.optim.eps,
-            weight_decay=self.optim.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),  # no temporary copies of the parameters, one pass over memory
-        )
+        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        optimizer = build_optimizer(trained, self.optim, self.device)
         factor = lr_factor(self.optim.schedule, self.optim.warmup_steps, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 

@@ -16,6 +16,7 @@ from r1zero.algo.logprobs import logprobs_from_logits, token_logprobs
 from r1zero.config import LoRAConfig, ModelConfig
 from r1zero.errors import UserError
 from r1zero.lora import adapter_weights, add_adapters, keep_adapters_only, merged_weights, save_adapter
+from r1zero.memory import activations_on_host
 from r1zero.outputs import not_made
 from r1zero.rollout.collate import MicroBatch
 
@@ -90,6 +91,7 @@ class Policy(nn.Module):
         self.model = model
         self.lora: LoRAConfig | None = None
         """Set where adapters are trained and the model's own weights are frozen."""
+        self.activation_offload = False
         self.base = ""
         """Folder that the weights came from."""
         for module in model.modules():
@@ -132,6 +134,7 @@ class Policy(nn.Module):
                 # Dropout is off: no random state to restore, which an engine that samples meanwhile would see.
                 keywords = {"use_reentrant": False, "preserve_rng_state": False}
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keywords)
+            policy.activation_offload = cfg.activation_offload
             if cfg.compile:
                 # In place, so that no name of a weight changes; shapes differ from pass to pass.
                 model.base_model.compile(dynamic=True)
@@ -147,9 +150,10 @@ class Policy(nn.Module):
         The head is applied to the states that predict generated tokens alone: prompts and padding cost
         no logits.
         """
-        states = self.model.base_model(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
-        ).last_hidden_state
+        with activations_on_host(self.activation_offload, batch.input_ids.device):
+            states = self.model.base_model(
+                input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
+            ).last_hidden_state
         states = states.reshape(-1, states.shape[-1])[batch.source]
         weight = self.model.get_output_embeddings().weight
         with torch.autocast(states.device.type, enabled=False):

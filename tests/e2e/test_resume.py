@@ -227,3 +227,18 @@ def test_killed_and_resumed_with_vllm_equals_undisturbed(tmp_path: Path) -> None
     done = wait(start(["resume=killed"], tmp_path))
     assert done.code == 0, done.err
     assert_same_run(whole, killed, 4)
+
+
+def test_a_run_with_8_bit_states_and_activations_on_the_host_resumes_exactly(server: Server, tmp_path: Path) -> None:
+    """The states come back from the checkpoint as they were quantised; nothing but tensors is loaded."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    savings = ["optim.state_bits=8", "model.gradient_checkpointing=true", "model.activation_offload=true"]
+    plain = [*SMALL, *savings, "steps=3", "eval.every=0", "optim.lr=5e-4"]
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    done = server.run([*plain, f"hydra.run.dir={whole}"], tmp_path)
+    assert done.code == 0, done.err
+    done = server.run([*plain, f"hydra.run.dir={grown}"], tmp_path, "kill_in_backward:6")
+    assert done.code == -9
+    done = server.run(["resume=grown"], tmp_path)
+    assert done.code == 0, done.err
+    assert_same_run(whole, grown, 3)
