@@ -15,6 +15,8 @@ from r1zero import sweep
 from r1zero.errors import UserError
 from r1zero.outputs import one_line
 
+ELSEWHERE = "work in another directory"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -89,19 +91,22 @@ class Jobs:
             return None
 
 
-def process(script: Path, overrides: Sequence[str], folder: Path, names: sweep.Names | None = None) -> str:
+def process(
+    script: Path, overrides: Sequence[str], folder: Path, names: sweep.Names | None = None, advice: str = ELSEWHERE
+) -> str:
     """Run one of the project's scripts in ``folder`` unless that has finished; what went wrong in one line, or nothing.
 
-    See :func:`r1zero.sweep.run_point`: what it prints is in ``console.log``, a folder with other settings is refused.
+    See :func:`r1zero.sweep.run_point`: what it prints is in ``console.log``, a folder with other settings is refused
+    with ``advice``.
     """
     try:
-        code = sweep.run_point(str(script), overrides, folder, names)
+        code = sweep.run_point(str(script), overrides, folder, names, advice)
     except UserError as error:
         return str(error)
     return f"{folder}: {sweep.why(folder)}" if code else ""
 
 
-def pretraining(root: Path, experiment: str, folder: Path, more: Sequence[str] = ()) -> str:
+def pretraining(root: Path, experiment: str, folder: Path, more: Sequence[str] = (), advice: str = ELSEWHERE) -> str:
     """Make a model by an experiment of scripts/pretrain.py unless its folder has one; see :func:`process`.
 
     A folder without a status that holds a summary and a policy was made elsewhere and is taken as it is.
@@ -109,4 +114,4 @@ def pretraining(root: Path, experiment: str, folder: Path, more: Sequence[str] =
     made = (folder / "summary.json").is_file() and (folder / "policy" / "config.json").is_file()
     if made and not (folder / "status.json").is_file():
         return ""
-    return process(root / "scripts" / "pretrain.py", [f"experiment={experiment}", *more], folder)
+    return process(root / "scripts" / "pretrain.py", [f"experiment={experiment}", *more], folder, advice=advice)

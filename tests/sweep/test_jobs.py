@@ -110,6 +110,14 @@ def test_a_base_that_is_there_is_left_alone_and_one_that_is_not_is_made(tmp_path
     assert jobs.pretraining(tmp_path, "good", folder) == ""
     assert (folder / "console.log").read_text() == log, "it was not run again"
     assert jobs.pretraining(tmp_path, "bad", tmp_path / "bad") == f"{tmp_path / 'bad'}: experiment=bad"
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "overrides.yaml").write_text("- experiment=good\n")
+    (folder / "status.json").write_text('{"state": "finished"}')
+    assert jobs.pretraining(tmp_path, "good", folder, advice="name=...") == ""
+    other = jobs.pretraining(tmp_path, "good", folder, ["seed=1"], advice="start anew with another name=...")
+    assert other == (
+        f"{folder} holds a run with other settings (seed=1): remove it, or start anew with another name=..."
+    ), "what helps depends on the command; there is no hydra.sweep.dir in a study"
 
 
 def test_the_miniatures_bases_lead_from_one_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

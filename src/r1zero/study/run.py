@@ -17,6 +17,8 @@ from r1zero.outputs import lock_folder, shown
 from r1zero.study.config import StudyConfig
 from r1zero.study.matrix import read_matrix, write_matrix
 
+ANOTHER_NAME = "start anew with another name=..."
+
 
 def run(config: DictConfig, folder: Path, root: Path) -> int:
     """Make what is missing of a study in ``folder``; what has finished is left alone.
@@ -88,7 +90,7 @@ def plan_jobs(cfg: StudyConfig, folder: Path, root: Path) -> list[jobs.Job]:
     """A pretraining per state, and an evaluation per cell once its state is made."""
     found = []
     for state in cfg.states:
-        run_one = partial(jobs.pretraining, root, state, folder / "states" / state, cfg.pretraining)
+        run_one = partial(jobs.pretraining, root, state, folder / "states" / state, cfg.pretraining, ANOTHER_NAME)
         found.append(jobs.Job(state, run_one))
     for state in cfg.states:
         for template in cfg.templates:
@@ -103,4 +105,5 @@ def evaluate(cfg: StudyConfig, folder: Path, root: Path, state: str, template: s
     console.print(f"evaluating {state} with template {template}", highlight=False)
     policy = folder / "states" / state / "policy"
     overrides = ["model=folder", f"model.path='{policy}'", f"template={template}", *cfg.evaluation]
-    return jobs.process(root / "scripts" / "evaluate.py", overrides, cell_folder(folder, state, template))
+    script, where = root / "scripts" / "evaluate.py", cell_folder(folder, state, template)
+    return jobs.process(script, overrides, where, advice=ANOTHER_NAME)
