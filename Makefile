@@ -36,7 +36,7 @@ test-fast: setup  ## tests that start no engine and need no real model
 	$(PY) -m pytest -q -m "not slow and not vllm"
 
 soak: setup  ## 500 rollout steps with vLLM and 20 kills: is memory flat, are the weights the same?
-	R1ZERO_SOAK=500 $(PY) -m pytest -q -s tests/e2e/test_soak.py tests/pipeline/test_run.py
+	R1ZERO_SOAK=500 $(PY) -m pytest -q -s tests/e2e/test_soak.py tests/pipeline/test_run.py tests/rollout/test_served_training.py
 
 goldens: setup  ## write the golden numbers again, after a change that is meant to change results
 	$(PY) scripts/update_goldens.py

@@ -124,7 +124,7 @@ def test_servers_that_break_down_in_a_rollout(
     monkeypatch.setattr(engine, "_timeout_s", 8.0)  # a busy machine is no hang
     with meanwhile(engine.remotes[1:], lambda: os.kill(pids[1], signal.SIGSTOP)):
         assert engine.generate(prompts, LONG, seed=5) == undisturbed
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # two starts on a busy machine
     while versions(engine) != [4, 4]:  # a server that was back too late for that call takes part in the next
         assert time.monotonic() < deadline
         assert engine.generate(prompts, LONG, seed=5) == undisturbed

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rollout_support import CONTEXT, Served
+from rollout_support import CONTEXT, Served, differences, start
+from transformers import AutoModelForCausalLM
 
 from r1zero.errors import UserError
+from r1zero.rollout.engine import Sampling
 from r1zero.rollout.served.client import TOKEN, Remote
 from run_support import ENVIRONMENT, ROOT, SMALL, Server, assert_no_orphans, assert_same_run, members, until
+from tiny_models import perturb
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 ARGS = [
@@ -90,6 +93,25 @@ def test_servers_end_with_a_trainer_that_is_killed(server: Server, tmp_path: Pat
     assert server.run([f"resume={out}"], tmp_path).code == 0
     assert server.run([*args, f"hydra.run.dir={other}"], tmp_path).code == 0
     assert_same_run(out, other, 60)
+
+
+@pytest.mark.skipif(not os.environ.get("R1ZERO_SOAK"), reason="R1ZERO_SOAK is not set")
+def test_a_model_that_is_cut_over_two_processes(folders: dict[str, Path]) -> None:
+    """rollout.tensor_parallel=2 on a CPU: both shares follow every sync, draws follow the seed, nothing is left."""
+    engine = start("vllm_server", folders["tied"], tensor_parallel=2)
+    try:
+        workers = psutil.Process(engine.fleet.pid(0)).children(recursive=True)
+        assert len(workers) >= 2
+        model = AutoModelForCausalLM.from_pretrained(folders["tied"]).eval()
+        prompts, sampling = [[5, 6, 7], [8, 9]], Sampling(n=4, max_tokens=20, stop_ids=(0,))
+        for version in (1, 2):
+            engine.load_weights(perturb(model, seed=version).named_parameters(), version)
+            groups = engine.generate(prompts, sampling, seed=3)
+            assert differences(model, prompts, groups).max() < 1e-5
+            assert engine.generate(prompts, sampling, seed=3) == groups
+    finally:
+        engine.close()
+    until(lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers), 60)
 
 
 def ignores(pid: int, number: signal.Signals) -> bool:
