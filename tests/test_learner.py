@@ -203,6 +203,16 @@ def check_any_cut(
         pieces = list(learner.passes(prompts, rollout, active, CPU))
         assert_same(add_up(learner, prompts, rollout, pieces, old=old, num_tokens=tokens), expected, tolerance)
 
+    # The same where attention takes packed sequences.
+    policy.packs = True
+    for budget in (1, 60, 10_000):
+        learner.max_tokens = budget
+        active = [i for i in minibatch if learner.has_gradient(rollout, i)]
+        pieces = list(learner.passes(prompts, rollout, active, CPU))
+        assert all(micro.input_ids.shape[0] == 1 for _, micro in pieces)
+        assert_same(add_up(learner, prompts, rollout, pieces, old=old, num_tokens=tokens), expected, tolerance)
+    policy.packs = False
+
     # Random pieces in random order, nothing skipped, padded to any width or packed.
     for packed in (False, True):
         pieces = []

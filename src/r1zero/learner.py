@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
-from r1zero.algo.batching import micro_batches
+from r1zero.algo.batching import micro_batches, packed_batches
 from r1zero.algo.loss import aggregate, clipped_surrogate, kl_penalty, sampler_weight
 from r1zero.algo.stats import Tally
 from r1zero.batch import Prompt, RolloutBatch
@@ -76,12 +76,19 @@ class Learner:
     def passes(
         self, prompts: Sequence[Prompt], rollout: RolloutBatch, indices: Sequence[int], device: torch.device
     ) -> Iterator[Pass]:
-        """Cut responses into forward passes within the token budget, sequences of like length together."""
+        """Cut responses into forward passes within the token budget.
+
+        Sequences of like length together, padded on the right; where attention takes sequences of any length,
+        packed one behind another. No token sees another sequence's in either layout (semantics 5, 13).
+        """
         group = rollout.group_size
         lengths = [len(prompts[i // group].ids) + len(rollout.completions[i].ids) for i in indices]
-        for positions in micro_batches(lengths, self.max_tokens, pass_tokens(device)):
+        packed = self.policy.packs
+        cut = packed_batches(lengths, self.max_tokens) if packed else None
+        for positions in cut or micro_batches(lengths, self.max_tokens, pass_tokens(device)):
             rows = [indices[p] for p in positions]
-            micro = collate([prompts[i // group] for i in rows], [rollout.completions[i] for i in rows])
+            completions = [rollout.completions[i] for i in rows]
+            micro = collate([prompts[i // group] for i in rows], completions, packed=packed)
             yield rows, micro.to(device)
 
     def evened(self, passes: list[Pass]) -> list[tuple[Pass, bool]]:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1zero.algo.batching import micro_batches, minibatches
+from r1zero.algo.batching import micro_batches, minibatches, packed_batches
 
 
 def test_each_epoch_takes_every_response_once_in_an_order_of_its_own() -> None:
@@ -55,6 +55,19 @@ def test_passes_cover_every_response_once_within_the_budget(lengths: list[int], 
         assert padded <= budget or len(batch) == 1
     tops = [max(lengths[i] for i in batch) for batch in batches]
     assert tops == sorted(tops, reverse=True)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 120))
+def test_packed_passes_cover_every_response_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = packed_batches(lengths, budget)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    totals = [sum(lengths[i] for i in batch) for batch in batches]
+    assert all(total <= budget or len(batch) == 1 for total, batch in zip(totals, batches, strict=True))
+    assert all(a + b > budget for a, b in itertools.combinations(totals, 2)), "no two would fit into one"
+
+
+def test_packed_passes_by_hand() -> None:
+    assert packed_batches([30, 70, 40, 60, 120], 100) == [[4], [1, 0], [3, 2]]
 
 
 def test_a_pass_is_filled_up() -> None:

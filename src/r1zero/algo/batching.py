@@ -33,6 +33,29 @@ def minibatches(num_responses: int, minibatch_size: int, inner_epochs: int, seed
         yield from order.split(minibatch_size)
 
 
+def packed_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Fill forward passes of packed sequences, which have no padding, up to a token budget (first fit, longest first).
+
+    Args:
+        lengths: tokens of each sequence, prompt and response together.
+        max_tokens: most tokens in one pass; one longer sequence gets a pass of its own.
+
+    Returns:
+        lists of positions into ``lengths``.
+    """
+    batches: list[list[int]] = []
+    room: list[int] = []
+    for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        fit = next((b for b, left in enumerate(room) if lengths[position] <= left), None)
+        if fit is None:
+            batches.append([])
+            room.append(max_tokens)
+            fit = len(room) - 1
+        batches[fit].append(position)
+        room[fit] -= lengths[position]
+    return batches
+
+
 def micro_batches(lengths: Sequence[int], max_tokens: int, pass_tokens: int = 128) -> list[list[int]]:
     """Group sequences of like length so that padded forward passes cost least within a token budget.
 
