@@ -92,7 +92,8 @@ class Policy(nn.Module):
         self.lora: LoRAConfig | None = None
         """Set where adapters are trained and the model's own weights are frozen."""
         self.activation_offload = False
-        self.packs = str(getattr(model.config, "_attn_implementation", "")).startswith("flash_attention")
+        config = getattr(model, "config", None)
+        self.packs = str(getattr(config, "_attn_implementation", "")).startswith("flash_attention")
         """Whether attention takes packed sequences at no cost; with a mask (sdpa, eager) padding costs less."""
         self.base = ""
         """Folder that the weights came from."""
