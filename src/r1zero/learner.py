@@ -84,8 +84,11 @@ class Learner:
         group = rollout.group_size
         lengths = [len(prompts[i // group].ids) + len(rollout.completions[i].ids) for i in indices]
         packed = self.policy.packs
-        cut = packed_batches(lengths, self.max_tokens) if packed else None
-        for positions in cut or micro_batches(lengths, self.max_tokens, pass_tokens(device)):
+        if packed:
+            cut = packed_batches(lengths, self.max_tokens)
+        else:
+            cut = micro_batches(lengths, self.max_tokens, pass_tokens(device))
+        for positions in cut:
             rows = [indices[p] for p in positions]
             completions = [rollout.completions[i] for i in rows]
             micro = collate([prompts[i // group] for i in rows], completions, packed=packed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.errors import UserError
 from r1zero.masking import masked
 from r1zero.outputs import shown, write_whole
+
+log = logging.getLogger("r1zero")
 
 IGNORED = ("resume", "paths", "logger")
 """Keys whose change means nothing for the numbers of a run."""
@@ -76,6 +79,13 @@ def record_settings(run_dir: Path, config: DictConfig) -> None:
         overrides = HydraConfig.get().overrides.task  # unresolved, as the user typed them
         (run_dir / ".hydra").mkdir(exist_ok=True)
         write_whole(run_dir / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(overrides))
+
+
+def name_changes(config: DictConfig, run_dir: Path) -> None:
+    """Say what is not as it was in the run that is gone on with; raises as :func:`changed_settings`."""
+    changes = changed_settings(run_dir, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    if changes:
+        log.warning(describe(changes))
 
 
 def describe(changes: list[str]) -> str:

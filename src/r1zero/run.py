@@ -26,7 +26,7 @@ from r1zero.outputs import Status, run_folder, shown, stack_versions
 from r1zero.policy import Policy, eos_ids, load_tokenizer, resolve_model
 from r1zero.ranks import watched_ranks
 from r1zero.report.curves import draw_curves
-from r1zero.resume import changed_settings, describe, record_settings
+from r1zero.resume import name_changes, record_settings
 from r1zero.reward.grader import Grader
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine
@@ -48,7 +48,7 @@ def train(config: DictConfig, run_dir: Path) -> int:
     cfg: TrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     with run_folder(run_dir, cfg.steps, cfg.resume) as status:
         if status.is_main and cfg.resume:
-            _compare_settings(config, run_dir)
+            name_changes(config, run_dir)
         elif status.is_main:
             record_settings(run_dir, config)
         return _train(cfg, config, run_dir, status)
@@ -152,13 +152,6 @@ def _train_with(
     finally:
         context.close()
         build.close_loggers(loggers)
-
-
-def _compare_settings(config: DictConfig, run_dir: Path) -> None:
-    """Name what is not as it was in the run that is gone on with."""
-    changes = changed_settings(run_dir, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-    if changes:
-        log.warning(describe(changes))
 
 
 class RecordSettings(pl.Callback):

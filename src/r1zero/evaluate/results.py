@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 from rich.table import Table
 
 from r1zero.evaluate.metrics import AVERAGE, SetFigures, average_of, summarize, whole_questions
+from r1zero.outputs import write_whole
 from r1zero.reward.health import summarise as verifier_health
 
 
@@ -42,9 +42,7 @@ def build_results(
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write whole or not at all."""
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    os.replace(aside, path)
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def results_table(results: dict[str, Any], pass_k: Sequence[int] = ()) -> Table:

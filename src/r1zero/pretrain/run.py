@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 import warnings
@@ -14,7 +13,7 @@ import hydra
 import pytorch_lightning as pl
 import torch
 import transformers
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from r1zero.build import build_callbacks, build_loggers, close_loggers
 from r1zero.callbacks.checkpoint import discard_half_written, newest_checkpoint
@@ -32,11 +31,8 @@ from r1zero.pretrain.model import check_init, export, new_model
 from r1zero.pretrain.module import PretrainModule
 from r1zero.pretrain.speed import device_peak, too_low
 from r1zero.pretrain.tokenizer import train_tokenizer
-from r1zero.resume import changed_settings, record_settings
-from r1zero.resume import describe as describe_changes
+from r1zero.resume import name_changes, record_settings
 from r1zero.targets import check_kinds
-
-log = logging.getLogger("r1zero")
 
 
 def pretrain(config: DictConfig, folder: Path) -> int:
@@ -54,7 +50,7 @@ def pretrain(config: DictConfig, folder: Path) -> int:
         return 0
     with run_folder(folder, cfg.steps or 0, cfg.resume) as status:
         if status.is_main and cfg.resume:
-            compare(config, folder)
+            name_changes(config, folder)
         return _pretrain(cfg, config, folder, status)
 
 
@@ -141,13 +137,6 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
         return 0
     finally:
         close_loggers(loggers)
-
-
-def compare(config: DictConfig, folder: Path) -> None:
-    """Name what is not as it was in the run that is gone on with. Raises ``UserError`` where that is the model."""
-    changes = changed_settings(folder, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-    if changes:
-        log.warning(describe_changes(changes))
 
 
 def model_and_tokenizer(cfg: PretrainConfig, corpus: Corpus) -> tuple[Any, Any]:
