@@ -124,7 +124,7 @@ class _TiledHead(torch.autograd.Function):
             if hidden.shape[0] == 0:
                 grad_weight.zero_()
         entropy_has_gradient = ctx.with_entropy and bool((grad_entropy != 0).any())
-        logits, slopes = _Tile(ctx.tile, log_z), _Tile(ctx.tile, log_z)
+        logits, slopes = _Tile(ctx.tile, log_z), _Tile(ctx.tile if entropy_has_gradient else (0, 0), log_z)
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in _parts(hidden.shape[0], ctx.tile[0]):
                 for columns in _parts(weight.shape[0], ctx.tile[1]):
