@@ -28,5 +28,5 @@ def draw(record: dict[str, Any], file: Path) -> None:
     axes.set_xlabel("seconds of a step, medians")
     axes.set_title(record["case"]["name"], loc="left")
     axes.legend(ncols=4, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.4), frameon=False)
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=150, bbox_inches="tight")
     plt.close(figure)
