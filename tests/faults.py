@@ -61,7 +61,7 @@ def kill_in_reward(when: int) -> None:
 
 def kill_in_backward(when: int) -> None:
     """In front of the first backward pass of the process's ``when``-th optimizer step."""
-    from r1zero.module import PolicyGradientModule
+    from r1zero.learn.module import PolicyGradientModule
 
     armed = nth(when, lambda: before(PolicyGradientModule, "manual_backward", kill))
     before(PolicyGradientModule, "_optimizer_step", armed)
@@ -88,14 +88,14 @@ def kill_in_checkpoint(when: int) -> None:
 
 def kill_in_export(when: int) -> None:
     """The run is over, its policy is not written yet."""
-    from r1zero.policy import Policy
+    from r1zero.learn.policy import Policy
 
     before(Policy, "save", nth(when, kill))
 
 
 def nan_in_loss(when: int) -> None:
     """The ``when``-th and all later losses are not numbers."""
-    from r1zero.learner import Learner
+    from r1zero.learn.step import Learner
 
     loss = Learner.loss
     count = 0
@@ -111,7 +111,7 @@ def nan_in_loss(when: int) -> None:
 
 def bug(when: int) -> None:
     """An error that nobody thought of."""
-    from r1zero.module import PolicyGradientModule
+    from r1zero.learn.module import PolicyGradientModule
 
     def fail() -> None:
         raise ZeroDivisionError("a bug\nof two lines")
@@ -121,7 +121,7 @@ def bug(when: int) -> None:
 
 def secret_in_an_error(when: int) -> None:
     """A library says a key of the environment in its error."""
-    from r1zero.module import PolicyGradientModule
+    from r1zero.learn.module import PolicyGradientModule
 
     def fail() -> None:
         raise ConnectionError(f"https://user:{os.environ['MY_API_KEY']}@host can't be reached")
@@ -159,7 +159,7 @@ def engine_dies(when: int, times: int = 1) -> None:
 
 def interrupt(when: int, number: int = signal.SIGINT, times: int = 1) -> None:
     """A signal arrives in the middle of a rollout step's learning."""
-    from r1zero.module import PolicyGradientModule
+    from r1zero.learn.module import PolicyGradientModule
 
     def send() -> None:
         for _ in range(times):
@@ -170,7 +170,7 @@ def interrupt(when: int, number: int = signal.SIGINT, times: int = 1) -> None:
 
 def interrupt_at_start(when: int, number: int = signal.SIGINT) -> None:
     """A signal arrives while the model is loaded (1) or while the engine starts (2)."""
-    from r1zero.policy import Policy
+    from r1zero.learn.policy import Policy
     from r1zero.rollout import hf_engine
 
     def send() -> None:

@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from r1zero.algo import advantages as advantages_file
 from r1zero.batch import Completion, Prompt, PromptBatch, Question, RolloutBatch
 from r1zero.config import AlgoConfig, Correction, LengthNorm, OptimConfig, RolloutConfig
-from r1zero.module import PolicyGradientModule
-from r1zero.policy import Policy
+from r1zero.learn.module import PolicyGradientModule
+from r1zero.learn.policy import Policy
 
 VOCAB = 61
 

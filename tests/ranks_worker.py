@@ -15,7 +15,7 @@ import torch
 from objective_support import algo_config, fit, make_module, random_policy, random_rollout
 from r1zero.batch import RolloutBatch
 from r1zero.config import AlgoConfig
-from r1zero.policy import Policy
+from r1zero.learn.policy import Policy
 
 
 def rollouts(step: int, algo: AlgoConfig) -> RolloutBatch:

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 import golden_cases
-from r1zero import learner as learner_file
-from r1zero import module as module_file
 from r1zero.algo import advantages as advantages_file
 from r1zero.algo.advantages import group_advantages
 from r1zero.algo.loss import aggregate, clipped_surrogate, kl_penalty, sampler_weight
-from r1zero.learner import Learner
-from r1zero.policy import Policy
-from r1zero.rollout import collate as collate_file
-from r1zero.rollout.collate import MicroBatch
+from r1zero.learn import collate as collate_file
+from r1zero.learn import module as module_file
+from r1zero.learn import step as learner_file
+from r1zero.learn.collate import MicroBatch
+from r1zero.learn.policy import Policy
+from r1zero.learn.step import Learner
 
 
 @pytest.fixture(scope="module")

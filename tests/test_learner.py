@@ -25,10 +25,10 @@ from objective_support import (
 from r1zero.algo.stats import Tally
 from r1zero.batch import Completion, Prompt, RolloutBatch
 from r1zero.config import AlgoConfig, Correction, KLEstimator
-from r1zero.learner import Learner, declare, few
-from r1zero.module import local_indices
-from r1zero.policy import Policy
-from r1zero.rollout.collate import MicroBatch, collate
+from r1zero.learn.collate import MicroBatch, collate
+from r1zero.learn.module import local_indices
+from r1zero.learn.policy import Policy
+from r1zero.learn.step import Learner, declare, few
 from tiny_models import perturb
 
 CPU = torch.device("cpu")

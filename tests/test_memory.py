@@ -13,9 +13,9 @@ from torch import nn
 from r1zero.batch import Completion, Prompt, Question
 from r1zero.config import ModelConfig, OptimConfig, TrainConfig
 from r1zero.errors import UserError
-from r1zero.memory import build_optimizer, check_memory
-from r1zero.policy import Policy
-from r1zero.rollout.collate import collate
+from r1zero.learn.collate import collate
+from r1zero.learn.optimizer import build_optimizer, check_memory
+from r1zero.learn.policy import Policy
 from tiny_models import make_tiny
 
 CPU = torch.device("cpu")

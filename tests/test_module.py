@@ -25,9 +25,9 @@ from objective_support import (
 from r1zero.algo.stats import Tally
 from r1zero.batch import PromptBatch, RolloutBatch
 from r1zero.errors import SyncError, UserError
-from r1zero.learner import Learner
-from r1zero.module import MAX_SKIPPED_IN_A_ROW, PolicyGradientModule, lr_factor
-from r1zero.policy import Policy
+from r1zero.learn.module import MAX_SKIPPED_IN_A_ROW, PolicyGradientModule, lr_factor
+from r1zero.learn.policy import Policy
+from r1zero.learn.step import Learner
 
 
 def rollouts(step: int) -> RolloutBatch:

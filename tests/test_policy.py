@@ -23,8 +23,8 @@ from objective_support import (
 )
 from r1zero.batch import Completion
 from r1zero.config import ModelConfig
-from r1zero.policy import Policy
-from r1zero.rollout.collate import collate
+from r1zero.learn.collate import collate
+from r1zero.learn.policy import Policy
 from tiny_models import make_tiny
 
 ARCHITECTURES = [("qwen2", True), ("qwen2", False), ("llama", True), ("llama", False)]

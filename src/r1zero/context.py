@@ -19,7 +19,7 @@ from r1zero.rollout.ahead import Ahead
 from r1zero.rollout.engine import Engine, Sampling
 
 if TYPE_CHECKING:
-    from r1zero.module import PolicyGradientModule
+    from r1zero.learn.module import PolicyGradientModule
     from r1zero.reward.grader import Grader
 
 log = logging.getLogger("r1zero")

@@ -21,9 +21,9 @@ from r1zero.config import TrainConfig
 from r1zero.console import console
 from r1zero.context import RunContext
 from r1zero.data.datamodule import PromptDataModule
-from r1zero.module import PolicyGradientModule
+from r1zero.learn.module import PolicyGradientModule
+from r1zero.learn.policy import Policy, eos_ids, load_tokenizer, resolve_model
 from r1zero.outputs import Status, run_folder, shown, stack_versions
-from r1zero.policy import Policy, eos_ids, load_tokenizer, resolve_model
 from r1zero.ranks import watched_ranks
 from r1zero.report.curves import draw_curves
 from r1zero.resume import name_changes, record_settings

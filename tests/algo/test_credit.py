@@ -94,8 +94,8 @@ def test_weights_multiply_each_tokens_gradient() -> None:
     from r1zero.algo.stats import Tally
     from r1zero.batch import Prompt, Question
     from r1zero.config import AlgoConfig
-    from r1zero.learner import Learner
-    from r1zero.rollout.collate import collate
+    from r1zero.learn.collate import collate
+    from r1zero.learn.step import Learner
 
     batch = rollout(["abc", "de"], [1, 0])
     batch.credit = [torch.tensor([1.0, 2.0, 0.5]), torch.tensor([0.0, 3.0])]

@@ -11,7 +11,7 @@ import pytest
 
 from r1zero.callbacks import best as best_module
 from r1zero.callbacks.best import BestPolicyCallback
-from r1zero.module import PolicyGradientModule
+from r1zero.learn.module import PolicyGradientModule
 
 
 class Run:

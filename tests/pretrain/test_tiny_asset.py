@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from r1zero.batch import Completion, Question
 from r1zero.config import ASSETS
 from r1zero.data.arithmetic import generate
-from r1zero.policy import eos_ids
+from r1zero.learn.policy import eos_ids
 from r1zero.reward.extract import extract
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.hf_engine import HFEngine

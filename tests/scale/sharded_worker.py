@@ -17,9 +17,9 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / 
 
 from objective_support import algo_config, fit, make_module, random_policy, random_prompts, random_rollout  # noqa: E402
 from r1zero.config import LoRAConfig  # noqa: E402
-from r1zero.lora import add_adapters, keep_adapters_only  # noqa: E402
-from r1zero.policy import Policy  # noqa: E402
-from r1zero.rollout.collate import collate  # noqa: E402
+from r1zero.learn.collate import collate  # noqa: E402
+from r1zero.learn.lora import add_adapters, keep_adapters_only  # noqa: E402
+from r1zero.learn.policy import Policy  # noqa: E402
 
 
 def build(settings: dict[str, Any]) -> Policy:

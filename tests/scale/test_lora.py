@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from objective_support import algo_config, fit, make_module, make_prompt, random_prompts, random_rollout
 from r1zero.config import LoRAConfig, ModelConfig, RolloutConfig
 from r1zero.errors import UserError
-from r1zero.lora import is_adapter
-from r1zero.policy import Policy
+from r1zero.learn.collate import collate
+from r1zero.learn.lora import is_adapter
+from r1zero.learn.policy import Policy
 from r1zero.rollout.build import build_engine
-from r1zero.rollout.collate import collate
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.hf_engine import HFEngine
 from r1zero.rollout.sync import CheckedWeights, expected_parameters

@@ -15,8 +15,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from r1zero.algo.stats import Tally
 from r1zero.batch import Completion, Prompt, Question, RolloutBatch
 from r1zero.config import AlgoConfig
-from r1zero.learner import Learner
-from r1zero.policy import Policy
+from r1zero.learn.policy import Policy
+from r1zero.learn.step import Learner
 
 
 def policy_of(vocab: int, hidden: int = 32) -> Policy:

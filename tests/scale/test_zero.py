@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from r1zero import config
 from r1zero.build import build_trainer
 from r1zero.errors import UserError
-from r1zero.zero import ZeroStrategy
+from r1zero.learn.zero import ZeroStrategy
 from run_support import ROOT, SMALL, Finished, differing, status, table, train
 
 INSTALLED = importlib.util.find_spec("deepspeed") is not None

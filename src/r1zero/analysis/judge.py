@@ -156,7 +156,7 @@ def model_asker(
     def ask_all(conversations: list[Messages], keep: Callable[[int, Answer | str], None]) -> None:
         from r1zero.checks import has_gpu
         from r1zero.config import ModelConfig
-        from r1zero.policy import eos_ids, load_tokenizer, resolve_model
+        from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
         from r1zero.rollout.build import build_engine
         from r1zero.rollout.engine import Sampling
 

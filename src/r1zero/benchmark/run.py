@@ -101,7 +101,7 @@ def prepare(cfg: BenchmarkConfig, run_dir: Path, conf: Path) -> dict[str, Any]:
         case["model"] = str(random_model(cfg.benchmark.shape, cfg.benchmark.context, run_dir / "model"))
     else:
         from r1zero.config import ModelConfig
-        from r1zero.policy import resolve_model
+        from r1zero.learn.policy import resolve_model
 
         case["model"] = str(resolve_model(ModelConfig(path=cfg.benchmark.model)).absolute())
     if (cfg.benchmark.questions * cfg.benchmark.group_size) % cfg.benchmark.trl_batch:

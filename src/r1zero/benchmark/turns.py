@@ -18,7 +18,7 @@ import torch
 
 from r1zero.batch import Completion, PromptBatch
 from r1zero.context import RunContext
-from r1zero.module import PolicyGradientModule
+from r1zero.learn.module import PolicyGradientModule
 from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.outcome import Outcome, Status
 from r1zero.rollout.engine import Sampling

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 
 from r1zero.callbacks.checkpoint import export_policy
 from r1zero.context import RunContext
-from r1zero.module import PolicyGradientModule
+from r1zero.learn.module import PolicyGradientModule
 
 
 class BestPolicyCallback(pl.Callback):

@@ -12,7 +12,7 @@ import torch
 from r1zero.batch import PromptBatch
 from r1zero.context import RunContext
 from r1zero.evaluation import evaluate
-from r1zero.module import PolicyGradientModule, reduce_over_ranks
+from r1zero.learn.module import PolicyGradientModule, reduce_over_ranks
 from r1zero.seeding import derive_seed
 
 

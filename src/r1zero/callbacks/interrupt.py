@@ -13,7 +13,7 @@ import torch
 from r1zero.console import console
 from r1zero.context import RunContext
 from r1zero.errors import Stopped
-from r1zero.module import reduce_over_ranks
+from r1zero.learn.module import reduce_over_ranks
 
 SAME_REQUEST_SECONDS = 5.0
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from r1zero.batch import PromptBatch
 from r1zero.console import console
 from r1zero.context import RunContext
-from r1zero.module import PolicyGradientModule
+from r1zero.learn.module import PolicyGradientModule
 
 LINE_SECONDS = 20.0
 """Without a terminal there is no bar; then at most one line in so many seconds."""

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 
 from r1zero.batch import PromptBatch
 from r1zero.context import RunContext
-from r1zero.module import PolicyGradientModule
+from r1zero.learn.module import PolicyGradientModule
 from r1zero.outputs import disk_full, one_line
 
 log = logging.getLogger("r1zero")

@@ -19,7 +19,7 @@ from r1zero.errors import UserError
 from r1zero.evaluate.checks import SERVED
 from r1zero.evaluate.config import SamplingConfig
 from r1zero.evaluate.sampler import EngineSampler, Sampler
-from r1zero.policy import eos_ids, load_tokenizer, resolve_model
+from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine, Sampling
 from r1zero.seeding import derive_seed

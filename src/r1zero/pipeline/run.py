@@ -79,8 +79,8 @@ def prepare(cfg: PipelineConfig, stages: list[Stage], folder: Path) -> None:
     if not todo:
         return
     console.print("checking the settings of all stages", highlight=False)
+    from r1zero.learn.policy import resolve_model
     from r1zero.pipeline.questions import prepare as split
-    from r1zero.policy import resolve_model
 
     resolve_model(cfg.model)
     asked, held, dropped = split(cfg.data, cfg.heldout, cfg.seed, folder)

@@ -13,10 +13,10 @@ from torch import nn
 from r1zero.algo.logprobs import token_logprobs
 from r1zero.config import OptimConfig
 from r1zero.errors import UserError
-from r1zero.policy import reshard, whole
+from r1zero.learn.fsdp import shard_policy
+from r1zero.learn.policy import reshard, whole
 from r1zero.pretrain.packing import IGNORE, Rows
 from r1zero.pretrain.speed import step_flops
-from r1zero.sharding import shard_policy
 
 
 class TokenLosses(nn.Module):

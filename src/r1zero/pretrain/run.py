@@ -19,8 +19,8 @@ from r1zero.build import build_callbacks, build_loggers, close_loggers
 from r1zero.callbacks.checkpoint import discard_half_written, newest_checkpoint
 from r1zero.console import console
 from r1zero.errors import UserError
+from r1zero.learn.policy import Policy, load_tokenizer, resolve_model
 from r1zero.outputs import Status, one_line, run_folder, shown, stack_versions
-from r1zero.policy import Policy, load_tokenizer, resolve_model
 from r1zero.pretrain.callbacks import PretrainContext
 from r1zero.pretrain.checks import check, check_vocabulary
 from r1zero.pretrain.config import PretrainConfig

@@ -17,12 +17,12 @@ from r1zero.algo.stats import Tally
 from r1zero.batch import PromptBatch
 from r1zero.config import AlgoConfig, OptimConfig, RolloutConfig
 from r1zero.errors import SyncError, UserError
-from r1zero.learner import Learner, declare, few
-from r1zero.memory import build_optimizer
-from r1zero.policy import Policy
+from r1zero.learn.fsdp import shard_policy
+from r1zero.learn.optimizer import build_optimizer
+from r1zero.learn.policy import Policy
+from r1zero.learn.step import Learner, declare, few
+from r1zero.learn.zero import ZeroStrategy
 from r1zero.seeding import derive_seed
-from r1zero.sharding import shard_policy
-from r1zero.zero import ZeroStrategy
 
 log = logging.getLogger("r1zero")
 

@@ -14,8 +14,8 @@ from r1zero.algo.loss import aggregate, clipped_surrogate, kl_penalty, sampler_w
 from r1zero.algo.stats import Tally
 from r1zero.batch import Prompt, RolloutBatch
 from r1zero.config import AlgoConfig
-from r1zero.policy import Policy
-from r1zero.rollout.collate import MicroBatch, collate
+from r1zero.learn.collate import MicroBatch, collate
+from r1zero.learn.policy import Policy
 
 MEANS = ("policy/entropy", "policy/clip_frac", "policy/approx_kl", "loss/kl", "sync/logprob_diff_mean")
 MAXIMA = ("policy/ratio_max", "policy/grad_norm", "sync/logprob_diff_max")
