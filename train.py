@@ -7,7 +7,7 @@ try:
     import hydra
     from omegaconf import DictConfig
 
-    from r1zero import cli
+    from r1zero.launch import cli
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 
@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Check the settings, then import what is heavy."""
     from r1zero.checks import check, limit_threads
-    from r1zero.resume import finished
+    from r1zero.launch.resume import finished
 
     check(cfg)
     limit_threads(cfg.model.params)

@@ -8,8 +8,8 @@ try:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
-    from r1zero import cli
     from r1zero.evaluate import config
+    from r1zero.launch import cli
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 try:
-    from r1zero import jobs, sweep
-    from r1zero.console import console
     from r1zero.errors import UserError
+    from r1zero.launch import jobs, sweep
+    from r1zero.launch.console import console
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 

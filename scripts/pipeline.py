@@ -8,7 +8,7 @@ try:
     import hydra
     from omegaconf import DictConfig
 
-    from r1zero import cli
+    from r1zero.launch import cli
     from r1zero.pipeline import config
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")

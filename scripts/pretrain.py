@@ -11,7 +11,7 @@ try:
     import hydra
     from omegaconf import DictConfig
 
-    from r1zero import cli
+    from r1zero.launch import cli
     from r1zero.pretrain import config
     from r1zero.study import config as study_config
 except ModuleNotFoundError as error:

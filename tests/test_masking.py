@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from r1zero.errors import UserError
-from r1zero.masking import MASK, check_arguments, hidden, is_secret, mask_files, masked
+from r1zero.launch.masking import MASK, check_arguments, hidden, is_secret, mask_files, masked
 from run_support import SMALL, Server, status
 
 SECRETS = ["api_key", "logger.wandb.api_key", "WANDB_API_KEY", "HF_TOKEN", "password", "db.passwd", "hub.token"]

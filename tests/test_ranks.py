@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from objective_support import furthest, random_policy
-from r1zero.ranks import ORPHAN
+from r1zero.launch.rank_watch import ORPHAN
 from run_support import assert_no_orphans
 
 WORKER = Path(__file__).with_name("ranks_worker.py")

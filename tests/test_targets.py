@@ -8,21 +8,21 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
-from r1zero.plugins import find_function
+from r1zero.launch.plugins import find_function
+from r1zero.launch.targets import check_kinds, check_targets
 from r1zero.reward.grader import _check_functions
-from r1zero.targets import check_kinds, check_targets
 
 BY_NAME = [
     "os.system", "subprocess.Popen", "builtins.eval", "builtins.exec", "functools.partial", "hydra.utils.get_method",
     "transformers.AutoModel.from_pretrained", "r1zerox.Evil", "lightning.Trainer",
     # What an allowed package imports is not its own.
-    "torch.os.system", "torch.os.PathLike", "r1zero.sweep.subprocess.Popen", "r1zero.cli.os.system",
+    "torch.os.system", "torch.os.PathLike", "r1zero.launch.sweep.subprocess.Popen", "r1zero.launch.cli.os.system",
     "pytorch_lightning.trainer.os.system", "torch.sys.modules", "torch.builtins.eval",
     # Loaders and starters of the allowed packages.
     "torch.load", "torch.hub.load", "torch.jit.load", "torch.serialization.load", "torch.package.PackageImporter.load",
     "torch.utils.cpp_extension.load_inline", "torch.ops.load_library", "torch.classes.load_library",
     "torch.distributed.run.main", "torch.multiprocessing.spawn", "torch.hub.load_state_dict_from_url",
-    "r1zero.run.train", "pytorch_lightning.Trainer.fit", "r1zero.sweep.run_point", "torch._utils_internal.os.system",
+    "r1zero.run.train", "pytorch_lightning.Trainer.fit", "r1zero.launch.sweep.run_point", "torch._utils_internal.os.system",
     "", ".", "torch", "torch.", "torch..Module", "../x.Y", "r1zero.nowhere.Thing",
 ]  # fmt: skip
 BY_KIND = [
@@ -31,9 +31,9 @@ BY_KIND = [
     "pytorch_lightning.cli.LightningCLI",
     "torch.utils.data.DataLoader",
     "torch.nn.Linear",
-    "r1zero.sweep.Path",
+    "r1zero.launch.sweep.Path",
     "r1zero.reward.pool.WorkerPool",
-    "r1zero.plugins.Path",
+    "r1zero.launch.plugins.Path",
 ]
 PLACES = {
     "plain": lambda name: {"callbacks": {"x": {"_target_": name}}},
@@ -63,7 +63,7 @@ def test_classes_of_another_kind_are_refused_before_they_are_made(name: str) -> 
 def test_what_the_project_ships_is_allowed() -> None:
     files = (Path(__file__).resolve().parents[1] / "conf").rglob("*.yaml")
     lines = [line.split() for file in files for line in file.read_text().splitlines()]
-    shipped = {words[1] for words in lines if words[:1] == ["_target_:"]} - {"r1zero.sweep.SweepCallback"}
+    shipped = {words[1] for words in lines if words[:1] == ["_target_:"]} - {"r1zero.launch.sweep.SweepCallback"}
     for name in shipped:
         check_kinds(config("nested", name))
     assert len(shipped) > 15

@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.config import TrainConfig
 from r1zero.context import RunContext
 from r1zero.errors import UserError
-from r1zero.loggers import finish_wandb
-from r1zero.masking import masked
-from r1zero.outputs import one_line
+from r1zero.launch.loggers import finish_wandb
+from r1zero.launch.masking import masked
+from r1zero.launch.run_folder import one_line
+from r1zero.launch.targets import check_kinds
 from r1zero.rollout.engine import Sampling
-from r1zero.targets import check_kinds
 from r1zero.templates import Template
 
 log = logging.getLogger("r1zero")

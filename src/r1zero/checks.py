@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.config import TrainConfig
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
+from r1zero.launch.run_folder import not_made
+from r1zero.launch.targets import check_targets
 from r1zero.learn.optimizer import check_memory
-from r1zero.outputs import not_made
 from r1zero.rollout.served.check import check_servers
-from r1zero.targets import check_targets
 
 OWNED = {
     "max_epochs": "steps",

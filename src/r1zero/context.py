@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from r1zero.batch import Prompt
 from r1zero.config import TrainConfig
 from r1zero.errors import SyncError, UserError
-from r1zero.outputs import one_line
+from r1zero.launch.run_folder import one_line
 from r1zero.rollout.ahead import Ahead
 from r1zero.rollout.engine import Engine, Sampling
 

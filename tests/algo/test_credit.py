@@ -8,7 +8,7 @@ import torch
 from r1zero.algo.credit import CREDITS, allocate, answer_span, length_aware, uniform
 from r1zero.batch import Completion, RolloutBatch
 from r1zero.errors import UserError
-from r1zero.plugins import find_function
+from r1zero.launch.plugins import find_function
 
 
 def decode(ids: list[int]) -> str:

@@ -23,7 +23,7 @@ from r1zero.callbacks.checkpoint import (
 )
 from r1zero.config import CheckpointConfig
 from r1zero.errors import UserError
-from r1zero.outputs import disk_full
+from r1zero.launch.run_folder import disk_full
 
 
 class FakeTrainer:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from r1zero import cli, config
+from r1zero import config
+from r1zero.launch import cli
 from run_support import ROOT, SMALL, Server
 from tiny_models import make_tiny
 
@@ -283,7 +284,7 @@ def test_what_the_libraries_raise_is_one_line_with_the_log(server: Server, tmp_p
 
 
 def test_two_runs_in_one_folder_are_refused(server: Server, tmp_path: Path) -> None:
-    from r1zero.outputs import lock_folder
+    from r1zero.launch.run_folder import lock_folder
 
     (tmp_path / "run").mkdir()
     lock = lock_folder(tmp_path / "run")

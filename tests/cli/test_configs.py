@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from r1zero import checks, config
-from r1zero.arguments import options
 from r1zero.errors import UserError
+from r1zero.launch.arguments import options
 from run_support import ROOT
 
 CONF = ROOT / "conf"

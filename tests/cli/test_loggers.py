@@ -12,7 +12,7 @@ from run_support import wandb_records
 def test_a_folder_keeps_its_id_and_another_folder_has_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 
-    from r1zero.loggers import wandb_logger
+    from r1zero.launch.loggers import wandb_logger
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -40,7 +40,7 @@ def test_a_run_of_a_wandb_sweep_keeps_the_id_that_the_agent_gave_it(
         monkeypatch.setenv(f"WANDB_{name}", value)
     import wandb
 
-    from r1zero.loggers import wandb_logger
+    from r1zero.launch.loggers import wandb_logger
 
     wandb.teardown()  # settings of the environment are read once
     wandb_logger(str(tmp_path), "r1zero")

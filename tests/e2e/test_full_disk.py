@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r1zero.outputs import disk_full
+from r1zero.launch.run_folder import disk_full
 from run_support import SMALL, Server, status, table
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from r1zero.ranks import ORPHAN
+from r1zero.launch.rank_watch import ORPHAN
 from run_support import SMALL, members, start, status, table, until, wait
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "steps=2", "eval.every=0", "eval.at_start=false"]

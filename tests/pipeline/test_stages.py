@@ -14,10 +14,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from r1zero import config
-from r1zero.arguments import expand
 from r1zero.batch import Question
 from r1zero.errors import UserError
 from r1zero.evaluate import config as evaluate_config
+from r1zero.launch.arguments import expand
 from r1zero.pipeline import config as pipeline_config
 from r1zero.pipeline import results, run, stages
 from r1zero.pipeline.questions import prepare, split

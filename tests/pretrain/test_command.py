@@ -14,9 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from r1zero import cli, config, sweep
-from r1zero.arguments import expand, resumed
+from r1zero import config
 from r1zero.errors import UserError
+from r1zero.launch import cli, sweep
+from r1zero.launch.arguments import expand, resumed
 from r1zero.pretrain import config as pretrain_config
 from r1zero.pretrain.checks import check
 from r1zero.pretrain.config import InitConfig, PretrainConfig, SourceConfig, TextConfig

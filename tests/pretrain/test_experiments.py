@@ -15,8 +15,8 @@ from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM
 
 from r1zero import checks, config
-from r1zero.arguments import options
 from r1zero.errors import UserError
+from r1zero.launch.arguments import options
 from r1zero.pretrain import config as pretrain_config
 from r1zero.pretrain.checks import check
 from r1zero.pretrain.run import pretrain

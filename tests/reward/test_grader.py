@@ -11,7 +11,7 @@ import pytest
 
 from r1zero.config import RewardConfig, RewardFunctionConfig
 from r1zero.errors import UserError
-from r1zero.outputs import set_up_logging
+from r1zero.launch.run_folder import set_up_logging
 from r1zero.reward import grader as grader_module
 from r1zero.reward import mathverify
 from r1zero.reward.functions import exact_match, length_penalty, tag_format

@@ -13,8 +13,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from r1zero import config
-from r1zero.arguments import options
 from r1zero.errors import UserError
+from r1zero.launch.arguments import options
 from r1zero.pretrain import config as pretrain_config
 from r1zero.study.config import StudyConfig, is_study
 from r1zero.study.matrix import Cell, Matrix, read_matrix, write_matrix

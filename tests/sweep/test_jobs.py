@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from r1zero import config, jobs
-from r1zero.jobs import Job, Jobs
+from r1zero import config
+from r1zero.launch import jobs
+from r1zero.launch.jobs import Job, Jobs
 from r1zero.pretrain import config as pretrain_config
 from run_support import until
 

@@ -13,8 +13,9 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from r1zero import config, sweep
-from r1zero.arguments import folder_name
+from r1zero import config
+from r1zero.launch import sweep
+from r1zero.launch.arguments import folder_name
 
 ROOT = Path(__file__).resolve().parents[2]
 

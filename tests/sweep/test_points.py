@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from r1zero import sweep
 from r1zero.errors import UserError
+from r1zero.launch import sweep
 from run_support import until
 
 NAMES = sweep.Names("p", "g/s")

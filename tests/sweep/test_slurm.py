@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from r1zero import slurm, sweep
 from r1zero.errors import UserError
-from r1zero.outputs import Status
+from r1zero.launch import slurm, sweep
+from r1zero.launch.run_folder import Status
 
 JOB = {
     "SLURM_JOB_ID": "7",

@@ -17,14 +17,14 @@ from r1zero.analysis.config import AnalyzeConfig, JudgeConfig
 from r1zero.analysis.excerpts import write_page
 from r1zero.analysis.judge import Judge, Tally, model_asker, server_asker
 from r1zero.batch import Prompt
-from r1zero.console import console
 from r1zero.errors import UserError
 from r1zero.evaluate.build import Subject, sampling_of
 from r1zero.evaluate.metrics import add_answer_groups, summarize, whole_questions
 from r1zero.evaluate.results import model_title, percent, write_json
 from r1zero.evaluate.run import progress, raise_if_missing, with_folder
 from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of
-from r1zero.outputs import stack_versions
+from r1zero.launch.console import console
+from r1zero.launch.run_folder import stack_versions
 from r1zero.reward.grader import Grader
 from r1zero.seeding import derive_seed
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from r1zero.console import console
-from r1zero.outputs import shown
+from r1zero.launch.console import console
+from r1zero.launch.run_folder import shown
 
 
 def exponent(tokens: Sequence[float], seconds: Sequence[float]) -> float:

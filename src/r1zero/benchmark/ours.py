@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero import config
-from r1zero.arguments import expand
 from r1zero.checks import check, limit_threads
+from r1zero.launch.arguments import expand
 
 
 def settings(case: dict[str, Any], conf: Path) -> DictConfig:

@@ -13,9 +13,9 @@ from typing import Any
 from rich.table import Table
 
 from r1zero.benchmark.limits import floors
-from r1zero.console import console
 from r1zero.errors import UserError
-from r1zero.outputs import shown
+from r1zero.launch.console import console
+from r1zero.launch.run_folder import shown
 from r1zero.plan.hardware import Shape
 
 MARKS = "<!-- benchmark -->", "<!-- /benchmark -->"

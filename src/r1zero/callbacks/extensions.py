@@ -16,8 +16,8 @@ from r1zero.batch import PromptBatch, RolloutBatch
 from r1zero.context import RunContext
 from r1zero.data.samplers import SampledLoader
 from r1zero.errors import UserError
+from r1zero.launch.plugins import find_function
 from r1zero.learn.module import reduce_over_ranks
-from r1zero.plugins import find_function
 
 
 class CreditCallback(pl.Callback):

@@ -15,8 +15,8 @@ import torch
 
 from r1zero.batch import PromptBatch
 from r1zero.context import RunContext
+from r1zero.launch.run_folder import disk_full, one_line
 from r1zero.learn.module import PolicyGradientModule
-from r1zero.outputs import disk_full, one_line
 
 log = logging.getLogger("r1zero")
 

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from r1zero.batch import PromptBatch
-from r1zero.console import console
 from r1zero.context import RunContext
+from r1zero.launch.console import console
 from r1zero.learn.module import PolicyGradientModule
 
 LINE_SECONDS = 20.0

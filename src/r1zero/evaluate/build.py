@@ -11,7 +11,6 @@ import yaml
 from r1zero.batch import Prompt
 from r1zero.checks import has_gpu
 from r1zero.config import DataConfig, TemplateConfig
-from r1zero.console import console
 from r1zero.data.datamodule import PromptDataModule
 from r1zero.data.overlap import overlap
 from r1zero.data.prompts import load_questions
@@ -19,6 +18,7 @@ from r1zero.errors import UserError
 from r1zero.evaluate.checks import SERVED
 from r1zero.evaluate.config import SamplingConfig
 from r1zero.evaluate.sampler import EngineSampler, Sampler
+from r1zero.launch.console import console
 from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine, Sampling

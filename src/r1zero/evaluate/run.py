@@ -14,7 +14,6 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from r1zero.console import console
 from r1zero.errors import UserError
 from r1zero.evaluate.build import Subject, sampling_of, template_of
 from r1zero.evaluate.config import EvaluateConfig
@@ -23,8 +22,9 @@ from r1zero.evaluate.plots import draw_bars
 from r1zero.evaluate.rescore import regrade, stored_results
 from r1zero.evaluate.results import build_results, results_table, write_json
 from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of
-from r1zero.masking import masked
-from r1zero.outputs import Status, lock_folder, one_line, set_up_logging, stack_versions
+from r1zero.launch.console import console
+from r1zero.launch.masking import masked
+from r1zero.launch.run_folder import Status, lock_folder, one_line, set_up_logging, stack_versions
 from r1zero.reward.grader import Grader
 
 log = logging.getLogger("r1zero")

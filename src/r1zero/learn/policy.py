@@ -15,10 +15,10 @@ from torch.distributed.fsdp import FSDPModule
 from r1zero.algo.logprobs import logprobs_from_logits, token_logprobs
 from r1zero.config import LoRAConfig, ModelConfig
 from r1zero.errors import UserError
+from r1zero.launch.run_folder import not_made
 from r1zero.learn.collate import MicroBatch
 from r1zero.learn.lora import adapter_weights, add_adapters, keep_adapters_only, merged_weights, save_adapter
 from r1zero.learn.optimizer import activations_on_host
-from r1zero.outputs import not_made
 
 log = logging.getLogger("r1zero")
 

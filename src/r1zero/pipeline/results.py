@@ -13,11 +13,11 @@ from rich.table import Table
 
 from r1zero.evaluate.intervals import LEVEL, resampled_means
 from r1zero.evaluate.results import number, percent, share
-from r1zero.outputs import stack_versions
+from r1zero.launch.run_folder import stack_versions
+from r1zero.launch.sweep import clock
 from r1zero.pipeline.stages import Stage
 from r1zero.report import style
 from r1zero.seeding import derive_seed
-from r1zero.sweep import clock
 
 LABELS = {"before": "before", "pretrained": "after pretraining", "trained": "after RL"}
 RESAMPLES = 2000

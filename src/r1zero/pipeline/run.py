@@ -13,12 +13,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero import sweep
 from r1zero.checks import check_known, check_set
-from r1zero.console import console
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
-from r1zero.outputs import lock_folder, shown
+from r1zero.launch import sweep
+from r1zero.launch.console import console
+from r1zero.launch.run_folder import lock_folder, shown
 from r1zero.pipeline.config import PipelineConfig
 from r1zero.pipeline.stages import Stage, check_order, plan
 

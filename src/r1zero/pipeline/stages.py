@@ -11,12 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from r1zero import sweep
-from r1zero.arguments import expand
 from r1zero.errors import UserError
-from r1zero.outputs import shown
+from r1zero.launch import sweep
+from r1zero.launch.arguments import expand
+from r1zero.launch.resume import flatten
+from r1zero.launch.run_folder import shown
 from r1zero.pipeline.config import PipelineConfig
-from r1zero.resume import flatten
 
 HELDOUT = "heldout"
 """Name of the set of held-out questions, an option of ``conf/benchmarks``."""

@@ -19,7 +19,7 @@ from r1zero.callbacks import interrupt
 from r1zero.callbacks.checkpoint import CheckpointWriter
 from r1zero.callbacks.metrics import MetricsFile, tell
 from r1zero.callbacks.progress import StepBar
-from r1zero.console import console
+from r1zero.launch.console import console
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.pretrain.module import PretrainModule
 from r1zero.pretrain.speed import too_low

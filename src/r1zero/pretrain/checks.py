@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.checks import OWNED, check_compile, check_known, check_set, check_targets
 from r1zero.errors import UserError
-from r1zero.outputs import not_made
+from r1zero.launch.run_folder import not_made
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.pretrain.corpus import active_sources
 

@@ -17,10 +17,12 @@ from omegaconf import DictConfig
 
 from r1zero.build import build_callbacks, build_loggers, close_loggers
 from r1zero.callbacks.checkpoint import discard_half_written, newest_checkpoint
-from r1zero.console import console
 from r1zero.errors import UserError
+from r1zero.launch.console import console
+from r1zero.launch.resume import name_changes, record_settings
+from r1zero.launch.run_folder import Status, one_line, run_folder, shown, stack_versions
+from r1zero.launch.targets import check_kinds
 from r1zero.learn.policy import Policy, load_tokenizer, resolve_model
-from r1zero.outputs import Status, one_line, run_folder, shown, stack_versions
 from r1zero.pretrain.callbacks import PretrainContext
 from r1zero.pretrain.checks import check, check_vocabulary
 from r1zero.pretrain.config import PretrainConfig
@@ -31,8 +33,6 @@ from r1zero.pretrain.model import check_init, export, new_model
 from r1zero.pretrain.module import PretrainModule
 from r1zero.pretrain.speed import device_peak, too_low
 from r1zero.pretrain.tokenizer import train_tokenizer
-from r1zero.resume import name_changes, record_settings
-from r1zero.targets import check_kinds
 
 
 def pretrain(config: DictConfig, folder: Path) -> int:

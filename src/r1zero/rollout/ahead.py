@@ -10,7 +10,7 @@ from threading import Thread
 from typing import Any
 
 from r1zero.batch import Completion
-from r1zero.outputs import one_line
+from r1zero.launch.run_folder import one_line
 
 log = logging.getLogger("r1zero")
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from r1zero.errors import UserError
-from r1zero.outputs import shown
+from r1zero.launch.run_folder import shown
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero import jobs, sweep
-from r1zero.arguments import options
-from r1zero.console import console
 from r1zero.errors import UserError
-from r1zero.outputs import lock_folder, shown
+from r1zero.launch import jobs, sweep
+from r1zero.launch.arguments import options
+from r1zero.launch.console import console
+from r1zero.launch.run_folder import lock_folder, shown
 from r1zero.study.config import StudyConfig
 from r1zero.study.matrix import read_matrix, write_matrix
 

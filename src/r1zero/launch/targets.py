@@ -17,7 +17,7 @@ from r1zero.errors import UserError
 PACKAGES = ("r1zero", "pytorch_lightning", "torch")
 """Packages that a target may come from."""
 
-FUNCTIONS = ("r1zero.loggers.wandb_logger",)
+FUNCTIONS = ("r1zero.launch.loggers.wandb_logger",)
 """Targets that are no class."""
 
 PARTS = (
@@ -42,7 +42,7 @@ def check_targets(config: DictConfig) -> None:
     """Refuse a ``_target_`` that can't be a part of a Trainer by its name alone; nothing is imported.
 
     The path must lead through modules that are files of an allowed package, so that ``torch.os.system`` and
-    ``r1zero.sweep.subprocess.Popen`` lead nowhere, and end in the name of a class.
+    ``r1zero.launch.sweep.subprocess.Popen`` lead nowhere, and end in the name of a class.
 
     Raises:
         UserError: naming the key and the target.

@@ -29,8 +29,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from r1zero import slurm
 from r1zero.errors import UserError
+from r1zero.launch import slurm
 
 SCRIPT = "R1ZERO_SCRIPT"
 """Environment variable with the file that the user started: a launcher's worker has another ``sys.argv``."""
@@ -278,7 +278,7 @@ class SweepTable(threading.Thread):
         """Draw until :meth:`close`."""
         from rich.live import Live
 
-        from r1zero.console import console
+        from r1zero.launch.console import console
 
         if console.is_terminal:
             with Live(self.table(), console=console, refresh_per_second=2, transient=True) as live:
@@ -325,7 +325,7 @@ class SweepTable(threading.Thread):
 
     def close(self) -> list[str]:
         """Stop drawing, print the table once more; returns the names of the failed points."""
-        from r1zero.console import console
+        from r1zero.launch.console import console
 
         self._stop_asked.set()
         if self.is_alive():

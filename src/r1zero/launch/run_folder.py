@@ -19,7 +19,7 @@ from typing import Any
 
 import r1zero
 from r1zero.errors import SyncError, UserError
-from r1zero.masking import MaskingFormatter, hidden
+from r1zero.launch.masking import MaskingFormatter, hidden
 
 log = logging.getLogger("r1zero")
 

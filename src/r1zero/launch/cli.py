@@ -26,10 +26,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from r1zero import config, masking, sweep
-from r1zero.arguments import expand, folder_name, options
+from r1zero import config
 from r1zero.errors import Stopped, SyncError, UserError
-from r1zero.outputs import disk_full, not_made, shown
+from r1zero.launch import masking, sweep
+from r1zero.launch.arguments import expand, folder_name, options
+from r1zero.launch.run_folder import disk_full, not_made, shown
 
 DEBUG = "R1ZERO_DEBUG"
 """Environment variable; 1 shows the traceback of an error on the console as well."""

@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
-from r1zero.masking import masked
-from r1zero.outputs import shown, write_whole
+from r1zero.launch.masking import masked
+from r1zero.launch.run_folder import shown, write_whole
 
 log = logging.getLogger("r1zero")
 

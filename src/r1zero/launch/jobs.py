@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1zero import sweep
 from r1zero.errors import UserError
-from r1zero.outputs import one_line
+from r1zero.launch import sweep
+from r1zero.launch.run_folder import one_line
 
 ELSEWHERE = "work in another directory"
 
@@ -96,7 +96,7 @@ def process(
 ) -> str:
     """Run one of the project's scripts in ``folder`` unless that has finished; what went wrong in one line, or nothing.
 
-    See :func:`r1zero.sweep.run_point`: what it prints is in ``console.log``, a folder with other settings is refused
+    See :func:`r1zero.launch.sweep.run_point`: what it prints is in ``console.log``, a folder with other settings is refused
     with ``advice``.
     """
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from r1zero.errors import UserError
-from r1zero.targets import check_function_path
+from r1zero.launch.targets import check_function_path
 
 
 def find_function(
