@@ -20,15 +20,15 @@ def main(cfg: DictConfig) -> None:
 
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Check the settings, then import what is heavy."""
-    from r1zero.checks import check, limit_threads
     from r1zero.launch.resume import finished
+    from r1zero.train.checks import check, limit_threads
 
     check(cfg)
     limit_threads(cfg.model.params)
     if cfg.resume and (line := finished(run_dir, cfg.steps)):
         print(line)
         return 0
-    from r1zero.run import train
+    from r1zero.train.run import train
 
     return train(cfg, run_dir)
 

@@ -24,8 +24,8 @@ def main(cfg: DictConfig) -> None:
 
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Check the settings, then import what is heavy."""
-    from r1zero.checks import limit_threads
     from r1zero.serve.checks import check
+    from r1zero.train.checks import limit_threads
 
     check(cfg)
     limit_threads(cfg.model.params)

@@ -54,7 +54,7 @@ def kill_in_rollout(when: int) -> None:
 
 def kill_in_reward(when: int) -> None:
     """The responses are sampled, not graded."""
-    from r1zero.callbacks.grading import Grading
+    from r1zero.train.callbacks.grading import Grading
 
     before(Grading, "outcomes", nth(when, kill))
 
@@ -69,7 +69,7 @@ def kill_in_backward(when: int) -> None:
 
 def kill_in_checkpoint(when: int) -> None:
     """Half of a checkpoint is written."""
-    from r1zero.callbacks.checkpoint import DirectCheckpointIO
+    from r1zero.train.callbacks.checkpoint import DirectCheckpointIO
 
     whole = DirectCheckpointIO.save_checkpoint
     count = 0

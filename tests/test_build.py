@@ -11,8 +11,8 @@ import pytest
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
-from r1zero.build import build_trainer, sync_tolerance
 from r1zero.config import ModelConfig, RolloutConfig
+from r1zero.train.build import build_trainer, sync_tolerance
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from r1zero.context import ENGINE_RESTARTS, RunContext
 from r1zero.errors import SyncError, UserError
+from r1zero.train.context import ENGINE_RESTARTS, RunContext
 
 MODULE: Any = SimpleNamespace(policy_version=3, policy=SimpleNamespace(named_weights=lambda: iter(["w"])))
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from r1zero.callbacks import best as best_module
-from r1zero.callbacks.best import BestPolicyCallback
 from r1zero.learn.module import PolicyGradientModule
+from r1zero.train.callbacks import best as best_module
+from r1zero.train.callbacks.best import BestPolicyCallback
 
 
 class Run:

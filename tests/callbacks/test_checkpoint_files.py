@@ -13,7 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from r1zero.callbacks.checkpoint import (
+from r1zero.config import CheckpointConfig
+from r1zero.errors import UserError
+from r1zero.launch.run_folder import disk_full
+from r1zero.train.callbacks.checkpoint import (
     FORMAT,
     CheckpointCallback,
     DirectCheckpointIO,
@@ -21,9 +24,6 @@ from r1zero.callbacks.checkpoint import (
     discard_half_written,
     newest_checkpoint,
 )
-from r1zero.config import CheckpointConfig
-from r1zero.errors import UserError
-from r1zero.launch.run_folder import disk_full
 
 
 class FakeTrainer:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from r1zero.batch import Completion, Prompt, PromptBatch, Question
-from r1zero.callbacks.grading import Grading
 from r1zero.config import RewardConfig
 from r1zero.reward.grader import Grader
+from r1zero.train.callbacks.grading import Grading
 
 ANSWERS = ["4", "5", "\\frac{1}{2}", "0.5", "x"]
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from r1zero.callbacks import interrupt
-from r1zero.callbacks.interrupt import InterruptCallback
 from r1zero.errors import Stopped
+from r1zero.train.callbacks import interrupt
+from r1zero.train.callbacks.interrupt import InterruptCallback
 
 MODULE: Any = SimpleNamespace(device=torch.device("cpu"))
 

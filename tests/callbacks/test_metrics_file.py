@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from r1zero.callbacks.metrics import MetricsCallback, MetricsFile
-from r1zero.callbacks.samples import CompletionsCallback
+from r1zero.train.callbacks.metrics import MetricsCallback, MetricsFile
+from r1zero.train.callbacks.samples import CompletionsCallback
 
 
 def rows(path: Path) -> list[dict[str, str]]:

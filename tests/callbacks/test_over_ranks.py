@@ -12,13 +12,13 @@ import torch
 
 from r1zero.algo.stats import ReduceFn
 from r1zero.batch import Completion, Prompt, Question, RolloutBatch
-from r1zero.callbacks import rollout as rollout_module
-from r1zero.callbacks.rollout import RolloutCallback
 from r1zero.config import RewardConfig
-from r1zero.evaluation import evaluate
 from r1zero.reward.grader import Grader
 from r1zero.reward.health import RewardError
 from r1zero.reward.outcome import Outcome, Status
+from r1zero.rollout.scoring import evaluate
+from r1zero.train.callbacks import rollout as rollout_module
+from r1zero.train.callbacks.rollout import RolloutCallback
 
 T = TypeVar("T")
 

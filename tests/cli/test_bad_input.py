@@ -95,7 +95,7 @@ def train_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     monkeypatch.setattr(cli, "job_result", cli.JobResult())
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     monkeypatch.setattr(argparse.ArgumentParser, "error", argparse.ArgumentParser.error)  # put back afterwards
-    monkeypatch.setitem(sys.modules, "r1zero.run", None)  # importing it is an error: nothing heavy may be needed
+    monkeypatch.setitem(sys.modules, "r1zero.train.run", None)  # importing it is an error: nothing heavy may be needed
     monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # the config is found beside the script's file
     monkeypatch.chdir(tmp_path)
 
@@ -127,7 +127,7 @@ def test_wrong_arguments_are_one_line(train_main: TrainMain, arguments: str) -> 
 def test_without_arguments_a_machine_without_gpu_is_told_of_the_demo(
     train_main: TrainMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from r1zero import checks
+    from r1zero.train import checks
 
     monkeypatch.setattr(checks, "has_gpu", lambda: False)
     code, _, err = train_main()

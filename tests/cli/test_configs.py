@@ -11,9 +11,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from r1zero import checks, config
+from r1zero import config
 from r1zero.errors import UserError
 from r1zero.launch.arguments import options
+from r1zero.train import checks
 from run_support import ROOT
 
 CONF = ROOT / "conf"

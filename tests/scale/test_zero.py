@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from r1zero import config
-from r1zero.build import build_trainer
 from r1zero.errors import UserError
 from r1zero.learn.zero import ZeroStrategy
+from r1zero.train.build import build_trainer
 from run_support import ROOT, SMALL, Finished, differing, status, table, train
 
 INSTALLED = importlib.util.find_spec("deepspeed") is not None

@@ -154,11 +154,11 @@ def model_asker(
     """Asks a model in this process, which is started at the first question and closed after the last."""
 
     def ask_all(conversations: list[Messages], keep: Callable[[int, Answer | str], None]) -> None:
-        from r1zero.checks import has_gpu
         from r1zero.config import ModelConfig
         from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
         from r1zero.rollout.build import build_engine
         from r1zero.rollout.engine import Sampling
+        from r1zero.train.checks import has_gpu
 
         folder = resolve_model(ModelConfig(name="judge", path=str(config.model)))
         tokenizer = load_tokenizer(folder)

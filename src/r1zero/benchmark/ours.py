@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero import config
-from r1zero.checks import check, limit_threads
 from r1zero.launch.arguments import expand
+from r1zero.train.checks import check, limit_threads
 
 
 def settings(case: dict[str, Any], conf: Path) -> DictConfig:
@@ -66,7 +66,7 @@ def main(case: dict[str, Any]) -> int:
     config.register()
     cfg = settings(case, Path(case["conf"]))
     limit_threads(case["params"])
-    from r1zero.run import train
+    from r1zero.train.run import train
 
     return train(cfg, Path(case["folder"]))
 

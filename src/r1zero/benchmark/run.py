@@ -18,12 +18,12 @@ from r1zero.benchmark import growth, results
 from r1zero.benchmark.config import BenchmarkConfig
 from r1zero.benchmark.plot import draw
 from r1zero.benchmark.side import Side
-from r1zero.checks import has_gpu
 from r1zero.data.arithmetic import generate
 from r1zero.errors import UserError
 from r1zero.launch.console import console
 from r1zero.launch.run_folder import shown
 from r1zero.plan.hardware import shape_of
+from r1zero.train.checks import has_gpu
 
 log = logging.getLogger("r1zero")
 HERE = Path(__file__).resolve().parent

@@ -17,11 +17,11 @@ import pytorch_lightning as pl
 import torch
 
 from r1zero.batch import Completion, PromptBatch
-from r1zero.context import RunContext
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.outcome import Outcome, Status
 from r1zero.rollout.engine import Sampling
+from r1zero.train.context import RunContext
 
 MARK = "@@"
 PARTS = {

@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from r1zero.batch import Prompt
-from r1zero.checks import has_gpu
 from r1zero.config import DataConfig, TemplateConfig
 from r1zero.data.datamodule import PromptDataModule
 from r1zero.data.overlap import overlap
@@ -24,6 +23,7 @@ from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine, Sampling
 from r1zero.seeding import derive_seed
 from r1zero.templates import Template
+from r1zero.train.checks import has_gpu
 
 log = logging.getLogger("r1zero")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero.checks import LARGE_FOR_CPU, folder_context, has_gpu
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
 from r1zero.launch.run_folder import not_made
+from r1zero.train.checks import LARGE_FOR_CPU, folder_context, has_gpu
 
 SERVED = "server"
 """Name of the model option for a model behind a server."""

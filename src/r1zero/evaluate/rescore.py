@@ -11,9 +11,9 @@ import pandas as pd
 
 from r1zero.errors import UserError
 from r1zero.evaluate.store import grade_columns, question_of
-from r1zero.evaluation import grade_texts
 from r1zero.launch.arguments import stored_overrides
 from r1zero.reward.grader import Grader
+from r1zero.rollout.scoring import grade_texts
 
 
 def expand_rescore(arguments: list[str]) -> list[str]:

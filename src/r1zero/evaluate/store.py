@@ -15,10 +15,10 @@ import pandas as pd
 from r1zero.batch import Prompt, Question
 from r1zero.errors import UserError
 from r1zero.evaluate.sampler import Failure, Key, Response, Sampler
-from r1zero.evaluation import grade_texts
 from r1zero.reward.grader import Grader
 from r1zero.reward.outcome import Outcome, Status
 from r1zero.rollout.engine import Sampling
+from r1zero.rollout.scoring import grade_texts
 from r1zero.seeding import derive_seed
 
 GRADE_COLUMNS = ("right", "status", "reward", "extracted", "rule", "seconds")

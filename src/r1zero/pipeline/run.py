@@ -13,7 +13,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero.checks import check_known, check_set
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
 from r1zero.launch import sweep
@@ -21,6 +20,7 @@ from r1zero.launch.console import console
 from r1zero.launch.run_folder import lock_folder, shown
 from r1zero.pipeline.config import PipelineConfig
 from r1zero.pipeline.stages import Stage, check_order, plan
+from r1zero.train.checks import check_known, check_set
 
 ANOTHER_NAME = "start anew with another name=..."
 ADVICE = "the same command goes on with what is missing"

@@ -10,13 +10,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from r1zero.checks import check_lora, check_sizes, optimizer_steps
 from r1zero.config import TrainConfig
 from r1zero.errors import UserError
 from r1zero.launch.console import console
 from r1zero.plan.cost import LAYOUTS, Learner, Work, concurrent, decode_step, sharding_traffic, step_times
 from r1zero.plan.fit import Fit, fit
 from r1zero.plan.hardware import GPUS, SUSTAINED, Shape, gpu_named, shape_of
+from r1zero.train.checks import check_lora, check_sizes, optimizer_steps
 
 DEFAULT_RANK = 16
 """Rank of the adapters in the lora column where ``model.lora.rank`` is 0."""

@@ -15,14 +15,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from r1zero.callbacks import interrupt
-from r1zero.callbacks.checkpoint import CheckpointWriter
-from r1zero.callbacks.metrics import MetricsFile, tell
-from r1zero.callbacks.progress import StepBar
 from r1zero.launch.console import console
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.pretrain.module import PretrainModule
 from r1zero.pretrain.speed import too_low
+from r1zero.train.callbacks import interrupt
+from r1zero.train.callbacks.checkpoint import CheckpointWriter
+from r1zero.train.callbacks.metrics import MetricsFile, tell
+from r1zero.train.callbacks.progress import StepBar
 
 log = logging.getLogger("r1zero")
 

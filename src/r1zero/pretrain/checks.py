@@ -9,11 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero.checks import OWNED, check_compile, check_known, check_set, check_targets
 from r1zero.errors import UserError
 from r1zero.launch.run_folder import not_made
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.pretrain.corpus import active_sources
+from r1zero.train.checks import OWNED, check_compile, check_known, check_set, check_targets
 
 PADDED_VOCABULARY = 1024
 """Rows that an embedding may have beyond its tokenizer's entries: models round their vocabulary up."""

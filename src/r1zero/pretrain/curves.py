@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from r1zero.report import style
-from r1zero.report.style import BLUE, CYCLE, GREEN, GREY, VERMILION, plt
+from r1zero import plotting as style
+from r1zero.plotting import BLUE, CYCLE, GREEN, GREY, VERMILION, plt
 
 
 def draw_curves(run_dir: Path) -> Path:

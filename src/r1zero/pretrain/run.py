@@ -15,8 +15,6 @@ import torch
 import transformers
 from omegaconf import DictConfig
 
-from r1zero.build import build_callbacks, build_loggers, close_loggers
-from r1zero.callbacks.checkpoint import discard_half_written, newest_checkpoint
 from r1zero.errors import UserError
 from r1zero.launch.console import console
 from r1zero.launch.resume import name_changes, record_settings
@@ -33,6 +31,8 @@ from r1zero.pretrain.model import check_init, export, new_model
 from r1zero.pretrain.module import PretrainModule
 from r1zero.pretrain.speed import device_peak, too_low
 from r1zero.pretrain.tokenizer import train_tokenizer
+from r1zero.train.build import build_callbacks, build_loggers, close_loggers
+from r1zero.train.callbacks.checkpoint import discard_half_written, newest_checkpoint
 
 
 def pretrain(config: DictConfig, folder: Path) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from r1zero import plotting as style
 from r1zero.algo.bias import VARIANTS, with_one_in_use
 from r1zero.errors import UserError
-from r1zero.report import style
 from r1zero.report.runs import Run
 
 Drawn = tuple[Any, pd.DataFrame]

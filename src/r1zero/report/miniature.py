@@ -77,7 +77,7 @@ def write_miniature(folders: Sequence[Path], out: Path) -> tuple[Path, list[Verd
 
 
 def _save_control(members: Sequence[Run], out: Path) -> Path:
-    from r1zero.report import style
+    from r1zero import plotting as style
 
     figure, numbers = figures.fig5(members)
     return style.save(figure, numbers, out / "figures", "control")

@@ -8,10 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero.checks import LARGE_FOR_CPU, check_known, check_set, folder_context, has_gpu
 from r1zero.errors import UserError
 from r1zero.rollout.served.check import check_servers
 from r1zero.rollout.served.client import TOKEN
+from r1zero.train.checks import LARGE_FOR_CPU, check_known, check_set, folder_context, has_gpu
 
 
 def check(config: DictConfig) -> None:

@@ -120,7 +120,7 @@ def draw(matrix: Matrix, folder: Path, title: str) -> Path:
     """The heat map: a row per model, a column per template, value and interval in each cell."""
     import numpy as np
 
-    from r1zero.report.style import plt
+    from r1zero.plotting import plt
 
     states = list(matrix.labels)
     values = np.full((len(states), len(matrix.templates)), np.nan)

@@ -12,12 +12,12 @@ import torch
 from r1zero.algo.advantages import group_advantages
 from r1zero.algo.stats import Tally, rollout_summary
 from r1zero.batch import Completion, PromptBatch, RolloutBatch
-from r1zero.callbacks.grading import Grading
-from r1zero.context import RunContext
 from r1zero.learn.module import PolicyGradientModule, reduce_over_ranks
 from r1zero.rollout.ahead import Sampled
 from r1zero.rollout.engine import Engine
 from r1zero.seeding import derive_seed
+from r1zero.train.callbacks.grading import Grading
+from r1zero.train.context import RunContext
 
 
 class RolloutCallback(pl.Callback):

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from r1zero.batch import PromptBatch
-from r1zero.context import RunContext
 from r1zero.launch.console import console
 from r1zero.learn.module import PolicyGradientModule
+from r1zero.train.context import RunContext
 
 LINE_SECONDS = 20.0
 """Without a terminal there is no bar; then at most one line in so many seconds."""

@@ -13,11 +13,11 @@ from r1zero.algo.credit import CREDITS, allocate
 from r1zero.algo.diversity import distinct_answers, distinct_n, self_similarity
 from r1zero.algo.stats import Tally
 from r1zero.batch import PromptBatch, RolloutBatch
-from r1zero.context import RunContext
 from r1zero.data.samplers import SampledLoader
 from r1zero.errors import UserError
 from r1zero.launch.plugins import find_function
 from r1zero.learn.module import reduce_over_ranks
+from r1zero.train.context import RunContext
 
 
 class CreditCallback(pl.Callback):

@@ -12,13 +12,7 @@ import torch
 import transformers
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero import build
-from r1zero.callbacks.checkpoint import check_checkpoint, discard_half_written, newest_checkpoint
-from r1zero.callbacks.metrics import MetricsCallback
-from r1zero.callbacks.progress import closing_table
-from r1zero.checks import optimizer_steps
 from r1zero.config import TrainConfig
-from r1zero.context import RunContext
 from r1zero.data.datamodule import PromptDataModule
 from r1zero.launch.console import console
 from r1zero.launch.rank_watch import watched_ranks
@@ -26,12 +20,18 @@ from r1zero.launch.resume import name_changes, record_settings
 from r1zero.launch.run_folder import Status, run_folder, shown, stack_versions
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.learn.policy import Policy, eos_ids, load_tokenizer, resolve_model
-from r1zero.report.curves import draw_curves
 from r1zero.reward.grader import Grader
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine
 from r1zero.seeding import derive_seed
 from r1zero.templates import Template
+from r1zero.train import build
+from r1zero.train.callbacks.checkpoint import check_checkpoint, discard_half_written, newest_checkpoint
+from r1zero.train.callbacks.metrics import MetricsCallback
+from r1zero.train.callbacks.progress import closing_table
+from r1zero.train.checks import optimizer_steps
+from r1zero.train.context import RunContext
+from r1zero.train.curves import draw_curves
 
 log = logging.getLogger("r1zero")
 

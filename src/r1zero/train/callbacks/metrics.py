@@ -14,9 +14,9 @@ import pytorch_lightning as pl
 import torch
 
 from r1zero.batch import PromptBatch
-from r1zero.context import RunContext
 from r1zero.launch.run_folder import disk_full, one_line
 from r1zero.learn.module import PolicyGradientModule
+from r1zero.train.context import RunContext
 
 log = logging.getLogger("r1zero")
 

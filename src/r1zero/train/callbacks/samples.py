@@ -10,9 +10,9 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from r1zero.batch import PromptBatch
-from r1zero.context import RunContext
 from r1zero.launch.run_folder import disk_full, one_line
 from r1zero.learn.module import PolicyGradientModule
+from r1zero.train.context import RunContext
 
 log = logging.getLogger("r1zero")
 

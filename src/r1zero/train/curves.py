@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from r1zero.report import style
-from r1zero.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, plt
+from r1zero import plotting as style
+from r1zero.plotting import BLUE, GREEN, GREY, ORANGE, VERMILION, plt
 
 
 def draw_curves(run_dir: Path) -> Path:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from r1zero.callbacks.checkpoint import export_policy
-from r1zero.context import RunContext
 from r1zero.learn.module import PolicyGradientModule
+from r1zero.train.callbacks.checkpoint import export_policy
+from r1zero.train.context import RunContext
 
 
 class BestPolicyCallback(pl.Callback):

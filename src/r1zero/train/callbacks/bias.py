@@ -9,9 +9,9 @@ import torch
 
 from r1zero.algo.bias import BiasBins, with_one_in_use
 from r1zero.batch import PromptBatch
-from r1zero.callbacks.metrics import MetricsFile
-from r1zero.context import RunContext
 from r1zero.learn.module import PolicyGradientModule, reduce_over_ranks
+from r1zero.train.callbacks.metrics import MetricsFile
+from r1zero.train.context import RunContext
 
 
 class BiasCallback(pl.Callback):

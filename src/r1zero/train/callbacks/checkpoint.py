@@ -15,11 +15,11 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 import r1zero
 from r1zero.batch import PromptBatch
-from r1zero.context import RunContext
 from r1zero.errors import UserError
 from r1zero.launch.run_folder import disk_full, shown
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.learn.zero import ZeroStrategy
+from r1zero.train.context import RunContext
 
 log = logging.getLogger("r1zero")
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from r1zero.batch import Completion, PromptBatch
-from r1zero.context import RunContext
 from r1zero.reward.grader import GradeItem
 from r1zero.reward.outcome import Outcome
 from r1zero.rollout.engine import Engine
+from r1zero.train.context import RunContext
 
 
 class Grading:
