@@ -8,7 +8,7 @@ try:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
-    from r1zero.analysis import config
+    from r1zero.lab.analysis import config
     from r1zero.launch import cli
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
@@ -25,12 +25,12 @@ def analyze(cfg: DictConfig) -> None:
 
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Check the settings, then import what is heavy."""
-    from r1zero.analysis.checks import check
     from r1zero.evaluate.checks import adopt_dtype
+    from r1zero.lab.analysis.checks import check
 
     adopt_dtype(cfg, list(HydraConfig.get().overrides.task))
     check(cfg)
-    from r1zero.analysis.run import analyze
+    from r1zero.lab.analysis.run import analyze
 
     return analyze(cfg, run_dir)
 

@@ -7,7 +7,7 @@ try:
     import hydra
     from omegaconf import DictConfig
 
-    from r1zero.benchmark import config
+    from r1zero.lab.benchmark import config
     from r1zero.launch import cli
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
@@ -24,7 +24,7 @@ def benchmark(cfg: DictConfig) -> None:
 
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Import what is heavy, then measure."""
-    from r1zero.benchmark.run import benchmark
+    from r1zero.lab.benchmark.run import benchmark
 
     return benchmark(cfg, run_dir, CONF)
 

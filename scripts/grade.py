@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from r1zero.reward.command import main
+from r1zero.lab.grade.command import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:], Path(__file__).resolve().parents[1] / "conf" / "template"))

@@ -165,7 +165,7 @@ def main() -> int:
     for name, error in errors.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     try:
-        from r1zero.report.miniature import summary_lines, write_miniature
+        from r1zero.lab.report.miniature import summary_lines, write_miniature
 
         path, found = write_miniature([point.folder for point in todo], arguments.out)
     except UserError as error:

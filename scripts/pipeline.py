@@ -8,8 +8,8 @@ try:
     import hydra
     from omegaconf import DictConfig
 
+    from r1zero.lab.pipeline import config
     from r1zero.launch import cli
-    from r1zero.pipeline import config
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 
@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
 
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Run the stages."""
-    from r1zero.pipeline.run import run
+    from r1zero.lab.pipeline.run import run
 
     return run(cfg, run_dir, CONF.parent)
 

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 try:
+    from r1zero.lab.plan.command import plan
     from r1zero.launch import cli
-    from r1zero.plan.command import plan
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 

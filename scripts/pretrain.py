@@ -11,9 +11,9 @@ try:
     import hydra
     from omegaconf import DictConfig
 
+    from r1zero.lab.study import config as study_config
     from r1zero.launch import cli
     from r1zero.pretrain import config
-    from r1zero.study import config as study_config
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 
@@ -45,7 +45,7 @@ def study(cfg: DictConfig) -> None:
 
 def study_job(cfg: DictConfig, run_dir: Path) -> int:
     """Run it."""
-    from r1zero.study.run import run
+    from r1zero.lab.study.run import run
 
     return run(cfg, run_dir, CONF.parent)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 try:
     from r1zero.errors import UserError
-    from r1zero.report import tables
+    from r1zero.lab.report import tables
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 
@@ -31,13 +31,13 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.command == "models":
-            from r1zero.analysis.compare import draw_models
+            from r1zero.lab.analysis.compare import draw_models
 
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
             print(draw_models(arguments.folders, arguments.output))
             return 0
         if arguments.command == "figures":
-            from r1zero.report.training import write_figures
+            from r1zero.lab.report.training import write_figures
 
             for path in write_figures(arguments.runs, arguments.figures, arguments.output):
                 print(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 try:
     from r1zero.errors import UserError
-    from r1zero.report import dashboard
+    from r1zero.lab.report import dashboard
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[dev]'`")
 

@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from r1zero import config
-from r1zero.analysis import config as analysis_config
 from r1zero.evaluate import config as evaluate_config
+from r1zero.lab.analysis import config as analysis_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -41,8 +41,8 @@ def evaluated(run_dir: Path, *overrides: str) -> DictConfig:
 
 def analyzed(run_dir: Path, *overrides: str) -> DictConfig:
     """Run scripts/analyze.py's job in this process."""
-    from r1zero.analysis.checks import check
-    from r1zero.analysis.run import analyze
+    from r1zero.lab.analysis.checks import check
+    from r1zero.lab.analysis.run import analyze
 
     cfg = composed("analyze", run_dir, *overrides)
     check(cfg)

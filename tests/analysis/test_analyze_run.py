@@ -10,9 +10,9 @@ import pytest
 
 from evaluate_support import SMALL, analyzed, composed, result
 from openai_stub import Stub
-from r1zero.analysis.checks import check
-from r1zero.analysis.compare import draw_models
 from r1zero.errors import UserError
+from r1zero.lab.analysis.checks import check
+from r1zero.lab.analysis.compare import draw_models
 
 QUESTIONS = 6
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from openai_stub import Stub
-from r1zero.analysis.cache import Answer, AnswerCache
-from r1zero.analysis.config import JudgeConfig, JudgePromptConfig
-from r1zero.analysis.judge import Judge, Tally, parse_label, server_asker, shorten
+from r1zero.lab.analysis.cache import Answer, AnswerCache
+from r1zero.lab.analysis.config import JudgeConfig, JudgePromptConfig
+from r1zero.lab.analysis.judge import Judge, Tally, parse_label, server_asker, shorten
 
 PROMPTS = {
     "answering": JudgePromptConfig([0, 1], "You judge.", "Q {question} R {response}"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from r1zero.analysis import keywords
+from r1zero.lab.analysis import keywords
 
 PAPER = """recheck, rethink, reassess, reevaluate, re-evaluate, reevaluation, re-examine, reexamine, reconsider,
 reanalyze, double-check, check again, think again, verify again, go over the steps"""

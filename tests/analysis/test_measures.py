@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import pytest
 
-from r1zero.analysis import excerpts, measures
+from r1zero.lab.analysis import excerpts, measures
 
 NA = pd.NA
 

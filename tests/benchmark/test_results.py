@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from r1zero.benchmark import limits, results
 from r1zero.errors import UserError
-from r1zero.plan.hardware import Shape
+from r1zero.lab.benchmark import limits, results
+from r1zero.lab.plan.hardware import Shape
 
 SHAPE = Shape(2, 8, 2, 1, 4, 16, 100, tied=True, bias=False)
 CASE: dict[str, Any] = {"name": "hand", "lengths": [], "dtype": "float32"}

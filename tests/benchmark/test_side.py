@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from r1zero.benchmark.side import Side
 from r1zero.errors import UserError
+from r1zero.lab.benchmark.side import Side
 
 TALKS = """
 import sys

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from r1zero.reward.audit import read_completions, suspects, suspicion
-from r1zero.reward.command import extractor_of, main
+from r1zero.lab.grade.audit import read_completions, suspects, suspicion
+from r1zero.lab.grade.command import extractor_of, main
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / "conf" / "template"

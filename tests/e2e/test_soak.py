@@ -18,7 +18,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from r1zero.report.soak import draw_soak, soak_table
+from r1zero.lab.report.soak import draw_soak, soak_table
 from run_support import SMALL, assert_same_run, start, status, table, wait
 
 STEPS = int(os.environ.get("R1ZERO_SOAK", "0"))

@@ -17,10 +17,10 @@ from r1zero import config
 from r1zero.batch import Question
 from r1zero.errors import UserError
 from r1zero.evaluate import config as evaluate_config
+from r1zero.lab.pipeline import config as pipeline_config
+from r1zero.lab.pipeline import results, run, stages
+from r1zero.lab.pipeline.questions import prepare, split
 from r1zero.launch.arguments import expand
-from r1zero.pipeline import config as pipeline_config
-from r1zero.pipeline import results, run, stages
-from r1zero.pipeline.questions import prepare, split
 from r1zero.pretrain import config as pretrain_config
 from run_support import ROOT
 

@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM
 
 from r1zero import config
 from r1zero.errors import UserError
+from r1zero.lab.study.config import is_study
 from r1zero.launch.arguments import options
 from r1zero.pretrain import config as pretrain_config
 from r1zero.pretrain.checks import check
 from r1zero.pretrain.run import pretrain
-from r1zero.study.config import is_study
 from r1zero.train import checks
 from tiny_models import make_tiny
 

@@ -13,7 +13,7 @@ import pytest
 from evaluate_support import CONF, ROOT, composed
 from r1zero.errors import UserError
 from r1zero.evaluate.checks import check
-from r1zero.report import tables
+from r1zero.lab.report import tables
 
 SETS = ["aime24", "amc", "math500", "minerva", "olympiadbench", "average"]
 TABLE_1 = """

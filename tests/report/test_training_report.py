@@ -16,10 +16,10 @@ import yaml
 from r1zero import plotting as style
 from r1zero.algo.bias import BiasBins
 from r1zero.errors import UserError
-from r1zero.report import figures, page, verdicts
-from r1zero.report.miniature import write_miniature
-from r1zero.report.runs import find_runs, wandb_runs
-from r1zero.report.training import collect, mixed, write_figures
+from r1zero.lab.report import figures, page, verdicts
+from r1zero.lab.report.miniature import write_miniature
+from r1zero.lab.report.runs import find_runs, wandb_runs
+from r1zero.lab.report.training import collect, mixed, write_figures
 
 ALGOS = ("grpo", "grpo_no_std_norm", "grpo_no_length_norm", "drgrpo")
 

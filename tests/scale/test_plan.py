@@ -18,14 +18,14 @@ from objective_support import algo_config, make_module, random_rollout
 from objective_support import fit as train_on
 from r1zero.config import LoRAConfig
 from r1zero.errors import UserError
+from r1zero.lab.plan import cost
+from r1zero.lab.plan.command import plan
+from r1zero.lab.plan.cost import Learner, Work, decode_step, learner_memory, rollout_time, step_times
+from r1zero.lab.plan.fit import fit
+from r1zero.lab.plan.hardware import GPUS, LLAMA_3B, QWEN_1_5B, QWEN_7B, SHAPES, Shape, shape_of
 from r1zero.learn.collate import MicroBatch
 from r1zero.learn.lora import add_adapters, is_adapter
 from r1zero.learn.policy import Policy
-from r1zero.plan import cost
-from r1zero.plan.command import plan
-from r1zero.plan.cost import Learner, Work, decode_step, learner_memory, rollout_time, step_times
-from r1zero.plan.fit import fit
-from r1zero.plan.hardware import GPUS, LLAMA_3B, QWEN_1_5B, QWEN_7B, SHAPES, Shape, shape_of
 from tiny_models import make_tiny
 
 ROOT = Path(__file__).resolve().parents[2]

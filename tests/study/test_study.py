@@ -14,11 +14,11 @@ from hydra import compose, initialize_config_dir
 
 from r1zero import config
 from r1zero.errors import UserError
+from r1zero.lab.study.config import StudyConfig, is_study
+from r1zero.lab.study.matrix import Cell, Matrix, read_matrix, write_matrix
+from r1zero.lab.study.run import cell_folder, check, plan_jobs
 from r1zero.launch.arguments import options
 from r1zero.pretrain import config as pretrain_config
-from r1zero.study.config import StudyConfig, is_study
-from r1zero.study.matrix import Cell, Matrix, read_matrix, write_matrix
-from r1zero.study.run import cell_folder, check, plan_jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -112,7 +112,7 @@ def test_the_states_of_qa_leak_differ_in_their_text_alone(monkeypatch: pytest.Mo
     monkeypatch.setenv("R1ZERO_CONF", str(CONF))
     config.register()
     pretrain_config.register()
-    from r1zero.study import config as study_config
+    from r1zero.lab.study import config as study_config
 
     study_config.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from r1zero.plan.hardware import GPUS
+from r1zero.lab.plan.hardware import GPUS
 
 
 def matrix_flops(model: Any) -> float:

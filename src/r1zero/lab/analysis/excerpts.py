@@ -1,0 +1,101 @@
+"""A page of responses that look back at themselves, to be read in a browser."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from r1zero.lab.analysis import keywords
+
+AROUND = 350
+"""Characters shown before the first and after the last keyword; the whole response can be unfolded."""
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem;
+       color: #222; background: #fff; }
+article { border: 1px solid #ddd; border-radius: 6px; padding: 0.8rem 1.2rem; margin: 1.2rem 0; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font: 14px/1.5 ui-monospace, monospace; margin: 0.6rem 0; }
+mark { background: #f0e442; color: #000; padding: 0 0.15em; border-radius: 2px; }
+.facts { color: #555; font-size: 0.85rem; }
+.question { border-left: 3px solid #0072b2; padding-left: 0.8rem; }
+summary { cursor: pointer; color: #0072b2; font-size: 0.85rem; }
+nav a { margin-right: 0.8em; white-space: nowrap; }
+@media (prefers-color-scheme: dark) {
+  body { background: #16181c; color: #ddd; } article { border-color: #444; } .facts { color: #aaa; }
+  summary, nav a { color: #56b4e9; }
+}
+"""
+
+
+def choose(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Responses to show: those that the judge confirms first, then right ones, keywords taking turns."""
+    found = table[table["keyword"]].copy()
+    if found.empty:
+        return found
+    found["leader"] = [words[0] for words in found["keywords"]]
+    found["sure"] = found["reflects"].fillna(False).astype(bool)
+    found = found.sort_values(["sure", "right", "question", "sample"], ascending=[False, False, True, True])
+    found["turn"] = found.groupby("leader").cumcount()
+    return found.sort_values(["turn", "leader"], kind="stable").head(count).sort_values(["leader", "turn"])
+
+
+def write_page(table: pd.DataFrame, title: str, count: int, path: Path) -> int:
+    """Write the page; nothing in a response is taken as HTML.
+
+    Returns:
+        how many responses it shows.
+    """
+    chosen = choose(table, count)
+    total = int(table["keyword"].sum())
+    parts = [
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>{escape(title)}: excerpts</title><style>{STYLE}</style></head><body>",
+        f"<h1>{escape(title)}</h1>",
+        f"<p>{total:,} of {len(table):,} responses hold a keyword of self-reflection; {len(chosen)} are shown.</p>",
+    ]
+    if len(chosen):
+        groups = list(chosen.groupby("leader", sort=True))
+        links = (f"<a href='#{_anchor(word)}'>{escape(word)} ({len(rows)})</a>" for word, rows in groups)
+        parts.append(f"<nav>{' '.join(links)}</nav>")
+        for word, rows in groups:
+            parts.append(f"<h2 id='{_anchor(word)}'>{escape(word)}</h2>")
+            parts += [article(row) for row in rows.itertuples()]
+    parts.append("</body></html>\n")
+    path.write_text("\n".join(parts), encoding="utf-8")
+    return len(chosen)
+
+
+def article(row: Any) -> str:
+    """One response with its question and what is known about it."""
+    facts = [f"question {row.question}, sample {row.sample}", f"temperature {row.temperature:g}"]
+    facts += ["right" if row.right else f"not right ({row.status})", f"{row.tokens} tokens"]
+    if not pd.isna(row.reflection):
+        facts.append(f"judge's label {int(row.reflection)}")
+    text = row.response
+    spans = keywords.spans(text)
+    start = max(0, spans[0][0] - AROUND)
+    end = min(len(text), spans[-1][1] + AROUND)
+    shown = ("... " if start else "") + marked(text[start:end]) + (" ..." if end < len(text) else "")
+    whole = f"<details><summary>whole response</summary><pre>{marked(text)}</pre></details>"
+    return (
+        f"<article><p class='facts'>{escape('; '.join(facts))}</p>"
+        f"<p class='question'>{escape(row.text)}</p><pre>{shown}</pre>"
+        f"{whole if start or end < len(text) else ''}</article>"
+    )
+
+
+def marked(text: str) -> str:
+    """The text as HTML with its keywords marked."""
+    out, at = [], 0
+    for start, end, _ in keywords.spans(text):
+        out += [escape(text[at:start]), f"<mark>{escape(text[start:end])}</mark>"]
+        at = end
+    return "".join([*out, escape(text[at:])])
+
+
+def _anchor(word: Any) -> str:
+    return str(word).replace(" ", "-")

@@ -1,0 +1,72 @@
+"""Which layouts fit a card, and with which settings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from r1zero.lab.plan.cost import CONTEXT, FRAGMENTATION, Learner, Work, at_rest, engine_memory, learner_memory
+from r1zero.lab.plan.hardware import GPU, Shape
+
+LARGEST_SHARE = 0.9
+"""Of the card, that an engine is given."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A layout on a card.
+
+    Attributes:
+        learner: the layout.
+        work: with the micro-batch size that fits, or the smallest one where none does, and with as many
+            sequences at a time as the engine's cache holds.
+        parts: bytes by part, learner and engine.
+        learning: bytes at the learner's peak.
+        sampling: bytes while the engine samples.
+        usable: bytes of the card.
+        engine_share: for ``rollout.gpu_memory``; 0 where the layout does not fit.
+    """
+
+    learner: Learner
+    work: Work
+    parts: dict[str, float]
+    learning: float
+    sampling: float
+    usable: float
+    engine_share: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether both phases do."""
+        return self.engine_share > 0
+
+
+def fit(shape: Shape, gpu: GPU, learner: Learner, work: Work, sleep: bool = True) -> Fit:
+    """Try the micro-batch size of the config, then halves of it, down to one longest response with its prompt."""
+    usable = gpu.memory * (1 - FRAGMENTATION) - CONTEXT
+    engine = engine_memory(shape, work, learner.devices)
+    least = engine["engine weights"] + engine["engine workspace"] + least_cache(shape, work)
+    tokens = max(work.micro_tokens, int(work.prompt) + work.longest)
+    while True:
+        tried = replace(work, micro_tokens=tokens)
+        parts = learner_memory(shape, learner, tried)
+        room = usable - at_rest(parts)
+        if not sleep:
+            room = min(room, usable - sum(parts.values()))
+        share = math.floor(100 * min(room / gpu.memory, LARGEST_SHARE)) / 100
+        budget = 0.0 if sleep else max(share, 0.0) * gpu.memory
+        learning = sum(parts.values()) + budget
+        good = learning <= usable and share * gpu.memory >= least
+        if good or tokens // 2 < work.prompt + work.longest:
+            if good:
+                cache = share * gpu.memory - engine["engine weights"] - engine["engine workspace"]
+                tried = replace(tried, sequences=min(work.sequences, int(cache / (work.context * shape.kv_bytes))))
+                engine = engine_memory(shape, tried, learner.devices)
+            sampling = at_rest(parts) + sum(engine.values())
+            return Fit(learner, tried, parts | engine, learning, sampling, usable, share if good else 0.0)
+        tokens //= 2
+
+
+def least_cache(shape: Shape, work: Work) -> float:
+    """Bytes of cache for sixteen sequences at their longest: with less, an engine works but crawls."""
+    return 16 * (work.prompt + work.longest) * shape.kv_bytes

@@ -1,0 +1,308 @@
+"""The paper's figures from training runs; each returns the figure and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from r1zero import plotting as style
+from r1zero.algo.bias import VARIANTS, with_one_in_use
+from r1zero.errors import UserError
+from r1zero.lab.report.runs import Run
+
+Drawn = tuple[Any, pd.DataFrame]
+COLUMNS = ["panel", "series", "x", "mean", "low", "high", "seeds"]
+
+BINS = ("step", "kind", "answer", "low", "high", "count")
+"""Columns of bias.csv that are no algorithm's."""
+
+TRAINING = (
+    ("reward/mean", "Training reward", "share of right responses"),
+    ("length/mean", "Response length", "tokens"),
+    ("length/incorrect", "Length of wrong responses", "tokens"),
+    ("length/correct", "Length of right responses", "tokens"),
+)
+EVALUATION = (
+    ("accuracy", "Benchmark accuracy", "share of right responses"),
+    ("length_incorrect", "Evaluation: length of wrong responses", "tokens"),
+)
+EXTRAS = (
+    ("policy/entropy", "Entropy", "nats a token"),
+    ("diversity/distinct_answers", "Different answers in a group", "answers"),
+    ("diversity/self_similarity", "Similarity of a group's responses", "mean Jaccard of n-grams"),
+    ("group/zero_advantage_frac", "Groups without a signal", "share of groups"),
+    ("bias/length_slope/{used}", "Length bias on wrong answers", "slope of log weight on log length"),
+    ("bias/extreme_share/{used}", "Pull of extreme questions", "share of all pull"),
+)
+
+
+def groups_of(runs: Sequence[Run], key: Callable[[Run], str]) -> dict[str, list[Run]]:
+    """Runs by a label; the four algorithms first, in their fixed order, then in order of appearance."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
+    fixed = [name for name in style.ALGORITHMS if name in found]
+    return {name: found[name] for name in [*fixed, *(n for n in found if n not in fixed)]}
+
+
+def smoothed(values: list[tuple[float, float]], window: int) -> list[tuple[float, float]]:
+    """Centred running mean over ``window`` rollout steps; the number of points stays."""
+    if window <= 1 or not values:
+        return values
+    frame = pd.DataFrame(values, columns=["x", "y"])
+    frame["y"] = frame["y"].rolling(window, min_periods=1, center=True).mean()
+    return list(frame.itertuples(index=False, name=None))
+
+
+def window_for(runs: Sequence[Run]) -> int:
+    """Steps of the running mean of training figures: about a twelfth of the run."""
+    longest = max((len(run.metrics) for run in runs), default=1)
+    return max(1, longest // 12)
+
+
+def curves(
+    axis: Any,
+    groups: dict[str, list[Run]],
+    values: Callable[[Run], list[tuple[float, float]]],
+    panel: str,
+    marked: bool,
+) -> pd.DataFrame:
+    """Draw one panel, a band per group; returns panel, series, x, mean, low, high, seeds."""
+    tables = []
+    for position, (name, members) in enumerate(groups.items()):
+        table = style.over_seeds([point for run in members for point in values(run)])
+        if table.empty:
+            continue
+        label, colour, marker = style.look(name, position)
+        style.band(axis, table, label, colour, marker if marked else None)
+        table.insert(0, "series", name)
+        table.insert(0, "panel", panel)
+        tables.append(table)
+    return pd.concat(tables) if tables else pd.DataFrame(columns=COLUMNS)
+
+
+Points = list[tuple[float, float]]
+"""(rollout step, value) in order."""
+
+
+def dynamics(runs: Sequence[Run], key: Callable[[Run], str]) -> Drawn:
+    """Six panels over training: reward, lengths of all, wrong and right responses, evaluation accuracy and length."""
+    groups = groups_of(runs, key)
+    figure, axes = style.panels(2, 3)
+    window = window_for(runs)
+    numbers = []
+    for axis, (column, title, unit) in zip(axes, (*TRAINING[:3], TRAINING[3]), strict=False):
+
+        def smooth(run: Run, column: str = column) -> Points:
+            return smoothed(run.series(column), window)
+
+        numbers.append(curves(axis, groups, smooth, title, marked=False))
+        axis.set(title=title, xlabel="rollout step", ylabel=unit)
+    for axis, (metric, title, unit) in zip(axes[4:], EVALUATION, strict=True):
+
+        def evaluated(run: Run, metric: str = metric) -> Points:
+            return run.evaluation(metric)
+
+        numbers.append(curves(axis, groups, evaluated, title, marked=True))
+        axis.set(title=title, xlabel="rollout step", ylabel=unit)
+    lengths = [axes[1], axes[2], axes[3], axes[5]]
+    for axis in lengths:
+        style.from_zero(axis)
+    style.shared_legend(figure, axes)
+    return figure, pd.concat(numbers)
+
+
+def fig4(runs: Sequence[Run]) -> Drawn:
+    """The biases side by side: weight of a token against length, pull of a question against success rate.
+
+    All runs' rollouts are pooled; each algorithm's weights are relative to its own mean, so that the four
+    can be compared on one axis (an optimizer that scales gradients, as Adam does, sees no more than that).
+    """
+    tables = [run.bias for run in runs if run.bias is not None]
+    if not tables:
+        raise UserError("no run has a bias.csv; train with callbacks.bias, which is on by default")
+    bias = pd.concat(tables)
+    figure, axes = style.panels(1, 3, width=4.1, height=3.5)
+    numbers = []
+    for axis, answer in ((axes[0], "wrong"), (axes[1], "right")):
+        part = bias[(bias["kind"] == "token") & (bias["answer"] == answer)]
+        numbers.append(_weights(axis, part, f"token, {answer} responses"))
+        axis.set(
+            title=f"Token of a {answer} response", xlabel="response length in tokens", ylabel="weight / mean weight"
+        )
+        style.from_zero(axis)
+    part = bias[bias["kind"] == "question"]
+    part = part[(part["low"] > 0) & (part["low"] < 1)]
+    numbers.append(_weights(axes[2], part, "question"))
+    axes[2].set(title="Question", xlabel="success rate of its group", ylabel="pull / mean pull", xlim=(0, 1))
+    style.from_zero(axes[2])
+    style.shared_legend(figure, axes)
+    return figure, pd.concat(numbers)
+
+
+def _weights(axis: Any, part: pd.DataFrame, panel: str) -> pd.DataFrame:
+    """Draw |weight| over bins for the algorithms, each relative to its own mean over responses."""
+    out = []
+    others = [name for name in part if name not in (*VARIANTS, *BINS)]
+    for place, name in enumerate([*VARIANTS, *others]):
+        here = part[part[name].notna()]
+        total = here["count"].sum()
+        weighted = pd.DataFrame({"low": here["low"], "high": here["high"], "count": here["count"]})
+        weighted["sum"] = here[name] * here["count"]
+        bins = weighted.groupby(["low", "high"], as_index=False).sum()
+        bins = bins[bins["count"] >= max(8.0, 2e-4 * total)]  # rarer bins are noise
+        if bins.empty:
+            continue
+        x = (bins["low"] + bins["high"]) / 2
+        mean = bins["sum"].sum() / bins["count"].sum()
+        y = bins["sum"] / bins["count"] / mean
+        label, colour, marker = style.look(name, place)
+        axis.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.8, label=label)
+        out.append(pd.DataFrame({"panel": panel, "series": name, "x": x, "relative_weight": y, "count": bins["count"]}))
+    return pd.concat(out) if out else pd.DataFrame(columns=["panel", "series", "x", "relative_weight", "count"])
+
+
+def fig5(runs: Sequence[Run]) -> Drawn:
+    """GRPO against Dr. GRPO over training (Fig. 5)."""
+    picked = [r for r in runs if r.algo in ("grpo", "drgrpo")] or list(runs)
+    return dynamics(picked, lambda r: r.algo)
+
+
+def fig6(runs: Sequence[Run]) -> Drawn:
+    """Template x question set: accuracy over training, a panel per question set (Fig. 6)."""
+    sets = list(dict.fromkeys(run.data for run in runs))
+    sets.sort(key=lambda name: -len({run.template for run in runs if run.data == name}))
+    templates = list(dict.fromkeys(run.template for run in runs))
+    columns = min(len(sets), 4)
+    figure, axes = style.panels(-(-len(sets) // columns), columns, width=3.4)
+    numbers = []
+    for axis, name in zip(axes, sets, strict=False):
+        here = [run for run in runs if run.data == name]
+        groups = {t: [r for r in here if r.template == t] for t in templates}
+        numbers.append(curves(axis, groups, lambda r: r.evaluation("accuracy"), name, marked=True))
+        axis.set(title=f"trained on {name}", xlabel="rollout step", ylabel="benchmark accuracy")
+    _same_limits(axes[: len(sets)])
+    for axis in axes[len(sets) :]:
+        axis.set_visible(False)
+    style.shared_legend(figure, axes)
+    return figure, pd.concat(numbers)
+
+
+def fig7(runs: Sequence[Run]) -> Drawn:
+    """Base models: accuracy over training; and on the best base that has both, GRPO against Dr. GRPO (Fig. 7).
+
+    The bases are compared under one algorithm, Dr. GRPO where it ran. Without a base that was trained with both
+    algorithms the other two panels show the lengths of all bases.
+    """
+    figure, axes = style.panels(1, 3)
+    algorithm = next((a for a in ("drgrpo", "grpo") if any(r.algo == a for r in runs)), runs[0].algo)
+    bases = groups_of([r for r in runs if r.algo == algorithm], lambda r: r.model)
+    label = style.look(algorithm, 0)[0]
+    numbers = [curves(axes[0], bases, lambda r: r.evaluation("accuracy"), "accuracy by base", marked=True)]
+    axes[0].set(title=f"Bases under {label}", xlabel="rollout step", ylabel="benchmark accuracy")
+    axes[0].set_ylim(bottom=0)
+    both = [name for name in bases if {r.algo for r in runs if r.model == name} >= {"grpo", "drgrpo"}]
+    if both:
+        best = max(both, key=lambda name: max(_ends(bases[name]), default=0.0))
+        groups = groups_of([r for r in runs if r.model == best and r.algo in ("grpo", "drgrpo")], lambda r: r.algo)
+        shown = (("accuracy", "accuracy", "benchmark accuracy"), ("length", "evaluation length", "tokens"))
+    else:
+        best, groups = "", bases
+        shown = (("length", "evaluation length", "tokens"), ("length_incorrect", "length of wrong responses", "tokens"))
+    for axis, (metric, name, unit) in zip(axes[1:], shown, strict=True):
+
+        def evaluated(run: Run, metric: str = metric) -> Points:
+            return run.evaluation(metric)
+
+        numbers.append(curves(axis, groups, evaluated, f"{name}{f' on {best}' if best else ''}", marked=True))
+        axis.set(title=f"{best}: {name}" if best else name.capitalize(), xlabel="rollout step", ylabel=unit)
+        style.from_zero(axis)
+    for axis in axes:
+        axis.legend()
+    return figure, pd.concat(numbers)
+
+
+def _ends(members: Sequence[Run]) -> list[float]:
+    """Last evaluated accuracy of each run that has one."""
+    return [values[-1][1] for run in members if (values := run.evaluation("accuracy"))]
+
+
+def fig8(runs: Sequence[Run]) -> Drawn:
+    """The ablation of both normalisations, four algorithms (Fig. 8)."""
+    return dynamics(runs, lambda r: r.algo)
+
+
+def extras(runs: Sequence[Run]) -> Drawn:
+    """What the paper's last section asks for: entropy and diversity, and the two biases as figures over training."""
+    groups = groups_of(runs, lambda r: r.algo)
+    window = window_for(runs)
+    shown = [panel for panel in EXTRAS if any(run.series(panel[0].format(used=used_by(run))) for run in runs)]
+    if not shown:
+        raise UserError("no run has figures of entropy, diversity or bias")
+    columns = min(3, len(shown))
+    figure, axes = style.panels(-(-len(shown) // columns), columns)
+    numbers = []
+    for axis, (column, title, unit) in zip(axes, shown, strict=False):
+
+        def values(run: Run, column: str = column) -> list[tuple[float, float]]:
+            return smoothed(run.series(column.format(used=used_by(run))), window)
+
+        numbers.append(curves(axis, groups, values, title, marked=False))
+        axis.set(title=title, xlabel="rollout step", ylabel=unit)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    style.shared_legend(figure, axes)
+    return figure, pd.concat(numbers)
+
+
+def used_by(run: Run) -> str:
+    """The algorithm that a run used, as its ``bias/`` figures call it: by its settings, whatever its name."""
+    algo = run.config["algo"]
+    if "length_norm" not in algo or "std_norm" not in algo:
+        return run.algo
+    used = (str(algo["length_norm"]), bool(algo["std_norm"]))
+    return next(name for name, variant in with_one_in_use(run.algo, *used).items() if variant == used)
+
+
+FIGURES: dict[str, tuple[Callable[[Sequence[Run]], Drawn], str]] = {
+    "fig4": (fig4, "The two biases: how strongly a token, and a question, pulls on the policy under each algorithm."),
+    "fig5": (fig5, "GRPO against Dr. GRPO over training."),
+    "fig6": (fig6, "Template x question set: benchmark accuracy over training."),
+    "fig7": (fig7, "Base models over training; on the best of them, GRPO against Dr. GRPO."),
+    "fig8": (fig8, "The ablation: length and standard-deviation normalisation, each on and off."),
+    "extras": (extras, "Entropy, diversity and the strength of both biases over training."),
+}
+"""Figure -> how it is drawn, and what it shows."""
+
+
+def choose(runs: Sequence[Run]) -> list[str]:
+    """The figures that a set of runs can fill."""
+    names = ["fig4"] if any(run.bias is not None for run in runs) else []
+    if len({r.template for r in runs}) > 1 or len({r.data for r in runs}) > 1:
+        names.append("fig6")
+    if len({r.model for r in runs}) > 1:
+        names.append("fig7")
+    algorithms = {r.algo for r in runs}
+    if len(algorithms) > 2:
+        names.append("fig8")
+    elif not set(names) & {"fig6", "fig7"}:  # whose bands would mix what these keep apart
+        names.append("fig5")
+    return [*names, "extras"]
+
+
+def draw(names: Sequence[str], runs: Sequence[Run], folder: Path) -> dict[str, Path]:
+    """Draw figures into a folder as PNG, SVG and CSV; {name: path of the PNG}."""
+    for name in names:
+        if name not in FIGURES:
+            raise UserError(f"figure {name} is unknown; choose from {', '.join(FIGURES)}")
+    return {name: style.save(*FIGURES[name][0](runs), folder, name) for name in names}
+
+
+def _same_limits(axes: Sequence[Any]) -> None:
+    lows, highs = zip(*(axis.get_ylim() for axis in axes), strict=True)
+    for axis in axes:
+        axis.set_ylim(min(np.min(lows), 0), max(highs))

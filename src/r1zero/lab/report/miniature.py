@@ -1,0 +1,115 @@
+"""The report of `make miniature`: verdicts, Table 1 and Fig. 4 to 8 from the runs of experiment=mini."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from r1zero.errors import UserError
+from r1zero.lab.report import figures, page
+from r1zero.lab.report.runs import Run, find_runs
+from r1zero.lab.report.verdicts import STATES, Verdict, verdicts
+
+LEAD = (
+    "Every claim of the paper that a 0.37 M-parameter model can show, from the runs in this folder: the embedded base "
+    "model RL-tuned on arithmetic questions with the same code and configs as at full size. Bases were made so that "
+    "the effects can be seen (some answers get lost and ramble before they guess); the control is a base where they "
+    "can not. Fig. 7 compares three states of one small Llama. A verdict speaks of these runs, not of large models."
+)
+
+
+def parts_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """{figure: its runs}. Points that two figures share were run once."""
+    main = [r for r in runs if (r.model, r.template, r.data) == ("tiny", "question", "arithmetic")]
+    return {
+        "fig4": main,
+        "fig5": [r for r in main if r.algo in ("grpo", "drgrpo")],
+        "fig6": [r for r in runs if r.model == "tiny" and r.algo == "drgrpo"],
+        "fig7": [r for model in STATES for r in _of(runs, model) if r.template == "r1"],
+        "fig8": main,
+        "extras": main,
+        "control": _of(runs, "tiny_control"),
+    }
+
+
+def _of(runs: Sequence[Run], model: str) -> list[Run]:
+    return [r for r in runs if r.model == model]
+
+
+def write_miniature(folders: Sequence[Path], out: Path) -> tuple[Path, list[Verdict]]:
+    """Draw all figures; write ``report.html``, ``verdicts.json`` and ``.md``, and the numbers behind each figure.
+
+    Args:
+        folders: of the runs; those that are not there yet are left out. Whatever else was run with experiment=mini,
+            with other steps perhaps, is none of them.
+        out: folder of the report.
+
+    Returns:
+        the report, and the verdicts in it.
+
+    Raises:
+        UserError: no run has finished.
+    """
+    there = [folder for folder in folders if folder.is_dir()]
+    runs = [run for run in find_runs(there) if run.state == "finished"] if there else []
+    if not runs:
+        raise UserError("no run of the miniature has finished")
+    pictures: dict[str, Path] = {}
+    for name, members in parts_of(runs).items():
+        if name == "control" and members:
+            pictures["control"] = _save_control(members, out)
+        elif members:
+            pictures |= figures.draw([name], members, out / "figures")
+    found = verdicts(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "verdicts.json").write_text(json.dumps([vars(v) for v in found], indent=1, ensure_ascii=False) + "\n")
+    (out / "verdicts.md").write_text(markdown(found))
+    sections = [
+        page.Section("Verdicts", page.verdict_table(found)),
+        page.Section("Table 1 in miniature: base models and templates, greedy, before RL", _table1(out)),
+        page.Section("Figures", page.figures_section(pictures)),
+        page.Section("Before and after", page.results_table(runs)),
+        page.Section("Settings", page.settings_section(runs)),
+        page.Section("Environment", page.environment_section(runs)),
+    ]
+    return page.write(out / "report.html", page.document("The paper in miniature", LEAD, sections)), found
+
+
+def _save_control(members: Sequence[Run], out: Path) -> Path:
+    from r1zero import plotting as style
+
+    figure, numbers = figures.fig5(members)
+    return style.save(figure, numbers, out / "figures", "control")
+
+
+def _table1(out: Path) -> str:
+    """Accuracy of the base models in percent, from the evaluations beside the report."""
+    results = []
+    for file in sorted((out / "table1").glob("*/results.json")):
+        content = json.loads(file.read_text())
+        if content.get("sets"):
+            results.append(content)
+    if not results:
+        return ""
+    sets = list(dict.fromkeys(name for content in results for name in content["sets"]))
+    rows = []
+    for content in results:
+        cells = []
+        for name in sets:
+            estimate = content["sets"][name]["accuracy"]
+            low, high = 100 * estimate["low"], 100 * estimate["high"]
+            cells.append(f"{100 * estimate['value']:.1f} [{low:.1f}, {high:.1f}]")
+        rows.append([content["model"]["name"], content["template"], *cells])
+    return page.table(["base model", "template", *sets], rows, range(2, 2 + len(sets)))
+
+
+def markdown(found: Sequence[Verdict]) -> str:
+    """The verdicts as a Markdown table."""
+    rows = [f"| {v.key} | {v.claim} | {v.measured}{f'; {v.note}' if v.note else ''} | {v.word} |" for v in found]
+    return "\n".join(["| | claim | measured: mean [95 % interval] | |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def summary_lines(found: Sequence[Verdict]) -> list[str]:
+    """The verdicts for the console."""
+    return [f"({v.key}) {v.word}: {v.claim}: {v.measured}" for v in found]
