@@ -21,9 +21,9 @@ from pathlib import Path
 from r1zero.config import RewardConfig
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.grader import GradeItem, Grader
-from r1zero.reward.latex import canonical
-from r1zero.reward.numbers import parse_number
-from r1zero.reward.structure import shape
+from r1zero.reward.rules.latex import canonical
+from r1zero.reward.rules.numbers import parse_number
+from r1zero.reward.rules.structure import shape
 
 
 def rewrites(gold: str) -> dict[str, str]:

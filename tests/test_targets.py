@@ -32,7 +32,7 @@ BY_KIND = [
     "torch.utils.data.DataLoader",
     "torch.nn.Linear",
     "r1zero.launch.sweep.Path",
-    "r1zero.reward.pool.WorkerPool",
+    "r1zero.reward.workers.pool.WorkerPool",
     "r1zero.launch.plugins.Path",
 ]
 PLACES = {

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from r1zero import config
 from r1zero.config import RewardConfig
 from r1zero.reward.grader import Grader
-from r1zero.reward.worker import load_function
+from r1zero.reward.workers.worker import load_function
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PLUG_IN = """

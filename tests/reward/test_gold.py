@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from r1zero.config import RewardConfig
-from r1zero.reward import compare
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.grader import GradeItem, Grader
+from r1zero.reward.rules.scalars import compare
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from r1zero.config import RewardConfig, RewardFunctionConfig
 from r1zero.errors import UserError
 from r1zero.launch.run_folder import set_up_logging
 from r1zero.reward import grader as grader_module
-from r1zero.reward import mathverify
 from r1zero.reward.functions import exact_match, length_penalty, tag_format
 from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.health import RewardError, check_health, summarise
 from r1zero.reward.outcome import Outcome, Status
+from r1zero.reward.rules.scalars import mathverify
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from r1zero.reward.pool import WorkerPool
+from r1zero.reward.workers.pool import WorkerPool
 
 TIMEOUT = 1.0
 

@@ -15,11 +15,12 @@ from typing import Any
 from r1zero.config import RewardConfig
 from r1zero.errors import UserError
 from r1zero.launch.targets import check_function_path
-from r1zero.reward import compare, health
+from r1zero.reward import health
 from r1zero.reward.extract import EXTRACTORS, Extraction, extract
-from r1zero.reward.limits import MAX_TEXT
 from r1zero.reward.outcome import Outcome, Status
-from r1zero.reward.pool import WorkerPool
+from r1zero.reward.rules.scalars import compare
+from r1zero.reward.workers.limits import MAX_TEXT
+from r1zero.reward.workers.pool import WorkerPool
 
 WARN_SECONDS = 600.0
 """Shortest time between two warnings of failed verdicts; those in between are in the log alone."""

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from r1zero.reward.formula_tokens import FUNCTIONS, GREEK, INVERSE, PLAIN, Refused, split
+from r1zero.reward.rules.formula_tokens import FUNCTIONS, GREEK, INVERSE, PLAIN, Refused, split
 
 MAX_DEPTH = 20
 MAX_NODES = 250

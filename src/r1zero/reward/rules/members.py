@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import re
 
-from r1zero.reward import numeric, words
-from r1zero.reward.latex import key
-from r1zero.reward.numbers import parse_number
-from r1zero.reward.rules import Compare
-from r1zero.reward.structure import Interval, inequality, interval, matrix, membership, shape, sides, split, tokens
+from r1zero.reward.rules.latex import key
+from r1zero.reward.rules.numbers import parse_number
+from r1zero.reward.rules.scalars import Compare, numeric, words
+from r1zero.reward.rules.structure import (
+    Interval,
+    inequality,
+    interval,
+    matrix,
+    membership,
+    shape,
+    sides,
+    split,
+    tokens,
+)
 
 _PLUS_MINUS = {r"\pm", r"\mp"}
 

@@ -12,8 +12,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from r1zero.reward.expression import Formula, Node, parse
-from r1zero.reward.numbers import Number, is_rounding, parse_number
+from r1zero.reward.rules.expression import Formula, Node, parse
+from r1zero.reward.rules.numbers import Number, is_rounding, parse_number
 
 DIGITS, MORE_DIGITS = 50, 160
 _EQUAL, _DIFFERENT, _TINY = -38, -25, -15

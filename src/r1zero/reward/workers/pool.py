@@ -150,7 +150,7 @@ class WorkerPool:
         }
         limit = "" if self.memory_gib is None else str(int(self.memory_gib * 2**30))
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "r1zero.reward.server", str(theirs.fileno()), limit],
+            [sys.executable, "-m", "r1zero.reward.workers.server", str(theirs.fileno()), limit],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

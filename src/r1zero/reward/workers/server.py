@@ -1,6 +1,6 @@
 """The helper process of ``pool``: imports math-verify once, forks workers, kills them, dies with its parent.
 
-Run as ``python -m r1zero.reward.server FD LIMIT``; FD is a socket that carries "fork NUMBER" with the
+Run as ``python -m r1zero.reward.workers.server FD LIMIT``; FD is a socket that carries "fork NUMBER" with the
 worker's socket, and "kill NUMBER". End of file on it, however the parent ended, kills every worker.
 """
 
@@ -21,7 +21,7 @@ def main() -> None:
     descriptor, limit = int(sys.argv[1]), sys.argv[2]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     control = socket.socket(fileno=descriptor)
-    from r1zero.reward import worker
+    from r1zero.reward.workers import worker
 
     worker.preload()
     gc.collect()
@@ -62,7 +62,7 @@ def _fork(descriptor: int, inherited: list[socket.socket], limit: int | None) ->
         if limit is not None:
             with contextlib.suppress(ValueError, OSError):
                 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        from r1zero.reward import worker
+        from r1zero.reward.workers import worker
 
         worker.serve(socket.socket(fileno=descriptor))
         code = 0

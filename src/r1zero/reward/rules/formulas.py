@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
-from r1zero.reward import numeric, words
-from r1zero.reward.latex import key
-from r1zero.reward.numbers import parse_number
-from r1zero.reward.rules import Compare
-from r1zero.reward.structure import matrix, shape, sides, split, tokens
-from r1zero.reward.units import split_unit
+from r1zero.reward.rules.latex import key
+from r1zero.reward.rules.numbers import parse_number
+from r1zero.reward.rules.scalars import Compare, numeric, words
+from r1zero.reward.rules.structure import matrix, shape, sides, split, tokens
+from r1zero.reward.rules.units import split_unit
 
 _FUNCTION_SIDE = re.compile(
     r"[a-zA-Z](?:_\{?\w+\}?)?(?:\^\{-1\})?\([a-zA-Z](?:,[a-zA-Z])*\)|[a-zA-Z]'?(?:_\{?\w+\}?)?|\\[a-z]+"

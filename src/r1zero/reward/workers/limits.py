@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from r1zero.reward.structure import tokens
+from r1zero.reward.rules.structure import tokens
 
 MAX_TEXT = 2000
 """Characters; longer answers are compared as they stand."""

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from r1zero.reward import words
-from r1zero.reward.latex import key
-from r1zero.reward.numbers import parse_number, same_number
-from r1zero.reward.structure import membership, shape, sides, split, unbracketed
-from r1zero.reward.units import conflict, names_unit, split_unit
+from r1zero.reward.rules.latex import key
+from r1zero.reward.rules.numbers import parse_number, same_number
+from r1zero.reward.rules.scalars import words
+from r1zero.reward.rules.structure import membership, shape, sides, split, unbracketed
+from r1zero.reward.rules.units import conflict, names_unit, split_unit
 
 
 class Compare(Protocol):

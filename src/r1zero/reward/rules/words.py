@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from r1zero.reward.structure import tokens
+from r1zero.reward.rules.structure import tokens
 
 _HEDGES = (
     "maybe perhaps possibly probably not likely unlikely guess unsure either neither nor might could isn't never "
