@@ -30,9 +30,9 @@ def test_dtype_of_the_group_beats_the_models(folders: dict[str, Path]) -> None:
 
 def test_an_engine_here_and_one_in_a_server_have_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """They differ by what only one of them has: sleep and a watchdog here, cut models and transfer there."""
-    from r1zero.rollout import vllm_engine
     from r1zero.rollout.served import build
     from r1zero.rollout.served.build import server_settings
+    from r1zero.rollout.vllm import engine as vllm_engine
 
     given: list[dict] = []
     monkeypatch.setattr(vllm_engine, "VLLMEngine", lambda **settings: given.append(settings))
@@ -56,7 +56,7 @@ def test_an_engine_here_and_one_in_a_server_have_the_same_settings(monkeypatch: 
 
 
 def test_vllm_is_not_imported_before_an_engine_is_built() -> None:
-    code = "import sys, r1zero.rollout.build, r1zero.rollout.vllm_engine; print('vllm' in sys.modules)"
+    code = "import sys, r1zero.rollout.build, r1zero.rollout.vllm.engine; print('vllm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src")
     assert done.stdout.split()[-1] == "False"
 

@@ -498,7 +498,7 @@ class TestTransfer:
 
     def test_order_of_the_steps(self) -> None:
         """Traps 37, 40, 43: the head is tied again and the cache dropped after the last tensor; then it counts."""
-        from r1zero.rollout.vllm_engine import VLLMEngine
+        from r1zero.rollout.vllm.engine import VLLMEngine
 
         calls: list[str] = []
 

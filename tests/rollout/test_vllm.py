@@ -17,9 +17,9 @@ import torch
 from rollout_support import CONTEXT, Served, differences, start
 
 from r1zero.errors import SyncError, UserError
-from r1zero.rollout import vllm_engine
 from r1zero.rollout.engine import Sampling
-from r1zero.rollout.vllm_engine import VLLMEngine, finish_reason, refresh_tied_head, sampling_params
+from r1zero.rollout.vllm import engine as vllm_engine
+from r1zero.rollout.vllm.engine import VLLMEngine, finish_reason, refresh_tied_head, sampling_params
 from tiny_models import make_tiny, perturb
 
 pytestmark = pytest.mark.vllm

@@ -9,7 +9,7 @@ from r1zero.config import RolloutConfig
 from r1zero.errors import UserError
 from r1zero.rollout.engine import Engine
 from r1zero.rollout.parts import InParts
-from r1zero.rollout.vllm_settings import vllm_settings
+from r1zero.rollout.vllm.settings import vllm_settings
 
 
 def build_engine(
@@ -53,7 +53,7 @@ def build_engine(
 
         return build_server_engine(rollout, vllm_settings(rollout, model_path, **model))
     if rollout.name == "vllm":
-        from r1zero.rollout.vllm_engine import VLLMEngine
+        from r1zero.rollout.vllm.engine import VLLMEngine
 
         settings = vllm_settings(rollout, model_path, **model)
         engine = VLLMEngine(**settings, sleep=rollout.sleep, timeout_s=rollout.timeout_s, on_hang=on_hang)

@@ -186,8 +186,8 @@ def compare_with_bare(
     Same engine, weights, requests and state of the sampler, so both make the same tokens.
     """
     from r1zero.rollout.rng import preserved_rng
-    from r1zero.rollout.vllm_engine import VLLMEngine
-    from r1zero.rollout.vllm_request import sampling_params
+    from r1zero.rollout.vllm.engine import VLLMEngine
+    from r1zero.rollout.vllm.request import sampling_params
 
     context.sync(module)
     engine = context.engine

@@ -32,7 +32,7 @@ def server_settings(
 
     Args:
         rollout: the rollout group.
-        engine: its and the model's settings, from :func:`r1zero.rollout.vllm_settings.vllm_settings`.
+        engine: its and the model's settings, from :func:`r1zero.rollout.vllm.settings.vllm_settings`.
         root: folder below which weights may lie.
         host: address to listen at.
         ports: one a server.
@@ -87,7 +87,7 @@ def build_server_engine(rollout: RolloutConfig, engine: dict[str, Any]) -> Serve
 
     Args:
         rollout: the rollout group.
-        engine: its and the model's settings, from :func:`r1zero.rollout.vllm_settings.vllm_settings`.
+        engine: its and the model's settings, from :func:`r1zero.rollout.vllm.settings.vllm_settings`.
 
     Raises:
         UserError: a server can't start, does not answer, or serves another model.

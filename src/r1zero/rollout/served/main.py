@@ -62,7 +62,7 @@ def build(settings: dict[str, Any]) -> Any:
     engine_settings = dict(settings["engine"])
     path = engine_settings.pop("model_path")
     if settings["kind"] == "vllm":
-        from r1zero.rollout.vllm_engine import VLLMEngine
+        from r1zero.rollout.vllm.engine import VLLMEngine
 
         engine: Any = VLLMEngine(path, **engine_settings)
     else:

@@ -20,8 +20,8 @@ from r1zero.rollout.served.client import TOKEN
 from r1zero.rollout.served.command.config import ServeConfig
 from r1zero.rollout.served.fleet import Fleet
 from r1zero.rollout.served.folder import weights_root
-from r1zero.rollout.vllm_process import LOG_LEVEL
-from r1zero.rollout.vllm_settings import vllm_settings
+from r1zero.rollout.vllm.process import LOG_LEVEL
+from r1zero.rollout.vllm.settings import vllm_settings
 from r1zero.seeding import derive_seed
 
 log = logging.getLogger("r1zero")

@@ -24,7 +24,7 @@ from r1zero.rollout.rng import preserved_rng
 from r1zero.rollout.served.folder import read_weights
 from r1zero.rollout.sync import CheckedWeights, check_metadata, expected_parameters, torch_dtype
 from r1zero.rollout.text import check_request, response_texts
-from r1zero.rollout.vllm_process import (
+from r1zero.rollout.vllm.process import (
     ENVIRONMENT,
     LOG_LEVEL,
     launcher_environment,
@@ -32,8 +32,8 @@ from r1zero.rollout.vllm_process import (
     spare_token_strings,
     start_error,
 )
-from r1zero.rollout.vllm_request import finish_reason, sampled_logprobs, sampling_params
-from r1zero.rollout.vllm_worker import refresh_tied_head, seed_worker
+from r1zero.rollout.vllm.request import finish_reason, sampled_logprobs, sampling_params
+from r1zero.rollout.vllm.worker import refresh_tied_head, seed_worker
 from r1zero.rollout.watchdog import Watchdog
 
 log = logging.getLogger("r1zero")
