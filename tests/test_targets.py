@@ -22,7 +22,8 @@ BY_NAME = [
     "torch.load", "torch.hub.load", "torch.jit.load", "torch.serialization.load", "torch.package.PackageImporter.load",
     "torch.utils.cpp_extension.load_inline", "torch.ops.load_library", "torch.classes.load_library",
     "torch.distributed.run.main", "torch.multiprocessing.spawn", "torch.hub.load_state_dict_from_url",
-    "r1zero.train.run.train", "pytorch_lightning.Trainer.fit", "r1zero.launch.sweep.run_point", "torch._utils_internal.os.system",
+    "r1zero.train.run.train", "pytorch_lightning.Trainer.fit", "r1zero.launch.sweep.run_point",
+    "torch._utils_internal.os.system",
     "", ".", "torch", "torch.", "torch..Module", "../x.Y", "r1zero.nowhere.Thing",
 ]  # fmt: skip
 BY_KIND = [

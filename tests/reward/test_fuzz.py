@@ -16,8 +16,8 @@ from r1zero.reward.extract import answer_tag, boxed
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.outcome import Status
+from r1zero.reward.rules import compare
 from r1zero.reward.rules.latex import canonical, key
-from r1zero.reward.rules.scalars import compare
 
 TIMEOUT = 2.0
 GOLDS = ["5", "\\frac{1}{2}", "x+1", "1,2,3", "(1,2]", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\text{even}", "52_8"]

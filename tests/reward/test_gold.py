@@ -14,7 +14,7 @@ import pytest
 from r1zero.config import RewardConfig
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.grader import GradeItem, Grader
-from r1zero.reward.rules.scalars import compare
+from r1zero.reward.rules import compare
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from r1zero.reward.functions import exact_match, length_penalty, tag_format
 from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.health import RewardError, check_health, summarise
 from r1zero.reward.outcome import Outcome, Status
-from r1zero.reward.rules.scalars import mathverify
+from r1zero.reward.rules import mathverify
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""PACKAGE"""
+"""Studies around the training run: analysis, benchmark, pipeline, plan, report. Nothing below imports it."""

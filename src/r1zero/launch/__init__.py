@@ -1,1 +1,1 @@
-"""PACKAGE"""
+"""From a command line to a run folder: arguments, sweeps, jobs, resume, signals. Imports nothing heavy."""

@@ -96,7 +96,7 @@ def process(
 ) -> str:
     """Run one of the project's scripts in ``folder`` unless that has finished; what went wrong in one line, or nothing.
 
-    See :func:`r1zero.launch.sweep.run_point`: what it prints is in ``console.log``, a folder with other settings is refused
+    See :func:`r1zero.launch.sweep.run_point`: its output is in ``console.log``, a folder with other settings is refused
     with ``advice``.
     """
     try:

@@ -1,1 +1,1 @@
-"""PACKAGE"""
+"""The learner: policy, loss over micro-batches, optimizer steps, sharding."""

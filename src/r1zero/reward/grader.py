@@ -18,7 +18,7 @@ from r1zero.launch.targets import check_function_path
 from r1zero.reward import health
 from r1zero.reward.extract import EXTRACTORS, Extraction, extract
 from r1zero.reward.outcome import Outcome, Status
-from r1zero.reward.rules.scalars import compare
+from r1zero.reward.rules import compare
 from r1zero.reward.workers.limits import MAX_TEXT
 from r1zero.reward.workers.pool import WorkerPool
 

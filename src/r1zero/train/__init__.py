@@ -1,1 +1,1 @@
-"""PACKAGE"""
+"""One training run: its parts, its callbacks, its life."""

@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured: ``python -m r1zero.lab.benchmark.machine float32 cpu`` says it as JSON."""
+"""What this machine can do at most: ``python -m r1zero.lab.benchmark.machine float32 cpu`` says it as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This project's side as a process: ``python -m r1zero.lab.benchmark.ours case.json`` is a run that waits for its turns."""
+"""Our side as a process: ``python -m r1zero.lab.benchmark.ours case.json`` is a run that waits for its turns."""
 
 from __future__ import annotations
 

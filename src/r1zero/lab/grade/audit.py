@@ -11,9 +11,9 @@ import pandas as pd
 from r1zero.errors import UserError
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.outcome import Status
+from r1zero.reward.rules import compare
 from r1zero.reward.rules.latex import canonical, key
 from r1zero.reward.rules.numbers import parse_number
-from r1zero.reward.rules.scalars import compare
 
 NEEDED = ("completion", "gold", "extracted", "reward", "status")
 TAIL = 300

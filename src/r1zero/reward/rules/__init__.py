@@ -1,1 +1,1 @@
-"""PACKAGE"""
+"""What makes two answers equal."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from r1zero.reward.rules import formulas as rules_formula
+from r1zero.reward.rules import members as rules_members
+from r1zero.reward.rules import scalars as rules
+from r1zero.reward.rules import words
 from r1zero.reward.rules.latex import canonical
-from r1zero.reward.rules.scalars import Rule, words
-from r1zero.reward.rules.scalars import formulas as rules_formula
-from r1zero.reward.rules.scalars import members as rules_members
-from r1zero.reward.rules.scalars import scalars as rules
+from r1zero.reward.rules.scalars import Rule
 from r1zero.reward.workers.limits import MAX_TEXT, too_costly
 
 Cas = Callable[[str, str], bool]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from r1zero.reward.rules import numeric, words
 from r1zero.reward.rules.latex import key
 from r1zero.reward.rules.numbers import parse_number
-from r1zero.reward.rules.scalars import Compare, numeric, words
+from r1zero.reward.rules.scalars import Compare
 from r1zero.reward.rules.structure import (
     Interval,
     inequality,

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
+from r1zero.reward.rules import words
 from r1zero.reward.rules.latex import key
 from r1zero.reward.rules.numbers import parse_number, same_number
-from r1zero.reward.rules.scalars import words
 from r1zero.reward.rules.structure import membership, shape, sides, split, unbracketed
 from r1zero.reward.rules.units import conflict, names_unit, split_unit
 

@@ -16,7 +16,7 @@ from typing import Any
 def preload() -> None:
     """Import what every worker needs and warm its caches, once, before the first fork."""
     logging.disable(logging.WARNING)
-    from r1zero.reward.rules.scalars import compare, mathverify
+    from r1zero.reward.rules import compare, mathverify
 
     mathverify.equal(r"\frac{1}{2}", r"x+1")
     compare.decide("1", "2", cas=mathverify.equal)
@@ -45,7 +45,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(job: dict[str, Any]) -> dict[str, Any]:
-    from r1zero.reward.rules.scalars import compare, mathverify
+    from r1zero.reward.rules import compare, mathverify
 
     verdict = compare.against_any(job["answer"], tuple(job["gold"]), prose=job["prose"], cas=mathverify.equal)
     return {"right": verdict.right, "rule": verdict.rule}
@@ -63,8 +63,8 @@ def _call(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _explain(job: dict[str, Any]) -> dict[str, Any]:
+    from r1zero.reward.rules import mathverify
     from r1zero.reward.rules.latex import canonical
-    from r1zero.reward.rules.scalars import mathverify
     from r1zero.reward.workers.limits import MAX_TEXT, too_costly
 
     if len(job["text"]) > MAX_TEXT:

@@ -1,1 +1,1 @@
-"""PACKAGE"""
+"""Sampling with vLLM, in this process or in one of its own."""
