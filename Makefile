@@ -24,10 +24,11 @@ demo: setup  ## RL-tune the embedded model with Dr. GRPO through vLLM: minutes o
 miniature: setup  ## the paper in miniature: every figure and claim on two CPU cores, one HTML report
 	$(PY) scripts/miniature.py
 
-lint: setup  ## ruff check, ruff format, mypy
+lint: setup  ## ruff check, ruff format, mypy, direction of imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 test: lint  ## lint, types and all tests, with coverage of src/
 	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile --reruns 1 --cov=src --cov-report=term:skip-covered -q --durations=15
@@ -36,7 +37,7 @@ test-fast: setup  ## tests that start no engine and need no real model
 	$(PY) -m pytest -q -m "not slow and not vllm"
 
 soak: setup  ## 500 rollout steps with vLLM and 20 kills: is memory flat, are the weights the same?
-	R1ZERO_SOAK=500 $(PY) -m pytest -q -s tests/e2e/test_soak.py tests/pipeline/test_run.py tests/rollout/test_served_training.py
+	R1ZERO_SOAK=500 $(PY) -m pytest -q -s tests/e2e/test_soak.py tests/lab/pipeline/test_run.py tests/rollout/test_served_training.py
 
 goldens: setup  ## write the golden numbers again, after a change that is meant to change results
 	$(PY) scripts/update_goldens.py

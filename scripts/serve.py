@@ -7,8 +7,8 @@ try:
     import hydra
     from omegaconf import DictConfig
 
+    from r1zero.lab.serve import config
     from r1zero.launch import cli
-    from r1zero.rollout.served.command import config
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 
@@ -24,12 +24,12 @@ def main(cfg: DictConfig) -> None:
 
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Check the settings, then import what is heavy."""
-    from r1zero.rollout.served.command.checks import check
+    from r1zero.lab.serve.checks import check
     from r1zero.train.checks import limit_threads
 
     check(cfg)
     limit_threads(cfg.model.params)
-    from r1zero.rollout.served.command.run import serve
+    from r1zero.lab.serve.run import serve
 
     return serve(cfg, run_dir)
 

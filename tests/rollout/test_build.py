@@ -67,7 +67,7 @@ def test_files_that_import_vllm() -> None:
         for path in (ROOT / "src").rglob("*.py")
         if any(line.strip().startswith(("import vllm", "from vllm")) for line in path.read_text().splitlines())
     }
-    assert importing - {"transfer.py"} == {"vllm_engine.py", "vllm_request.py", "vllm_worker.py"}
+    assert importing - {"transfer.py"} == {"engine.py", "request.py", "worker.py"}
 
 
 @pytest.mark.parametrize("name", ["vllm", "hf", "vllm_server"])

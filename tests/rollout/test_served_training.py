@@ -146,8 +146,8 @@ def test_serve_says_what_to_type_and_ends_in_order(tmp_path: Path) -> None:
 
 def test_what_to_type_names_a_folder_by_its_path() -> None:
     from r1zero.config import ModelConfig, RolloutConfig
-    from r1zero.rollout.served.command.config import ServeConfig
-    from r1zero.rollout.served.command.run import command
+    from r1zero.lab.serve.config import ServeConfig
+    from r1zero.lab.serve.run import command
 
     rollout = RolloutConfig(name="vllm_server", weights_dir="w", transfer="nccl")
     given = ServeConfig(model=ModelConfig(name="folder", path="my/model"), rollout=rollout)
@@ -183,8 +183,8 @@ def test_serve_refuses(args: list[str], words: str, monkeypatch: pytest.MonkeyPa
     from hydra import compose, initialize_config_dir
 
     from r1zero.config import register
-    from r1zero.rollout.served.command import config
-    from r1zero.rollout.served.command.checks import check
+    from r1zero.lab.serve import config
+    from r1zero.lab.serve.checks import check
 
     monkeypatch.delenv(TOKEN, raising=False)
     register()

@@ -17,7 +17,7 @@ from r1zero import config
 from r1zero.launch import sweep
 from r1zero.launch.arguments import folder_name
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 STUB = """
 import json, os, sys

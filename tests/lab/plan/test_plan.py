@@ -28,7 +28,7 @@ from r1zero.learn.lora import add_adapters, is_adapter
 from r1zero.learn.policy import Policy
 from tiny_models import make_tiny
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 H100 = replace(GPUS["h100"], peak=1000e12)  # 400 TFLOP/s sustained, as in the worked values
 
 PAPER = Work(

@@ -17,7 +17,7 @@ from r1zero.algo.bias import VARIANTS
 from r1zero.algo.stats import Tally, rollout_summary
 from r1zero.learn.step import declare
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SWEEPS = sorted((ROOT / "scripts" / "sweeps").glob("*.yaml"))
 
 

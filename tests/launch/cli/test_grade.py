@@ -14,7 +14,7 @@ import pytest
 from r1zero.lab.grade.audit import read_completions, suspects, suspicion
 from r1zero.lab.grade.command import extractor_of, main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TEMPLATES = ROOT / "conf" / "template"
 LINES = [
     {"response": "so $\\boxed{1/2}$", "gold": "0.5", "template": "boxed", "id": "a"},

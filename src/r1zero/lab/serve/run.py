@@ -12,12 +12,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
+from r1zero.lab.serve.config import ServeConfig
 from r1zero.launch.console import console
 from r1zero.launch.run_folder import set_up_logging, shown
 from r1zero.learn.policy import resolve_model
 from r1zero.rollout.served.build import devices, server_settings
 from r1zero.rollout.served.client import TOKEN
-from r1zero.rollout.served.command.config import ServeConfig
 from r1zero.rollout.served.fleet import Fleet
 from r1zero.rollout.served.folder import weights_root
 from r1zero.rollout.vllm.process import LOG_LEVEL

@@ -204,7 +204,7 @@ def test_the_miniature_report_is_one_file_with_everything(study: Path, tmp_path:
 @pytest.fixture
 def miniature(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """scripts/miniature.py in an empty working directory, without pictures."""
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "scripts"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(figures, "draw", lambda names, runs, folder: {})
     for name, value in (("OMP_NUM_THREADS", "1"), ("WANDB_MODE", "offline")):

@@ -15,7 +15,7 @@ from r1zero.launch.jobs import Job, Jobs
 from r1zero.pretrain import config as pretrain_config
 from run_support import until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Recorder:

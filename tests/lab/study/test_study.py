@@ -20,7 +20,7 @@ from r1zero.lab.study.run import cell_folder, check, plan_jobs
 from r1zero.launch.arguments import options
 from r1zero.pretrain import config as pretrain_config
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CONF = ROOT / "conf"
 LABELS = {"plain": "running text", "none": "pairs"}
 
