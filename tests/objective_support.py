@@ -104,17 +104,24 @@ def random_rollout(
         place = index % group
         reward = float(draw.random() < 0.5) if place > 1 else float(place)
         rewards.append(1.0 if index // group in flat_groups else reward)
-    truncated = torch.tensor([c.truncated for c in completions])
     values = torch.tensor(rewards)
     return RolloutBatch(
         completions,
         group,
         version,
         values,
+        values > 0.5,
+        [c.sampled() & (not (exclude_truncated and c.truncated)) for c in completions],
         # Looked up at the call, so that a test may put a wrong formula in its place.
         advantages_file.group_advantages(values, group, std_norm=std_norm),
-        ~truncated if exclude_truncated else torch.ones_like(truncated),
     )
+
+
+def leave_out(rollout: RolloutBatch, *indices: int) -> RolloutBatch:
+    """Mask every token of some responses, of all where none is named."""
+    for i in indices or range(len(rollout.completions)):
+        rollout.mask[i][:] = False
+    return rollout
 
 
 def part(rollout: RolloutBatch, first: int, last: int) -> RolloutBatch:
@@ -124,8 +131,9 @@ def part(rollout: RolloutBatch, first: int, last: int) -> RolloutBatch:
         rollout.group_size,
         rollout.version,
         rollout.rewards[first:last],
+        rollout.right[first:last],
+        rollout.mask[first:last],
         rollout.advantages[first:last],
-        rollout.keep[first:last],
         credit=None if rollout.credit is None else rollout.credit[first:last],
     )
 
@@ -165,16 +173,17 @@ def plain_loss(
 ) -> torch.Tensor:
     """Semantics 3, 4, 7, 8 as a loop over responses and tokens, sharing no code with the product."""
     size = len(minibatch)
-    tokens = sum(len(rollout.completions[i].ids) for i in minibatch if rollout.keep[i])
+    tokens = sum(sum(rollout.mask[i].tolist()) for i in minibatch)
     total = torch.zeros(())
     for i in minibatch:
-        if not rollout.keep[i]:
+        trained = rollout.mask[i].tolist()
+        if not any(trained):
             continue
         prompt, completion = prompts[i // rollout.group_size], rollout.completions[i]
         logp, entropy = sequence_logprobs(model, prompt.ids, completion.ids, temperature)
         before = logp.detach() if old is None else old[i]
         summed = torch.zeros(())
-        for t in range(len(completion.ids)):
+        for t in (t for t, counts in enumerate(trained) if counts):
             ratio, advantage = torch.exp(logp[t] - before[t]), float(rollout.advantages[i])
             if rollout.credit is not None:
                 advantage *= float(rollout.credit[i][t])
@@ -191,7 +200,7 @@ def plain_loss(
                 estimate = {"k1": -delta, "k2": delta**2 / 2, "k3": torch.exp(delta) - 1 - delta}
                 value = value + algo.kl_coef * estimate[algo.kl_estimator.value]
             summed = summed + value - algo.entropy_coef * entropy[t]
-        divisor = {"response": len(completion.ids) * size, "constant": constant * size, "token": tokens}
+        divisor = {"response": sum(trained) * size, "constant": constant * size, "token": tokens}
         total = total + summed / divisor[algo.length_norm.value]
     return total
 

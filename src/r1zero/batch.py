@@ -43,39 +43,102 @@ class Completion:
     ``logprobs`` are the sampler's log-probabilities (nats, after temperature) of those ids, or None
     where they were not asked for. ``finish_reason`` is "stop" (an EOS id or a stop string) or
     "length" (cut by the token limit: reward 0, semantics 1). ``text`` keeps a stop string that ended
-    the response when the template asks for it, and never an EOS token.
+    the response when the template asks for it, and never an EOS token. ``mask`` is True where the policy
+    sampled the token and False where an environment put it in, as a tool's answer: the policy reads such
+    tokens and is not trained on them, and what ``logprobs`` holds for them is not looked at. None: all True.
     """
 
     ids: list[int]
     text: str
     finish_reason: str
     logprobs: list[float] | None = None
+    mask: list[bool] | None = None
 
     @property
     def truncated(self) -> bool:
         """Whether the token limit cut this response."""
         return self.finish_reason == "length"
 
+    @property
+    def length(self) -> int:
+        """T: tokens that the policy sampled."""
+        return len(self.ids) if self.mask is None else sum(self.mask)
+
+    def sampled(self) -> torch.Tensor:
+        """``mask`` as a tensor: bool [len(ids)].
+
+        Raises:
+            ValueError: the mask has another length than the ids.
+        """
+        if self.mask is None:
+            return torch.ones(len(self.ids), dtype=torch.bool)
+        if len(self.mask) != len(self.ids):
+            raise ValueError(f"a response of {len(self.ids)} tokens has a mask of {len(self.mask)}")
+        return torch.tensor(self.mask, dtype=torch.bool)
+
 
 @dataclass
 class RolloutBatch:
     """The responses of one rollout step on this rank, in group order, with what was decided on them.
 
-    ``rewards``, ``advantages`` are float32 [N] on the CPU; ``keep`` is bool [N] and False for the
-    responses that the loss leaves out (they still count in B). ``version`` is the policy version that
-    sampled them. ``grades`` holds one ``reward.Outcome`` a response, ``metrics`` the step's figures so far.
-    ``credit`` holds each response's token weights, float32 [T_i], or None where all tokens count alike.
+    The ``Collector`` fills it from top to bottom; advantage and credit functions of your own are given it.
+
+    Attributes:
+        completions: N responses.
+        group_size: G.
+        version: the policy version that sampled them.
+        rewards: float32 [N] on the CPU, the weighted sum of the verifier and the reward functions.
+        right: bool [N], the verifier's own verdict, whatever weight it has in the reward.
+        mask: N rows, bool [T_i]: the tokens that are trained on. All False for a response that the loss leaves
+            out (algo.truncated=exclude); it still counts in B.
+        advantages: float32 [N]; empty until they are computed.
+        credit: token weights, N rows float32 [T_i]; None where all tokens of a response count alike.
+        prompts: P prompts, with their questions.
+        grades: N ``reward.Outcome``.
+        metrics: figures of the step so far.
     """
 
     completions: list[Completion]
     group_size: int
     version: int
     rewards: torch.Tensor
-    advantages: torch.Tensor
-    keep: torch.Tensor
+    right: torch.Tensor
+    mask: list[torch.Tensor]
+    advantages: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    credit: list[torch.Tensor] | None = None
+    prompts: list[Prompt] = field(default_factory=list)
     grades: list[Any] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
-    credit: list[torch.Tensor] | None = None
+
+    @property
+    def groups(self) -> torch.Tensor:
+        """Number of each response's group: int64 [N]."""
+        return torch.arange(len(self.completions)) // self.group_size
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """Tokens of each response that the policy sampled: float32 [N]."""
+        return torch.tensor([float(c.length) for c in self.completions])
+
+    @property
+    def truncated(self) -> torch.Tensor:
+        """Responses that the token limit cut: bool [N]."""
+        return torch.tensor([c.truncated for c in self.completions], dtype=torch.bool)
+
+    @property
+    def texts(self) -> list[str]:
+        """Text of each response."""
+        return [c.text for c in self.completions]
+
+    @property
+    def tokens(self) -> list[list[int]]:
+        """Token ids of each response."""
+        return [c.ids for c in self.completions]
+
+    @property
+    def questions(self) -> list[Question]:
+        """The question of each response, ``meta`` and all: N of them."""
+        return [self.prompts[i // self.group_size].question for i in range(len(self.completions))]
 
 
 @dataclass

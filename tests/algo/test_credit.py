@@ -19,7 +19,7 @@ def decode(ids: list[int]) -> str:
 def rollout(texts: list[str], rewards: list[float]) -> RolloutBatch:
     completions = [Completion([ord(c) for c in text], text, "stop") for text in texts]
     r = torch.tensor(rewards, dtype=torch.float32)
-    return RolloutBatch(completions, len(texts), 0, r, r - r.mean(), torch.ones(len(texts), dtype=torch.bool))
+    return RolloutBatch(completions, len(texts), 0, r, r > 0.5, [c.sampled() for c in completions], r - r.mean())
 
 
 def test_uniform_is_ones() -> None:
@@ -53,9 +53,8 @@ def test_answer_span_without_answer_or_working_is_uniform() -> None:
 
 def test_answer_span_counts_tokens_of_several_characters() -> None:
     pieces = [" 3+4=7.", " So", " \\", "boxed", "{", "7", "}"]
-    batch = RolloutBatch(
-        [Completion(list(range(7)), "".join(pieces), "stop")], 1, 0, torch.ones(1), torch.ones(1), torch.ones(1).bool()
-    )
+    completion = Completion(list(range(7)), "".join(pieces), "stop")
+    batch = RolloutBatch([completion], 1, 0, torch.ones(1), torch.ones(1).bool(), [completion.sampled()])
     (found,) = answer_span(batch, lambda ids: "".join(pieces[i] for i in ids), share=0.5)
     assert found.tolist() == pytest.approx([1.75, 1.75, 0.7, 0.7, 0.7, 0.7, 0.7])
 

@@ -85,7 +85,7 @@ def test_summary_of_a_rollout_by_hand() -> None:
     truncated = torch.tensor([False, False, False, False, True, True])
     advantages = torch.tensor([0.5, -0.5, 0, 0, 0, 0])
     tally = Tally()
-    rollout_summary(tally, rewards, lengths, truncated, advantages, 2)
+    rollout_summary(tally, rewards, rewards > 0.5, lengths, truncated, advantages, 2)
     assert tally.reduce() == pytest.approx(
         {
             "reward/mean": 0.5,
@@ -104,7 +104,8 @@ def test_summary_of_a_rollout_by_hand() -> None:
 
 def test_lengths_of_a_kind_that_is_missing_are_nan() -> None:
     tally = Tally()
-    rollout_summary(tally, torch.ones(2), torch.tensor([3.0, 4.0]), torch.zeros(2).bool(), torch.zeros(2), 2)
+    no = torch.zeros(2).bool()
+    rollout_summary(tally, torch.ones(2), ~no, torch.tensor([3.0, 4.0]), no, torch.zeros(2), 2)
     figures = tally.reduce()
     assert figures["length/correct"] == 3.5
     assert math.isnan(figures["length/incorrect"])

@@ -15,6 +15,7 @@ from objective_support import (
     algo_config,
     fit,
     furthest,
+    leave_out,
     make_module,
     random_policy,
     random_prompts,
@@ -104,7 +105,7 @@ def test_skipping_responses_without_advantage_changes_nothing(monkeypatch: pytes
     found = []
     for skip in (True, False):
         if not skip:
-            monkeypatch.setattr(Learner, "has_gradient", lambda self, rollout, index: bool(rollout.keep[index]))
+            monkeypatch.setattr(Learner, "has_gradient", lambda self, rollout, index: bool(rollout.mask[index].any()))
         # One response a pass, so that sums run in the same order with and without the zeros.
         module = make_module(
             random_policy(), algo_config("grpo", minibatch_size=size), micro_batch_tokens=1, max_grad_norm=0
@@ -137,11 +138,11 @@ def test_a_step_without_any_gradient_is_still_a_step_of_adam() -> None:
 def test_truncated_responses_left_out_still_count_in_b() -> None:
     """Semantics 1: the loss of what is left is divided by all of B."""
     whole = random_rollout(4, exclude_truncated=True)
-    assert 0 < int((~whole.keep).sum()) < 16
+    assert 0 < sum(not mask.any() for mask in whole.mask) < 16
     (figures,) = fit(make_module(random_policy(), algo_config("drgrpo", minibatch_size=16)), lambda step: whole, 1)
     expected = 0.0
     for i, completion in enumerate(whole.completions):
-        if whole.keep[i]:
+        if whole.mask[i].any():
             expected -= float(whole.advantages[i]) * len(completion.ids) / 9 / 16
     assert figures["loss/policy"] == pytest.approx(expected, rel=1e-5)
 
@@ -152,9 +153,7 @@ def test_a_step_in_which_everything_is_left_out_has_a_zero_gradient(name: str, s
     """All responses cut by the limit: no division by zero, no NaN, weights where they were."""
 
     def cut(step: int) -> RolloutBatch:
-        rollout = random_rollout(step)
-        rollout.keep[:] = False
-        return rollout
+        return leave_out(random_rollout(step))
 
     policy = random_policy()
     before = weights(policy)

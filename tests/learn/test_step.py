@@ -15,6 +15,7 @@ from objective_support import (
     algo_config,
     furthest,
     gradients,
+    leave_out,
     part,
     plain_loss,
     random_policy,
@@ -43,6 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
     "entropy": {"entropy_coef": 0.1},
     "correction": {"sampler_correction": Correction.token, "correction_cap": 2.0},
     "credit": {"credit": "test"},
+    "mask": {},
     "everything": {
         "kl_coef": 0.2,
         "entropy_coef": 0.05,
@@ -106,7 +108,7 @@ def random_cut(indices: list[int], draw: random.Random) -> list[list[int]]:
 
 
 def tokens_of(rollout: RolloutBatch, indices: list[int]) -> int:
-    return sum(len(rollout.completions[i].ids) for i in indices if rollout.keep[i])
+    return sum(int(rollout.mask[i].sum()) for i in indices)
 
 
 def add_up(
@@ -172,6 +174,17 @@ def test_any_cut_in_float32(policies: tuple[Policy, Policy, Policy], name: str, 
     check_any_cut(policies, name, case, on_policy=False, tolerance=1e-6)
 
 
+def insert_tokens(rollout: RolloutBatch, draw: random.Random) -> None:
+    """Say of a third of all tokens that an environment put them in; no sampler gave them a log-probability."""
+    for i, completion in enumerate(rollout.completions):
+        completion.mask = [draw.random() > 1 / 3 for _ in completion.ids]
+        assert completion.logprobs is not None
+        completion.logprobs = [
+            v if m else float("nan") for v, m in zip(completion.logprobs, completion.mask, strict=True)
+        ]
+        rollout.mask[i] &= completion.sampled()
+
+
 def check_any_cut(
     policies: tuple[Policy, Policy, Policy], name: str, case: str, on_policy: bool, tolerance: float
 ) -> None:
@@ -189,6 +202,8 @@ def check_any_cut(
     if algo.credit != "uniform":
         generator = torch.Generator().manual_seed(seed)
         rollout.credit = [torch.randn(len(c.ids), generator=generator) for c in rollout.completions]
+    if case in ("mask", "everything"):
+        insert_tokens(rollout, draw)
     minibatch = draw.sample(range(16), 12)
     old = None if on_policy else old_of(before, prompts, rollout)
     expected = expected_step(policy, reference, prompts, rollout, minibatch, algo, old)
@@ -293,7 +308,7 @@ def test_a_group_without_advantage_gives_the_pure_kl_gradient(policies: tuple[Po
 def test_which_responses_are_computed() -> None:
     """Semantics 10: advantage 0 is skipped, but not where KL or entropy act on it; one left out always is."""
     rollout = random_rollout(1, questions=2, group=2, flat_groups=(0,))
-    rollout.keep[3] = False
+    leave_out(rollout, 3)
     policy = random_policy(layers=1)
     expected = {
         (0.0, 0.0): [False, False, True, False],
@@ -376,7 +391,7 @@ def test_responses_left_out_do_not_blur_the_figures(policies: tuple[Policy, Poli
     policy, before, _ = policies
     prompts, rollout = random_prompts(8, 4), random_rollout(8, questions=4, group=4)
     old = old_of(before, prompts, rollout)
-    rollout.keep[:] = False
+    leave_out(rollout)
     learner = make_learner(policy, None, algo_config("grpo", minibatch_size=16))
     tally = Tally()
     declare(tally)
@@ -395,6 +410,7 @@ def test_a_correction_without_the_samplers_log_probabilities_is_refused(logprobs
     for completion in rollout.completions:
         completion.ids = [1, 2, 3]
         completion.logprobs = logprobs
+    rollout.mask = [c.sampled() for c in rollout.completions]
     learner = make_learner(policy, None, algo_config("drgrpo", sampler_correction=Correction.token))
     rows, micro = next(learner.passes(prompts, rollout, [0, 1], CPU))
     with pytest.raises(ValueError, match=r"3 tokens and (none|1) log-probabilities"):

@@ -39,7 +39,8 @@ def rollout_of(lengths: list[int]) -> tuple[list[Prompt], RolloutBatch]:
     prompts = [Prompt(Question("", ("1",)), "", [1, 2, 3, 4]) for _ in range(len(lengths) // 2)]
     completions = [Completion([rng.randrange(100) for _ in range(n)], "", "stop", [-1.0] * n) for n in lengths]
     advantages = torch.tensor([0.5, -0.5] * len(prompts))
-    return prompts, RolloutBatch(completions, 2, 0, advantages, advantages, torch.ones(len(lengths), dtype=torch.bool))
+    mask = [c.sampled() for c in completions]
+    return prompts, RolloutBatch(completions, 2, 0, advantages, advantages > 0, mask, advantages)
 
 
 def step(policy: Policy, lengths: list[int], budget: int = 4096) -> None:

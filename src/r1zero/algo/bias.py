@@ -105,14 +105,14 @@ class BiasBins:
     bins: int = 16
     variants: Variants = field(default_factory=lambda: VARIANTS)
 
-    def sums(self, rewards: torch.Tensor, lengths: torch.Tensor) -> BiasSums:
+    def sums(self, rewards: torch.Tensor, right: torch.Tensor, lengths: torch.Tensor) -> BiasSums:
         """Bin the rollout of one rank.
 
         Args:
-            rewards: float [N]; above 0.5 is a right answer.
+            rewards: float [N].
+            right: the verifier's verdict, bool [N].
             lengths: generated tokens, float [N].
         """
-        right = rewards > 0.5
         solved = right.view(-1, self.group_size).sum(dim=1)
         slot = (lengths.double() / self.limit * self.bins).ceil().long().clamp(1, self.bins) - 1
         width = 1 + len(self.variants)

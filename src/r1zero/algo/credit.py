@@ -41,10 +41,10 @@ def length_aware(rollout: RolloutBatch, decode: Decode, power: float = 0.5, most
         power: 0 is uniform.
         most: bound of the weights, at least 1.
     """
-    lengths = torch.tensor([float(len(c.ids)) for c in rollout.completions])
+    lengths = rollout.lengths
     groups = lengths.view(-1, rollout.group_size)
     relative = (groups / groups.mean(dim=1, keepdim=True)).flatten() ** power
-    weights = torch.where(rollout.rewards > 0.5, 1 / relative, relative).clamp(1 / most, most)
+    weights = torch.where(rollout.right, 1 / relative, relative).clamp(1 / most, most)
     return [torch.full((len(c.ids),), float(w)) for c, w in zip(rollout.completions, weights, strict=True)]
 
 

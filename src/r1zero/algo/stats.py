@@ -68,6 +68,7 @@ class Tally:
 def rollout_summary(
     tally: Tally,
     rewards: torch.Tensor,
+    right: torch.Tensor,
     lengths: torch.Tensor,
     truncated: torch.Tensor,
     advantages: torch.Tensor,
@@ -78,12 +79,12 @@ def rollout_summary(
     Args:
         tally: what they are added to.
         rewards: float [N].
-        lengths: generated tokens, float [N].
+        right: the verifier's verdict, bool [N].
+        lengths: sampled tokens, float [N].
         truncated: bool [N], cut by the token limit.
         advantages: float [N].
         group_size: G.
     """
-    right = rewards > 0.5
     tally.mean("reward/mean", rewards)
     tally.mean("reward/second_moment", rewards.square())
     tally.mean("length/mean", lengths)

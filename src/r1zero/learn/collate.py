@@ -21,9 +21,9 @@ class MicroBatch:
     Attributes:
         input_ids: int64 [n, S] padded, or [1, sum of lengths] packed.
         position_ids: int64, same shape.
-        source: int64 [M], flat index into ``input_ids`` of the token that predicts each generated token.
-        targets: int64 [M], the generated tokens themselves.
-        mask: bool [n, T], True on generated tokens; M = mask.sum(), in row order.
+        source: int64 [M], flat index into ``input_ids`` of the token that predicts each sampled token.
+        targets: int64 [M], the sampled tokens themselves.
+        mask: bool [n, T], True on tokens that the policy sampled; M = mask.sum(), in row order.
     """
 
     input_ids: torch.Tensor
@@ -47,8 +47,8 @@ def collate(
 ) -> MicroBatch:
     """Concatenate each prompt's ids with its sampled ids; nothing is decoded or tokenised again (trap 24).
 
-    The mask comes from lengths, not from comparing with the padding id, so an EOS that is also the
-    padding token is trained on (trap 15).
+    The mask comes from lengths and from ``Completion.mask``, not from comparing with the padding id, so an EOS
+    that is also the padding token is trained on (trap 15).
 
     Args:
         prompts: n prompts.
@@ -67,10 +67,11 @@ def collate(
     mask = torch.zeros(rows, max(lengths), dtype=torch.bool)
     source: list[torch.Tensor] = []
     start = 0
-    for row, (prompt, sequence, length) in enumerate(zip(prompts, sequences, lengths, strict=True)):
-        mask[row, :length] = True
+    for row, (prompt, completion, sequence) in enumerate(zip(prompts, completions, sequences, strict=True)):
+        sampled = completion.sampled()
+        mask[row, : lengths[row]] = sampled
         offset = start if packed else row * width
-        source.append(torch.arange(offset + len(prompt.ids) - 1, offset + len(sequence) - 1))
+        source.append(torch.arange(offset + len(prompt.ids) - 1, offset + len(sequence) - 1)[sampled])
         start += len(sequence)
     if packed:
         input_ids = torch.tensor([token for sequence in sequences for token in sequence]).unsqueeze(0)
@@ -78,5 +79,5 @@ def collate(
     else:
         input_ids = torch.tensor([sequence + [pad_id] * (width - len(sequence)) for sequence in sequences])
         position_ids = torch.arange(width).expand(rows, -1)
-    targets = torch.tensor([token for c in completions for token in c.ids])
+    targets = torch.cat([torch.tensor(c.ids)[c.sampled()] for c in completions])
     return MicroBatch(input_ids, position_ids, torch.cat(source), targets, mask)

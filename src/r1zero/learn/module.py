@@ -176,7 +176,7 @@ class PolicyGradientModule(pl.LightningModule):
         for minibatch in steps:
             self._optimizer_step(batch, minibatch, old, tally)
         self.rollout_step = batch.step + 1
-        tally.total("tokens/generated", sum(len(c.ids) for c in rollout.completions))
+        tally.total("tokens/generated", sum(c.length for c in rollout.completions))
         metrics = tally.reduce(self._reduce)
         self.tokens_seen += int(metrics.pop("tokens/generated"))
         # A mean over the K optimizer steps, as the other figures are.
@@ -266,12 +266,12 @@ class PolicyGradientModule(pl.LightningModule):
     # -- ranks ----------------------------------------------------------------------------------------
 
     def _num_tokens(self, batch: PromptBatch, mine: list[int]) -> int:
-        """Generated tokens of the optimizer step over all ranks; only the "token" normalisation asks."""
+        """Trained tokens of the optimizer step over all ranks; only the "token" normalisation asks."""
         if self.algo.length_norm.value != "token":
             return 0
         rollout = batch.rollout
         assert rollout is not None
-        count = sum(len(rollout.completions[i].ids) for i in mine if rollout.keep[i])
+        count = sum(int(rollout.mask[i].sum()) for i in mine)
         return int(self._reduce(torch.tensor([count], dtype=torch.float64), "sum").item())
 
     def _no_gradient_sync(self) -> Any:

@@ -69,7 +69,7 @@ class Learner:
 
     def has_gradient(self, rollout: RolloutBatch, index: int) -> bool:
         """Whether a response can move the policy; one that can't is not computed, and counts in B (semantics 10)."""
-        if not rollout.keep[index]:
+        if not rollout.mask[index].any():
             return False
         return bool(rollout.advantages[index] != 0) or bool(self.algo.kl_coef) or bool(self.algo.entropy_coef)
 
@@ -149,7 +149,7 @@ class Learner:
         algo = self.algo
         new, entropy = self.policy(micro, self.temperature)
         generated = micro.mask
-        mask = generated & rollout.keep[list(rows)].to(generated.device)[:, None]
+        mask = generated & _to_matrix([rollout.mask[i] for i in rows], new).bool()
         if old is None:
             logp_old = new.detach()
             compare_with_sampler(rollout, rows, logp_old, generated, tally)
@@ -251,7 +251,9 @@ def _sampler_logprobs(rollout: RolloutBatch, rows: Sequence[int], like: torch.Te
                 f"response {i} has {len(completion.ids)} tokens and {given} log-probabilities of the sampler; "
                 "the engine must give one for each token"
             )
-    return _to_matrix([torch.tensor(rollout.completions[i].logprobs, dtype=like.dtype) for i in rows], like)
+    values = [torch.tensor(rollout.completions[i].logprobs, dtype=like.dtype) for i in rows]
+    sampled = [rollout.completions[i].sampled() for i in rows]
+    return _to_matrix([torch.where(s, v, torch.zeros_like(v)) for v, s in zip(values, sampled, strict=True)], like)
 
 
 def _to_matrix(rows: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:

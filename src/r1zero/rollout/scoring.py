@@ -44,7 +44,7 @@ def sample_and_grade(
     """Sample ``sampling.n`` responses for each prompt and grade them; samples in prompt order."""
     groups = engine.generate([prompt.ids for prompt in prompts], sampling, seed)
     pairs = [(prompt, completion) for prompt, group in zip(prompts, groups, strict=True) for completion in group]
-    grades = grade_texts(grader, [(p.question, c.text, c.truncated, len(c.ids)) for p, c in pairs])
+    grades = grade_texts(grader, [(p.question, c.text, c.truncated, c.length) for p, c in pairs])
     return [Sample(prompt, completion, grade) for (prompt, completion), grade in zip(pairs, grades, strict=True)]
 
 
@@ -54,7 +54,7 @@ def summarize_samples(samples: Sequence[Sample], reduce_fn: ReduceFn | None = No
     A response is right where the verifier says so, whatever other rewards are summed besides.
     """
     right = torch.tensor([s.grade.right for s in samples], dtype=torch.bool)
-    lengths = torch.tensor([float(len(s.completion.ids)) for s in samples])
+    lengths = torch.tensor([float(s.completion.length) for s in samples])
     tally = Tally()
     tally.mean("accuracy", right.float())
     tally.mean("length", lengths)

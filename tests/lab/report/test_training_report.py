@@ -50,7 +50,7 @@ def make_run(
     for step in range(6):
         rewards = torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 0, 0] * 4)
         lengths = torch.linspace(20, 90, 48)
-        sums = bins.sums(rewards, lengths)
+        sums = bins.sums(rewards, rewards > 0.5, lengths)
         bias_rows += [{"step": step, **row} for row in sums.rows(100)]
         row = {"step": step, "reward/mean": 0.5 + step / 20, "length/mean": 30.0, "length/incorrect": 33.0 + seed,
                "length/correct": 29.0, "policy/entropy": 0.5, "group/zero_advantage_frac": 0.1,

@@ -58,7 +58,7 @@ def test_bias_csv_and_figures_are_those_of_each_rollout(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "bias.csv", keep_default_na=False)
     for step, rollout in rollouts().items():
         lengths = torch.tensor([float(len(c.ids)) for c in rollout.completions])
-        sums = BiasBins(4, 9.0, 9, 3).sums(rollout.rewards, lengths)
+        sums = BiasBins(4, 9.0, 9, 3).sums(rollout.rewards, rollout.right, lengths)
         assert seen[step] == pytest.approx(sums.metrics(), nan_ok=True)
         rows = table[table["step"] == step].drop(columns="step").to_dict("records")
         assert len(rows) == len(sums.rows(9))

@@ -96,9 +96,9 @@ def metrics_of(grades: list[list[Outcome]], lengths: list[list[int]], monkeypatc
             local.reduce = reduce
             completions = [Completion([1] * n, "", "stop", None) for n in lengths[rank]]
             rewards = torch.tensor([grade.reward for grade in grades[rank]])
-            keep = torch.ones(2, dtype=torch.bool)
-            batch = RolloutBatch(completions, 2, 0, rewards, rewards - rewards.mean(), keep, grades[rank])
-            return callback._metrics(module, batch, ~keep)
+            right, mask = torch.tensor([g.right for g in grades[rank]]), [c.sampled() for c in completions]
+            batch = RolloutBatch(completions, 2, 0, rewards, right, mask, rewards - rewards.mean(), grades=grades[rank])
+            return callback._metrics(module, batch)
 
         return over_two_ranks(work)
 

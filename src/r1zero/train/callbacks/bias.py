@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from r1zero.algo.bias import BiasBins, with_one_in_use
 from r1zero.batch import PromptBatch
@@ -50,8 +49,7 @@ class BiasCallback(pl.Callback):
         rollout = batch.rollout
         if rollout is None:
             raise RuntimeError("the batch holds no rollout: put callbacks.bias after callbacks.rollout")
-        lengths = torch.tensor([float(len(c.ids)) for c in rollout.completions])
-        mine = self.bins.sums(rollout.rewards, lengths)
+        mine = self.bins.sums(rollout.rewards, rollout.right, rollout.lengths)
         sums = mine.like(reduce_over_ranks(mine.flat(), "sum", pl_module.device))
         rollout.metrics |= sums.metrics()
         if self.file is not None:

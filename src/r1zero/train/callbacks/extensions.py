@@ -82,7 +82,7 @@ class HistoryCallback(pl.Callback):
             return
         if batch.rollout is None:
             raise RuntimeError("the batch holds no rollout: put callbacks.history after callbacks.rollout")
-        right = (batch.rollout.rewards > 0.5).double().view(-1, batch.rollout.group_size)
+        right = batch.rollout.right.double().view(-1, batch.rollout.group_size)
         rates = torch.zeros(self.context.world_size, len(right), dtype=torch.float64)
         rates[self.context.rank] = right.mean(dim=1)
         rates = reduce_over_ranks(rates, "sum", pl_module.device)

@@ -59,7 +59,7 @@ class Grading:
                     gold=question.gold,
                     truncated=completion.truncated,
                     question=question.text,
-                    tokens=len(completion.ids),
+                    tokens=completion.length,
                 )
             )
             for completion in group

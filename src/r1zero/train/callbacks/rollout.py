@@ -52,13 +52,18 @@ class RolloutCallback(pl.Callback):
         grades = self.grading.outcomes(batch, sampled.groups)
         graded = time.perf_counter()
         rewards = torch.tensor([grade.reward for grade in grades])
-        advantages = group_advantages(rewards, cfg.rollout.group_size, std_norm=cfg.algo.std_norm)
-        truncated = torch.tensor([c.truncated for c in completions])
-        keep = ~truncated if cfg.algo.truncated.value == "exclude" else torch.ones_like(truncated)
         batch.rollout = RolloutBatch(
-            completions, cfg.rollout.group_size, sampled.version, rewards, advantages, keep, grades
+            completions,
+            cfg.rollout.group_size,
+            sampled.version,
+            rewards,
+            torch.tensor([grade.right for grade in grades]),
+            trained_tokens(completions, exclude_truncated=cfg.algo.truncated.value == "exclude"),
+            group_advantages(rewards, cfg.rollout.group_size, std_norm=cfg.algo.std_norm),
+            prompts=batch.prompts,
+            grades=grades,
         )
-        batch.rollout.metrics = self._metrics(pl_module, batch.rollout, truncated)
+        batch.rollout.metrics = self._metrics(pl_module, batch.rollout)
         batch.rollout.metrics |= {
             "time/sync": synced,
             "time/rollout": generated - begun,
@@ -96,13 +101,18 @@ class RolloutCallback(pl.Callback):
         """Take them back."""
         self.context.ahead.restore(state_dict.get("ahead", {}))
 
-    def _metrics(
-        self, module: PolicyGradientModule, rollout: RolloutBatch, truncated: torch.Tensor
-    ) -> dict[str, float]:
+    def _metrics(self, module: PolicyGradientModule, rollout: RolloutBatch) -> dict[str, float]:
         """Figures over the responses of all ranks."""
-        lengths = torch.tensor([float(len(c.ids)) for c in rollout.completions])
-        tally = Tally()
-        rollout_summary(tally, rollout.rewards, lengths, truncated, rollout.advantages, rollout.group_size)
+        lengths, tally = rollout.lengths, Tally()
+        rollout_summary(
+            tally,
+            rollout.rewards,
+            rollout.right,
+            lengths,
+            rollout.truncated,
+            rollout.advantages,
+            rollout.group_size,
+        )
         tally.total("tokens", lengths.sum().item())
         health = self.context.grader.stats(rollout.grades)
         # Shares of this rank's responses; every rank holds as many.
@@ -114,3 +124,8 @@ class RolloutCallback(pl.Callback):
         metrics["reward/std"] = math.sqrt(max(variance, 0.0))
         self.context.grader.check_health(rollout.grades, metrics["reward/failures"])
         return metrics
+
+
+def trained_tokens(completions: list[Completion], *, exclude_truncated: bool) -> list[torch.Tensor]:
+    """The tokens that are trained on: bool [T_i] a response, all False for one that the loss leaves out."""
+    return [c.sampled() & (not (exclude_truncated and c.truncated)) for c in completions]
