@@ -26,6 +26,23 @@ class LengthNorm(str, Enum):
     token = "token"
 
 
+class Ratio(str, Enum):
+    """How much likelier the policy has made a token since it was sampled: per token, per response, or not asked."""
+
+    token = "token"
+    sequence = "sequence"
+    sequence_token = "sequence_token"
+    none = "none"
+
+
+class Clip(str, Enum):
+    """What bounds that ratio (semantics 3)."""
+
+    ppo = "ppo"
+    weight = "weight"
+    none = "none"
+
+
 class KLEstimator(str, Enum):
     """Estimator of KL(policy || reference) from one sample per token (semantics 8)."""
 
@@ -60,6 +77,16 @@ class AlgoConfig:
     """The objective. GRPO and Dr. GRPO differ in ``length_norm`` and ``std_norm`` alone."""
 
     name: str = MISSING
+    loss: str = "policy_gradient"
+    """The objective: policy_gradient, composed of the values below, or the import path of a function of yours."""
+    loss_params: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of a function of your own."""
+    ratio: Ratio = Ratio.token
+    """token: new over old probability; sequence: its geometric mean over a response (GSPO); sequence_token: that
+    value with the gradient of each token (GSPO-token); none: log-probabilities without a ratio (REINFORCE)."""
+    clip: Clip = Clip.ppo
+    """ppo: the smaller of plain and clipped gain; weight: the clipped ratio is a weight without gradient (CISPO);
+    none."""
     length_norm: LengthNorm = LengthNorm.constant
     """response: GRPO's 1/T_i; constant: Dr. GRPO's 1/C; token: one mean over all tokens (DAPO)."""
     std_norm: bool = False

@@ -10,6 +10,7 @@ import torch
 
 import golden_cases
 from r1zero.algo import advantages as advantages_file
+from r1zero.algo import objective as objective_file
 from r1zero.algo.advantages import group_advantages
 from r1zero.algo.loss import aggregate, clipped_surrogate, kl_penalty, sampler_weight
 from r1zero.learn import collate as collate_file
@@ -158,18 +159,18 @@ MUTATIONS: list[tuple[Any, str, Callable[..., Any], tuple[str, ...]]] = [
     (advantages_file, "group_advantages", baseline_of_the_batch, ALL),
     (advantages_file, "group_advantages", baseline_of_the_others, ALL),
     (advantages_file, "group_advantages", flipped, ALL),
-    (learner_file, "aggregate", norm_switched, ALL),
-    (learner_file, "aggregate", local_denominators, ALL),
-    (learner_file, "aggregate", padded_width, ("drgrpo", "everything")),
-    (learner_file, "aggregate", last_token_dropped, ALL),
-    (learner_file, "clipped_surrogate", unclipped, ALL),
-    (learner_file, "clipped_surrogate", clips_swapped, ("token",)),
-    (learner_file, "clipped_surrogate", dual_clip, ALL),
-    (learner_file, "clipped_surrogate", old_is_new, ALL),
-    (learner_file, "kl_penalty", other_kl, ("everything",)),
-    (learner_file, "kl_penalty", reversed_kl, ("everything",)),
-    (learner_file, "sampler_weight", reversed_weight, ("everything",)),
-    (learner_file, "sampler_weight", uncapped_weight, ("everything",)),
+    (objective_file, "aggregate", norm_switched, ALL),
+    (objective_file, "aggregate", local_denominators, ALL),
+    (objective_file, "aggregate", padded_width, ("drgrpo", "everything")),
+    (objective_file, "aggregate", last_token_dropped, ALL),
+    (objective_file, "clipped_surrogate", unclipped, ALL),
+    (objective_file, "clipped_surrogate", clips_swapped, ("token",)),
+    (objective_file, "clipped_surrogate", dual_clip, ALL),
+    (objective_file, "clipped_surrogate", old_is_new, ALL),
+    (objective_file, "kl_penalty", other_kl, ("everything",)),
+    (objective_file, "kl_penalty", reversed_kl, ("everything",)),
+    (objective_file, "sampler_weight", reversed_weight, ("everything",)),
+    (objective_file, "sampler_weight", uncapped_weight, ("everything",)),
     (learner_file, "collate", off_by_one, ALL),
     (Policy, "forward", without_temperature, ("everything",)),
     (Learner, "has_gradient", only_right_answers, ALL),

@@ -1,8 +1,16 @@
-r"""THE FILE: the clipped policy-gradient loss, and the one place where GRPO and Dr. GRPO differ in it.
+r"""The formulas of the loss; ``objective.py`` composes them, and one of them is where GRPO and Dr. GRPO differ.
 
-With ratio rho_it = exp(logp_new_it - logp_old_it) and advantage A_i, each generated token has the loss
+With a ratio rho_it and an advantage A_it, each generated token has a loss
 
-    l_it = -min( rho_it A_i,  clip(rho_it, 1 - eps_low, 1 + eps_high) A_i )
+    clip = ppo       l_it = -min( rho_it A_it,  clip(rho_it, 1 - eps_low, 1 + eps_high) A_it )
+    clip = weight    l_it = -sg( clip(rho_it, 1 - eps_low, 1 + eps_high) ) A_it logp_new_it        sg: no gradient
+    clip = none      l_it = -rho_it A_it,  or with ratio = none  -A_it logp_new_it
+
+where rho_it is
+
+    ratio = token             exp(logp_new_it - logp_old_it)
+    ratio = sequence          s_i = exp( 1/T_i sum_t (logp_new_it - logp_old_it) ), the same for all tokens
+    ratio = sequence_token    sg(s_i) exp(logp_new_it - sg(logp_new_it)): the value s_i, the gradient of one token
 
 and one optimizer step over B responses minimises
 
@@ -43,6 +51,58 @@ def clipped_surrogate(
     plain = ratio * advantages
     clipped = torch.clamp(ratio, 1 - clip_low, 1 + clip_high) * advantages
     return -torch.minimum(plain, clipped), ratio.detach(), (clipped < plain).detach()
+
+
+def log_ratio(new: torch.Tensor, old: torch.Tensor, mask: torch.Tensor, kind: str) -> torch.Tensor:
+    """Logarithm of the ratio of new to old policy at each token.
+
+    Args:
+        new: log-probabilities under the policy, nats, [n, T].
+        old: under the policy before the first update of this rollout step, no gradient, [n, T].
+        mask: bool [n, T], the tokens that the mean of a sequence is taken over.
+        kind: "token"; "sequence", the geometric mean over a response (GSPO eq. 7); or "sequence_token", the same
+            value with the gradient of the token alone (GSPO eq. 14).
+
+    Returns:
+        [n, T], nats, with gradient to ``new``.
+    """
+    delta = new - old
+    if kind == "token":
+        return delta
+    kept = torch.where(mask, delta, torch.zeros_like(delta))
+    mean = kept.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+    if kind == "sequence":
+        return mean.expand_as(delta)
+    if kind == "sequence_token":
+        return new - new.detach() + mean.detach()  # in this order the difference is exactly 0
+    raise ValueError(f"unknown ratio {kind!r}; choose token, sequence or sequence_token")
+
+
+def unclipped_surrogate(log_ratios: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+    """Token losses -rho_it A_it, [n, T]: an importance-weighted policy gradient without a bound."""
+    return -torch.exp(log_ratios) * advantages
+
+
+def weighted_logprob(
+    new: torch.Tensor, log_ratios: torch.Tensor, advantages: torch.Tensor, *, clip_low: float, clip_high: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token losses of CISPO: the log-probability, weighted by a clipped ratio without gradient (MiniMax-M1 eq. 4, 5).
+
+    A token whose ratio is out of bounds keeps a gradient, with the bounded weight; PPO's clip takes it away.
+
+    Args:
+        new: log-probabilities under the policy, [n, T].
+        log_ratios: of :func:`log_ratio`, [n, T].
+        advantages: [n, T].
+        clip_low: weights are at least 1 - clip_low; at 1 there is no lower bound.
+        clip_high: weights are at most 1 + clip_high.
+
+    Returns:
+        token losses [n, T] with gradient to ``new``; and a bool [n, T], True where the weight is bounded.
+    """
+    ratio = torch.exp(log_ratios.detach())
+    weight = torch.clamp(ratio, 1 - clip_low, 1 + clip_high)
+    return -weight * advantages * new, weight != ratio
 
 
 def kl_penalty(new: torch.Tensor, ref: torch.Tensor, estimator: str) -> torch.Tensor:

@@ -18,6 +18,7 @@ from r1zero.batch import PromptBatch
 from r1zero.config import AlgoConfig, OptimConfig, RolloutConfig
 from r1zero.errors import SyncError, UserError
 from r1zero.learn.fsdp import shard_policy
+from r1zero.learn.objective import configured_objective
 from r1zero.learn.optimizer import build_optimizer
 from r1zero.learn.policy import Policy
 from r1zero.learn.step import Learner, declare, few
@@ -72,6 +73,7 @@ class PolicyGradientModule(pl.LightningModule):
             policy,
             reference,
             algo,
+            objective=configured_objective(algo),
             temperature=rollout.temperature,
             constant=algo.norm_constant or rollout.max_tokens,
             max_tokens=optim.micro_batch_tokens,
@@ -266,9 +268,7 @@ class PolicyGradientModule(pl.LightningModule):
     # -- ranks ----------------------------------------------------------------------------------------
 
     def _num_tokens(self, batch: PromptBatch, mine: list[int]) -> int:
-        """Trained tokens of the optimizer step over all ranks; only the "token" normalisation asks."""
-        if self.algo.length_norm.value != "token":
-            return 0
+        """Tokens of the optimizer step that are trained on, over all ranks."""
         rollout = batch.rollout
         assert rollout is not None
         count = sum(int(rollout.mask[i].sum()) for i in mine)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 
 from r1zero.algo.batching import micro_batches, packed_batches
-from r1zero.algo.loss import aggregate, clipped_surrogate, kl_penalty, sampler_weight
+from r1zero.algo.objective import Loss, Scale, TokenValues, moves_without_advantage, policy_gradient
 from r1zero.algo.stats import Tally
 from r1zero.batch import Prompt, RolloutBatch
 from r1zero.config import AlgoConfig
@@ -46,7 +46,8 @@ class Learner:
     Args:
         policy: the model that is trained.
         reference: frozen model of the KL term, or None.
-        algo: the objective.
+        algo: settings of the objective.
+        objective: function (values, scale, algo) -> Loss.
         temperature: the sampling temperature; divides logits here too (semantics 6).
         constant: C of Dr. GRPO, tokens.
         max_tokens: most prompt + response tokens, padding counted, in one forward pass.
@@ -58,11 +59,13 @@ class Learner:
         reference: Policy | None,
         algo: AlgoConfig,
         *,
+        objective: Callable[..., Loss] = policy_gradient,
         temperature: float,
         constant: float,
         max_tokens: int,
     ) -> None:
-        self.policy, self.reference, self.algo = policy, reference, algo
+        self.policy, self.reference, self.algo, self.objective = policy, reference, algo, objective
+        self.moves_without_advantage = moves_without_advantage(objective, algo)
         self.temperature, self.constant, self.max_tokens = temperature, constant, max_tokens
         self.most_passes: Callable[[int], int] = lambda own: own
         """Passes to make where this rank needs ``own`` of them; with sharded weights all ranks make as many."""
@@ -71,7 +74,7 @@ class Learner:
         """Whether a response can move the policy; one that can't is not computed, and counts in B (semantics 10)."""
         if not rollout.mask[index].any():
             return False
-        return bool(rollout.advantages[index] != 0) or bool(self.algo.kl_coef) or bool(self.algo.entropy_coef)
+        return bool(rollout.advantages[index] != 0) or self.moves_without_advantage
 
     def passes(
         self, prompts: Sequence[Prompt], rollout: RolloutBatch, indices: Sequence[int], device: torch.device
@@ -140,57 +143,54 @@ class Learner:
             micro: their tensors.
             old: log-probabilities before the first update, or None where the policy that is
                 differentiated is the one that sampled: then logp_old = logp_new without a second pass.
-            num_tokens: generated tokens of the optimizer step over all ranks ("token" normalisation).
+            num_tokens: tokens of the optimizer step that are trained on, over all ranks.
             tally: collects the figures.
 
         Returns:
             scalar with gradient.
         """
-        algo = self.algo
         new, entropy = self.policy(micro, self.temperature)
         generated = micro.mask
-        mask = generated & _to_matrix([rollout.mask[i] for i in rows], new).bool()
+        values = self._values(rollout, rows, micro, old, new, entropy)
         if old is None:
-            logp_old = new.detach()
-            compare_with_sampler(rollout, rows, logp_old, generated, tally)
-        else:
-            logp_old = _to_matrix([old[i] for i in rows], new)
-        advantages = rollout.advantages[list(rows)].to(new.device)[:, None]
+            compare_with_sampler(rollout, rows, values.old, generated, tally)
+        loss = self.objective(values, Scale(self.algo.minibatch_size, num_tokens, self.constant), self.algo)
+        tally.total("loss/policy", (loss.value if loss.policy is None else loss.policy).item())
+        for name, (figure, mask) in loss.figures.items():
+            tally.mean(name, figure, mask)
+        drift = new.detach() - values.old
+        tally.mean("policy/entropy", entropy, generated)
+        tally.mean("policy/approx_kl", torch.expm1(drift) - drift, generated)
+        tally.maximum("policy/ratio_max", drift.exp()[generated])
+        tally.total("tokens/learned", micro.input_ids.numel())
+        return loss.value
+
+    def _values(
+        self,
+        rollout: RolloutBatch,
+        rows: Sequence[int],
+        micro: MicroBatch,
+        old: dict[int, torch.Tensor] | None,
+        new: torch.Tensor,
+        entropy: torch.Tensor,
+    ) -> TokenValues:
+        """What the objective sees of a micro-batch."""
+        reference = None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference, _ = self.reference(micro, self.temperature, with_entropy=False)
+        advantages = rollout.advantages[list(rows)].to(new.device)[:, None].expand(new.shape)
         if rollout.credit is not None:
             advantages = advantages * _to_matrix([rollout.credit[i] for i in rows], new)
-        token_loss, ratio, clipped = clipped_surrogate(
-            new, logp_old, advantages, clip_low=algo.clip_low, clip_high=algo.clip_high
-        )
-        if algo.sampler_correction.value == "token":
-            sampler = _sampler_logprobs(rollout, rows, new)
-            token_loss = token_loss * sampler_weight(logp_old, sampler, algo.correction_cap)
-        loss = self._aggregate(token_loss, mask, num_tokens)
-        tally.total("loss/policy", loss.item())
-        if algo.kl_coef:
-            assert self.reference is not None
-            with torch.no_grad():
-                logp_ref, _ = self.reference(micro, self.temperature, with_entropy=False)
-            kl = kl_penalty(new, logp_ref, algo.kl_estimator.value)
-            loss = loss + algo.kl_coef * self._aggregate(kl, mask, num_tokens)
-            tally.mean("loss/kl", kl, mask)
-        if algo.entropy_coef:
-            loss = loss - algo.entropy_coef * self._aggregate(entropy, mask, num_tokens)
-        drift = new.detach() - logp_old
-        tally.mean("policy/entropy", entropy, generated)
-        tally.mean("policy/clip_frac", clipped.float(), mask)
-        tally.mean("policy/approx_kl", torch.expm1(drift) - drift, generated)
-        tally.maximum("policy/ratio_max", ratio[generated])
-        tally.total("tokens/learned", micro.input_ids.numel())
-        return loss
-
-    def _aggregate(self, values: torch.Tensor, mask: torch.Tensor, num_tokens: int) -> torch.Tensor:
-        return aggregate(
-            values,
-            mask,
-            length_norm=self.algo.length_norm.value,
-            constant=self.constant,
-            num_responses=self.algo.minibatch_size,
-            num_tokens=num_tokens,
+        has_sampler = all(rollout.completions[i].logprobs is not None for i in rows)
+        return TokenValues(
+            new=new,
+            old=new.detach() if old is None else _to_matrix([old[i] for i in rows], new),
+            sampler=_sampler_logprobs(rollout, rows, new) if has_sampler else None,
+            reference=reference,
+            entropy=entropy,
+            advantages=advantages,
+            mask=micro.mask & _to_matrix([rollout.mask[i] for i in rows], new).bool(),
         )
 
 
