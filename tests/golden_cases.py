@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from objective_support import algo_config, fit, make_module, random_policy, random_rollout, weights
-from r1zero.config import Correction
+from r1zero.algo_config import Correction
 
 FILE = Path(__file__).parent / "goldens" / "objective.json"
 STEPS = 3

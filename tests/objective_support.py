@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from r1zero.algo import advantages as advantages_file
+from r1zero.algo_config import AlgoConfig, Correction, LengthNorm
 from r1zero.batch import Completion, Prompt, PromptBatch, Question, RolloutBatch
-from r1zero.config import AlgoConfig, Correction, LengthNorm, OptimConfig, RolloutConfig
+from r1zero.config import OptimConfig, RolloutConfig
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.learn.policy import Policy
 

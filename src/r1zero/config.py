@@ -14,55 +14,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from r1zero.algo_config import AlgoConfig
+
 ASSETS = Path(__file__).parent / "assets"
 """What comes with the package; ``${asset:name}`` in a config is a path below it."""
-
-
-class LengthNorm(str, Enum):
-    """What a response's summed token loss is divided by (semantics 4)."""
-
-    response = "response"
-    constant = "constant"
-    token = "token"
-
-
-class Ratio(str, Enum):
-    """How much likelier the policy has made a token since it was sampled: per token, per response, or not asked."""
-
-    token = "token"
-    sequence = "sequence"
-    sequence_token = "sequence_token"
-    none = "none"
-
-
-class Clip(str, Enum):
-    """What bounds that ratio (semantics 3)."""
-
-    ppo = "ppo"
-    weight = "weight"
-    none = "none"
-
-
-class KLEstimator(str, Enum):
-    """Estimator of KL(policy || reference) from one sample per token (semantics 8)."""
-
-    k1 = "k1"
-    k2 = "k2"
-    k3 = "k3"
-
-
-class Truncated(str, Enum):
-    """What happens to responses cut by the token limit: trained on with reward 0, or left out of the loss."""
-
-    zero_reward = "zero_reward"
-    exclude = "exclude"
-
-
-class Correction(str, Enum):
-    """Correction for the difference between sampler and learner probabilities (semantics 7)."""
-
-    off = "off"
-    token = "token"
 
 
 class BadGold(str, Enum):
@@ -70,57 +25,6 @@ class BadGold(str, Enum):
 
     error = "error"
     drop = "drop"
-
-
-@dataclass
-class AlgoConfig:
-    """The objective. GRPO and Dr. GRPO differ in ``length_norm`` and ``std_norm`` alone."""
-
-    name: str = MISSING
-    loss: str = "policy_gradient"
-    """The objective: policy_gradient, composed of the values below, or the import path of a function of yours."""
-    loss_params: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of a function of your own."""
-    ratio: Ratio = Ratio.token
-    """token: new over old probability; sequence: its geometric mean over a response (GSPO); sequence_token: that
-    value with the gradient of each token (GSPO-token); none: log-probabilities without a ratio (REINFORCE)."""
-    clip: Clip = Clip.ppo
-    """ppo: the smaller of plain and clipped gain; weight: the clipped ratio is a weight without gradient (CISPO);
-    none."""
-    length_norm: LengthNorm = LengthNorm.constant
-    """response: GRPO's 1/T_i; constant: Dr. GRPO's 1/C; token: one mean over all tokens (DAPO)."""
-    std_norm: bool = False
-    """Divide the centred reward by the standard deviation of its group."""
-    norm_constant: int | None = None
-    """C of Dr. GRPO; null: the response-length limit, rollout.max_tokens."""
-    clip_low: float = 0.2
-    """Ratios below 1 - clip_low are clipped."""
-    clip_high: float = 0.2
-    """Ratios above 1 + clip_high are clipped (DAPO's clip-higher: 0.28)."""
-    kl_coef: float = 0.0
-    """Weight of KL(policy || reference) in the loss; at 0 no reference model is loaded."""
-    kl_estimator: KLEstimator = KLEstimator.k3
-    """Estimator of that KL."""
-    entropy_coef: float = 0.0
-    """Weight of the entropy bonus, aggregated like the policy loss."""
-    minibatch_size: int = 128
-    """B: responses per optimizer step, over all ranks."""
-    inner_epochs: int = 1
-    """Passes over the responses of a rollout step."""
-    truncated: Truncated = Truncated.zero_reward
-    """exclude leaves responses cut by the token limit out of the loss; B still counts them."""
-    sampler_correction: Correction = Correction.off
-    """token: weight each token's loss by min(exp(logp_old - logp_sampler), correction_cap)."""
-    correction_cap: float = 2.0
-    """Largest weight that the sampler correction gives."""
-    advantage: str = "group"
-    """How rewards become advantages: group (with std_norm as set), or the import path of a function."""
-    advantage_params: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of a function of your own."""
-    credit: str = "uniform"
-    """How an advantage is shared out over tokens: uniform, length_aware, answer_span, or an import path."""
-    credit_params: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the credit rule."""
 
 
 @dataclass

@@ -91,8 +91,8 @@ def test_user_functions_are_found_by_import_path(tmp_path, monkeypatch) -> None:
 def test_weights_multiply_each_tokens_gradient() -> None:
     """Through the learner: dL/dlogp_it = -A_i weight_it / C / B, with rows of unequal length."""
     from r1zero.algo.stats import Tally
+    from r1zero.algo_config import AlgoConfig
     from r1zero.batch import Prompt, Question
-    from r1zero.config import AlgoConfig
     from r1zero.learn.collate import collate
     from r1zero.learn.step import Learner
 

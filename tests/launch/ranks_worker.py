@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from objective_support import algo_config, fit, make_module, random_policy, random_rollout
+from r1zero.algo_config import AlgoConfig
 from r1zero.batch import RolloutBatch
-from r1zero.config import AlgoConfig
 from r1zero.learn.policy import Policy
 
 

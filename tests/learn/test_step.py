@@ -24,8 +24,8 @@ from objective_support import (
     sequence_logprobs,
 )
 from r1zero.algo.stats import Tally
+from r1zero.algo_config import AlgoConfig, Correction, KLEstimator
 from r1zero.batch import Completion, Prompt, RolloutBatch
-from r1zero.config import AlgoConfig, Correction, KLEstimator
 from r1zero.learn.collate import MicroBatch, collate
 from r1zero.learn.module import local_indices
 from r1zero.learn.policy import Policy

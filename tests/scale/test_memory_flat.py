@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from r1zero.algo.stats import Tally
+from r1zero.algo_config import AlgoConfig
 from r1zero.batch import Completion, Prompt, Question, RolloutBatch
-from r1zero.config import AlgoConfig
 from r1zero.learn.policy import Policy
 from r1zero.learn.step import Learner
 

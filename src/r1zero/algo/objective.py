@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -27,7 +28,9 @@ from r1zero.algo.loss import (
     unclipped_surrogate,
     weighted_logprob,
 )
-from r1zero.config import AlgoConfig
+
+if TYPE_CHECKING:
+    from r1zero.algo_config import AlgoConfig
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Loss:
     policy: torch.Tensor | None = None
 
 
-Objective = Callable[[TokenValues, Scale, AlgoConfig], Loss]
+Objective = Callable[[TokenValues, Scale, "AlgoConfig"], Loss]
 
 
 def policy_gradient(values: TokenValues, scale: Scale, algo: AlgoConfig) -> Loss:

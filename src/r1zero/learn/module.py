@@ -14,8 +14,9 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from r1zero.algo.batching import minibatches
 from r1zero.algo.stats import Tally
+from r1zero.algo_config import AlgoConfig
 from r1zero.batch import PromptBatch
-from r1zero.config import AlgoConfig, OptimConfig, RolloutConfig
+from r1zero.config import OptimConfig, RolloutConfig
 from r1zero.errors import SyncError, UserError
 from r1zero.learn.fsdp import shard_policy
 from r1zero.learn.objective import configured_objective

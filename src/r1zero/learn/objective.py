@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from r1zero.algo.objective import OBJECTIVES, Loss
-from r1zero.config import AlgoConfig
+from r1zero.algo_config import AlgoConfig
 from r1zero.launch.plugins import find_function
 
 

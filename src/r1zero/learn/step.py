@@ -12,8 +12,8 @@ import torch
 from r1zero.algo.batching import micro_batches, packed_batches
 from r1zero.algo.objective import Loss, Scale, TokenValues, moves_without_advantage, policy_gradient
 from r1zero.algo.stats import Tally
+from r1zero.algo_config import AlgoConfig
 from r1zero.batch import Prompt, RolloutBatch
-from r1zero.config import AlgoConfig
 from r1zero.learn.collate import MicroBatch, collate
 from r1zero.learn.policy import Policy
 

@@ -12,8 +12,8 @@ import torch
 
 from objective_support import algo_config, fit, make_module, random_policy, random_rollout, weights
 from r1zero.algo.bias import BiasBins
+from r1zero.algo_config import AlgoConfig
 from r1zero.batch import Prompt, PromptBatch, Question, RolloutBatch
-from r1zero.config import AlgoConfig
 from r1zero.data.samplers import SampledLoader, curriculum
 from r1zero.errors import UserError
 from r1zero.train.callbacks.bias import BiasCallback
