@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from r1zero.ranges import ranged
+
 
 class LengthNorm(str, Enum):
     """What a response's summed token loss is divided by (semantics 4)."""
@@ -75,27 +77,27 @@ class AlgoConfig:
     """response: GRPO's 1/T_i; constant: Dr. GRPO's 1/C; token: one mean over all tokens (DAPO)."""
     std_norm: bool = False
     """Divide the centred reward by the standard deviation of its group."""
-    norm_constant: int | None = None
+    norm_constant: int | None = ranged(None, at_least=1, at_most=10**8)
     """C of Dr. GRPO; null: the response-length limit, rollout.max_tokens."""
-    clip_low: float = 0.2
+    clip_low: float = ranged(0.2, at_least=0, below=1)
     """Ratios below 1 - clip_low are clipped."""
-    clip_high: float = 0.2
+    clip_high: float = ranged(0.2, at_least=0, at_most=1000)
     """Ratios above 1 + clip_high are clipped (DAPO's clip-higher: 0.28)."""
-    kl_coef: float = 0.0
+    kl_coef: float = ranged(0.0, at_least=0, at_most=1000)
     """Weight of KL(policy || reference) in the loss; at 0 no reference model is loaded."""
     kl_estimator: KLEstimator = KLEstimator.k3
     """Estimator of that KL."""
-    entropy_coef: float = 0.0
+    entropy_coef: float = ranged(0.0, at_least=-1000, at_most=1000)
     """Weight of the entropy bonus, aggregated like the policy loss."""
-    minibatch_size: int = 128
+    minibatch_size: int = ranged(128, at_least=1, at_most=10**7)
     """B: responses per optimizer step, over all ranks."""
-    inner_epochs: int = 1
+    inner_epochs: int = ranged(1, at_least=1, at_most=1000)
     """Passes over the responses of a rollout step."""
     truncated: Truncated = Truncated.zero_reward
     """exclude leaves responses cut by the token limit out of the loss; B still counts them."""
     sampler_correction: Correction = Correction.off
     """token: weight each token's loss by min(exp(logp_old - logp_sampler), correction_cap)."""
-    correction_cap: float = 2.0
+    correction_cap: float = ranged(2.0, above=0, at_most=10**6, note="at 0 nothing would be learned")
     """Largest weight that the sampler correction gives."""
     advantage: str = "group"
     """How rewards become advantages: group (with std_norm as set), or the import path of a function."""

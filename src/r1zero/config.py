@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from r1zero.algo_config import AlgoConfig
+from r1zero.ranges import chosen, ranged
 
 ASSETS = Path(__file__).parent / "assets"
 """What comes with the package; ``${asset:name}`` in a config is a path below it."""
@@ -31,15 +32,15 @@ class BadGold(str, Enum):
 class LoRAConfig:
     """Adapters beside frozen weights; the frozen ones are kept in model.dtype. No dropout (semantics 12)."""
 
-    rank: int = 0
+    rank: int = ranged(0, at_least=0, at_most=65536)
     """Inner size of the adapters, e.g. 16; 0: all weights are trained."""
-    alpha: int = 32
+    alpha: int = ranged(32, at_least=1, at_most=10**6)
     """Adapters are scaled by alpha / rank."""
     targets: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
     """Names of the linear layers that get adapters."""
-    export: str = "merged"
+    export: str = chosen("merged", "adapter")
     """What policy/ holds: merged, a model of its own; or adapter, peft's files for the base model."""
 
 
@@ -52,13 +53,13 @@ class ModelConfig:
     """Hub id, or a folder with config.json, weights and tokenizer."""
     revision: str | None = None
     """Branch, tag or commit of the hub repository."""
-    context: int | None = None
+    context: int | None = ranged(None, at_least=2, at_most=10**8)
     """Longest prompt + response in tokens; null: read from the config.json of a local folder."""
-    params: float = 0.0
+    params: float = ranged(0.0, at_least=0, at_most=10**5)
     """Parameters in billions; used to say early that a machine is too small."""
-    dtype: str = "bfloat16"
+    dtype: str = chosen("bfloat16", "float32")
     """Number format of compute and sampler: float32 or bfloat16. Trained parameters are float32 always."""
-    attention: str = "sdpa"
+    attention: str = chosen("sdpa", "eager", "flash_attention_2")
     """Attention of the learner: sdpa, eager or flash_attention_2."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a quarter more time."""
@@ -111,15 +112,15 @@ class DataConfig:
     """Field of the gold answer; null: found by name."""
     where: dict[str, Any] = field(default_factory=dict)
     """Keep only rows whose field has one of these values, e.g. {level: [3, 4, 5]}."""
-    limit: int | None = None
+    limit: int | None = ranged(None, at_least=1, at_most=10**9)
     """Use only the first rows."""
-    rows: int | None = None
+    rows: int | None = ranged(None, at_least=1, at_most=10**9)
     """Rows that the set is known to have; another count is an error."""
     generator: str | None = None
     """arithmetic: make the questions instead of reading them."""
     params: dict[str, Any] = field(default_factory=dict)
     """Settings of the generator."""
-    max_prompt_tokens: int = 1024
+    max_prompt_tokens: int = ranged(1024, at_least=1, at_most=10**8)
     """Longer prompts are dropped and counted."""
     bad_gold: BadGold = BadGold.error
     """A gold answer that can't be graded: stop and name the row, or drop it and count it."""
@@ -135,7 +136,7 @@ class RewardFunctionConfig:
 
     path: str = MISSING
     """Import path, package.module.function."""
-    weight: float = 1.0
+    weight: float = ranged(1.0, at_least=-(10**6), at_most=10**6)
     """Weight in the summed reward."""
     params: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments given at every call."""
@@ -146,19 +147,19 @@ class RewardConfig:
     """The verifier and its isolation."""
 
     name: str = MISSING
-    timeout: float = 3.0
+    timeout: float = ranged(3.0, above=0, at_most=3600)
     """Seconds an answer may take before its worker is killed and the answer counts as wrong."""
-    workers: int | None = None
+    workers: int | None = ranged(None, at_least=1, at_most=1024)
     """Worker processes; null: cores - 1, from 1 to 8."""
     strict_tags: bool = False
     """answer_tag demands exactly "</think> <answer>", as the paper's code does."""
-    memory_gib: float | None = 4.0
+    memory_gib: float | None = ranged(4.0, above=0, at_most=10**5)
     """GiB of address space of a worker; null: no limit."""
-    warn_failures: float = 0.01
+    warn_failures: float = ranged(0.01, at_least=0, at_most=1)
     """Share of timeouts and crashes in a step above which a warning is given."""
-    stop_failures: float = 0.20
+    stop_failures: float = ranged(0.20, at_least=0, at_most=1)
     """Share of timeouts and crashes in a step above which training stops."""
-    weight: float = 1.0
+    weight: float = ranged(1.0, at_least=-(10**6), at_most=10**6)
     """Weight of the verifier's 1.0 or 0.0 in the summed reward."""
     functions: dict[str, RewardFunctionConfig] = field(default_factory=dict)
     """Other rewards by name; each is run in a worker and added with its weight."""
@@ -169,44 +170,44 @@ class RolloutConfig:
     """Sampling, and the engine that does it."""
 
     name: str = MISSING
-    questions: int = 128
+    questions: int = ranged(128, at_least=1, at_most=10**6)
     """P: questions per rollout step, over all ranks."""
-    group_size: int = 8
+    group_size: int = ranged(8, at_least=2, at_most=10**5, note="the mean of a group is the baseline")
     """G: responses per question."""
-    max_tokens: int = 3000
+    max_tokens: int = ranged(3000, at_least=1, at_most=10**8)
     """Response-length limit in tokens."""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = -1
-    sync_tolerance: float | None = None
+    temperature: float = ranged(1.0, above=0, at_most=100, note="a greedy sampler explores nothing")
+    top_p: float = ranged(1.0, above=0, at_most=1)
+    top_k: int = ranged(-1, at_least=-1, at_most=10**7, note="-1 or 0 turns it off")
+    sync_tolerance: float | None = ranged(None, above=0, at_most=1000)
     """Largest mean |sampler - learner| log-probability difference in nats before training stops; null: by dtype."""
-    dtype: str | None = None
+    dtype: str | None = chosen(None, "float32", "bfloat16")
     """Number format of the engine; null: model.dtype."""
-    gpu_memory: float = 0.45
+    gpu_memory: float = ranged(0.45, above=0, at_most=1, note="a share of the GPU's memory")
     """Share of the GPU's memory that the engine may take (vLLM)."""
-    kv_cache_gib: float = 1.0
+    kv_cache_gib: float = ranged(1.0, above=0, at_most=10**5)
     """GiB of key-value cache on a CPU (vLLM)."""
     enforce_eager: bool | None = None
     """Skip torch.compile and CUDA graphs (vLLM); null: true on a CPU, false on a GPU."""
     sleep: bool = True
     """Give the engine's GPU memory to the learner between rollouts (vLLM)."""
-    max_num_seqs: int = 256
+    max_num_seqs: int = ranged(256, at_least=1, at_most=10**6)
     """Most responses sampled at the same time."""
-    async_steps: int = 0
+    async_steps: int = chosen(0, 1)
     """rollout.async=1: sample step k + 1 while step k is learned; 0: take turns. 1 turns sampler_correction on."""
-    timeout_s: float = 600.0
+    timeout_s: float = ranged(600.0, above=0, at_most=10**6)
     """Seconds without a decoding step after which an engine counts as hung; how long silent servers are waited for."""
-    parts: int | None = None
+    parts: int | None = ranged(None, at_least=1, at_most=10**6)
     """Parts that a rank's prompts are sampled in, each by a seed of its own; null: 1, with servers one a server."""
-    servers: int = 1
+    servers: int = ranged(1, at_least=1, at_most=4096)
     """Servers that the trainer starts for itself, or scripts/serve.py starts (vllm_server)."""
     urls: list[str] = field(default_factory=list)
     """Running servers to use instead, [http://host:port,...]; their token in R1ZERO_SERVER_TOKEN (vllm_server)."""
-    tensor_parallel: int = 1
+    tensor_parallel: int = ranged(1, at_least=1, at_most=4096)
     """Devices that the model of each server is cut over (vllm_server)."""
     weights_dir: str | None = None
     """Folder that weights go through to the servers, seen by both; null: one in shared memory (vllm_server)."""
-    transfer: str = "folder"
+    transfer: str = chosen("folder", "nccl")
     """How weights travel to the servers: folder, or nccl, from GPU to GPU (vllm_server)."""
 
 
@@ -215,19 +216,19 @@ class OptimConfig:
     """AdamW and what surrounds it."""
 
     name: str = MISSING
-    lr: float = 1e-6
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    lr: float = ranged(1e-6, at_least=0, at_most=1)
+    betas: tuple[float, float] = ranged((0.9, 0.95), at_least=0, below=1)
+    eps: float = ranged(1e-8, at_least=0, at_most=1)
+    weight_decay: float = ranged(0.0, at_least=0, at_most=100)
+    max_grad_norm: float = ranged(1.0, at_least=0, at_most=10**9)
     """Gradient-norm clip over all parameters; 0 turns it off."""
-    schedule: str = "constant"
+    schedule: str = chosen("constant", "linear", "cosine")
     """constant, linear or cosine decay to zero."""
-    warmup_steps: int = 0
+    warmup_steps: int = ranged(0, at_least=0, at_most=10**9)
     """Optimizer steps of linear warm-up."""
-    micro_batch_tokens: int = 16384
+    micro_batch_tokens: int = ranged(16384, at_least=1, at_most=10**8)
     """Most prompt + response tokens (padding counted) in one forward pass."""
-    state_bits: int = 32
+    state_bits: int = chosen(32, 8)
     """8: AdamW's two moments in blocks of 8 bits (bitsandbytes), 2 bytes a parameter in place of 8."""
     paged: bool = False
     """8-bit moments that move to the host's memory when a GPU's is short."""
@@ -237,18 +238,18 @@ class OptimConfig:
 class EvalConfig:
     """Evaluation during training; the same engine, templates and grader as the rollouts."""
 
-    every: int = 16
+    every: int = ranged(16, at_least=0, at_most=10**9)
     """Rollout steps between evaluations; 0: only before and after training."""
     at_start: bool = True
     """Evaluate before the first update."""
-    n: int = 1
+    n: int = ranged(1, at_least=1, at_most=10**5)
     """Responses per question."""
-    temperature: float = 0.0
+    temperature: float = ranged(0.0, at_least=0, at_most=100, note="0 is greedy")
     """0 is greedy."""
-    top_p: float = 1.0
-    max_tokens: int | None = None
+    top_p: float = ranged(1.0, above=0, at_most=1)
+    max_tokens: int | None = ranged(None, at_least=1, at_most=10**8)
     """Response limit; null: rollout.max_tokens."""
-    limit: int | None = None
+    limit: int | None = ranged(None, at_least=1, at_most=10**9)
     """Use only the first questions of each benchmark."""
 
 
@@ -256,9 +257,9 @@ class EvalConfig:
 class CheckpointConfig:
     """What is kept to go on from."""
 
-    every: int = 16
+    every: int = ranged(16, at_least=0, at_most=10**9)
     """Rollout steps between checkpoints; 0: only at the end and on an interruption."""
-    keep: int = 2
+    keep: int = ranged(2, at_least=1, at_most=10**6)
     """Newest checkpoints that are kept."""
 
 
@@ -272,9 +273,9 @@ class TrainConfig:
     """What the runs of one sweep share in the loggers; a sweep sets it."""
     axes: dict[str, Any] = field(default_factory=dict)
     """Values that the sweeps of conf/sweep run over, by axis; an experiment says which."""
-    seed: int = 0
+    seed: int = ranged(0, at_least=0, at_most=2**63 - 1)
     """Governs question order, minibatch shuffles and the sampler."""
-    steps: int = 1000
+    steps: int = ranged(1000, at_least=1, at_most=10**9)
     """Rollout steps."""
     resume: str | None = None
     """Run folder to go on with."""

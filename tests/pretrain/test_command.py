@@ -134,13 +134,19 @@ def plain() -> Any:
     ("values", "says"),
     [
         ({"data.mix.more": 1}, "data.mix.more is an unknown source; data arithmetic_text has qa, web, talk"),
-        ({"data.sources.qa.kind": "prosa"}, "data.sources.qa.kind=prosa is unknown; choose one of arithmetic, prose"),
-        ({"data.mix.qa": float("inf")}, "data.mix.qa=inf must be positive and finite"),
+        (
+            {"data.sources.qa.kind": "prosa"},
+            "kind=prosa is unknown; choose text, arithmetic, prose or talk",
+        ),
+        (
+            {"data.mix.qa": float("inf")},
+            "data.mix.qa=inf must be above 0 and at most 1,000,000,000: null leaves",
+        ),
         ({"steps": 20}, "optim.warmup_steps=100 must lie between 0 and steps=20: lower it"),
-        ({"steps": None, "epochs": float("inf")}, "epochs=inf must be positive and finite"),
-        ({"steps": None, "epochs": float("nan")}, "epochs=nan must be positive and finite"),
-        ({"steps": None, "epochs": 0}, "epochs=0.0 must be positive and finite"),
-        ({"optim.lr": float("inf")}, "optim.lr=inf must be positive and finite"),
+        ({"steps": None, "epochs": float("inf")}, "epochs=inf must be above 0"),
+        ({"steps": None, "epochs": float("nan")}, "epochs=nan must be above 0"),
+        ({"steps": None, "epochs": 0}, "epochs=0.0 must be above 0"),
+        ({"optim.lr": float("inf")}, "optim.lr=inf must be at least 0"),
         (
             {"model.compile": True, "init": InitConfig()},
             "model.compile=true compiles the model at model.path, and init makes",
@@ -149,7 +155,7 @@ def plain() -> Any:
             {"model.compile": True, "trainer.strategy": "pytorch_lightning.strategies.ModelParallelStrategy"},
             "model.compile=true needs whole weights on each device, and trainer=fsdp cuts them",
         ),
-        ({"peak_tflops": float("inf")}, "peak_tflops=inf must be positive and finite"),
+        ({"peak_tflops": float("inf")}, "peak_tflops=inf must be above 0"),
     ],
 )
 def test_impossible_values_are_one_line(values: dict[str, Any], says: str, plain: Any) -> None:

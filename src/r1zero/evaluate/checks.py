@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
 from r1zero.launch.run_folder import not_made
+from r1zero.ranges import check_ranges
 from r1zero.train.checks import LARGE_FOR_CPU, folder_context, has_gpu
 
 SERVED = "server"
@@ -58,16 +59,7 @@ def check_common(config: DictConfig) -> None:
         needs = (config.get("paper") or {}).get("needs")
         hint = f"this row needs {needs}" if needs else f"give it on the command line as {missing[0]}=..."
         raise UserError(f"{missing[0]} is not set: {hint}")
-    for key in ("sampling.n", "sampling.max_tokens", "chunk", "bootstrap"):
-        if OmegaConf.select(config, key) < 1:
-            raise UserError(f"{key}={OmegaConf.select(config, key)} must be at least 1")
-    if config.sampling.temperature < 0 or not 0 < config.sampling.top_p <= 1:
-        raise UserError(
-            f"sampling.temperature={config.sampling.temperature} must not be negative and "
-            f"sampling.top_p={config.sampling.top_p} must be above 0 and at most 1"
-        )
-    if config.device not in ("auto", "cpu", "gpu"):
-        raise UserError(f"device={config.device} is unknown; choose auto, cpu or gpu")
+    check_ranges(config)
     if config.template.text.count("{question}") != 1:
         raise UserError(f"template.text of template {config.template.name} must hold {{question}} exactly once")
     if config.get("rescore") is not None:
@@ -86,18 +78,11 @@ def check_server(server: Any, key: str = "server") -> None:
         raise UserError(f"{key}.url is not set: give the address, e.g. {key}.url=http://127.0.0.1:8000/v1")
     if not str(server.url).startswith(("http://", "https://")):
         raise UserError(f"{key}.url={server.url} must start with http:// or https://")
-    if server.get("kind", "vllm") not in ("vllm", "openai"):
-        raise UserError(f"{key}.kind={server.kind} is unknown; choose vllm or openai")
     if server.key_env is not None and not os.environ.get(server.key_env):
         raise UserError(
             f"{key}.key_env={server.key_env}: this environment variable is not set; "
             f"export it, or set {key}.key_env=null for a server that wants no key"
         )
-    for name, least in (("concurrency", 1), ("retries", 0)):
-        if server[name] < least:
-            raise UserError(f"{key}.{name}={server[name]} must be at least {least}")
-    if server.timeout <= 0:
-        raise UserError(f"{key}.timeout={server.timeout} must be above 0 seconds")
 
 
 def check_model(config: DictConfig) -> None:
@@ -105,8 +90,6 @@ def check_model(config: DictConfig) -> None:
     model = config.model
     if line := not_made(model.path):
         raise UserError(line)
-    if model.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"model.dtype={model.dtype} is unknown; choose float32 or bfloat16")
     paper = config.get("paper")
     if not has_gpu():
         if config.device == "gpu":

@@ -31,6 +31,7 @@ from r1zero.errors import Stopped, SyncError, UserError
 from r1zero.launch import masking, sweep
 from r1zero.launch.arguments import expand, folder_name, options
 from r1zero.launch.run_folder import disk_full, not_made, shown
+from r1zero.ranges import check_ranges
 
 DEBUG = "R1ZERO_DEBUG"
 """Environment variable; 1 shows the traceback of an error on the console as well."""
@@ -142,6 +143,7 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
     if hydra_config.output_subdir and not rank_label():
         masking.mask_files(run_dir / hydra_config.output_subdir)
     try:
+        check_ranges(cfg)
         job_result.code = job(cfg, run_dir)
     except (Exception, KeyboardInterrupt) as error:
         job_result.error = error

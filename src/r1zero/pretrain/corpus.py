@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,15 +17,12 @@ from r1zero.pretrain.stream import Documents, Encode, Mixture, StreamedDocuments
 from r1zero.pretrain.text import ArithmeticText, MadeText, check_working
 from r1zero.templates import adds_bos
 
-KINDS = ("arithmetic", "prose", "talk", "text")
-
 
 def active_sources(cfg: TextConfig) -> dict[str, float]:
     """The sources that are mixed, with their weights.
 
     Raises:
-        UserError: The mixture is empty, names an unknown source or one of an unknown kind, or has a weight that is not
-            positive.
+        UserError: The mixture is empty or names an unknown source.
     """
     weights = {}
     for name, weight in cfg.mix.items():
@@ -34,14 +30,6 @@ def active_sources(cfg: TextConfig) -> dict[str, float]:
             raise UserError(f"data.mix.{name} is an unknown source; data {cfg.name} has {', '.join(cfg.sources)}")
         if weight is None:
             continue
-        if not 0 < weight < math.inf:
-            raise UserError(
-                f"data.mix.{name}={weight} must be positive and finite; data.mix.{name}=null leaves the source out"
-            )
-        if cfg.sources[name].kind not in KINDS:
-            raise UserError(
-                f"data.sources.{name}.kind={cfg.sources[name].kind} is unknown; choose one of {', '.join(KINDS)}"
-            )
         weights[name] = float(weight)
     if not weights:
         raise UserError(f"data.mix is empty: give a weight to some of {', '.join(cfg.sources)}")
@@ -66,8 +54,6 @@ class Corpus:
         for name, text in self.made.items():
             if text is None:
                 source, what = cfg.sources[name], f"data.sources.{name}"
-                if source.shuffle_buffer < 1:
-                    raise UserError(f"{what}.shuffle_buffer={source.shuffle_buffer} must be at least 1")
                 self.readers[name] = reader_of(source, what)
                 self.forms[name] = form_of(source, first_record(self.readers[name], what), what)
 

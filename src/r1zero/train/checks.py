@@ -18,6 +18,7 @@ from r1zero.errors import UserError
 from r1zero.launch.run_folder import not_made
 from r1zero.launch.targets import check_targets
 from r1zero.learn.optimizer import check_memory
+from r1zero.ranges import check_ranges
 from r1zero.rollout.served.check import check_servers
 
 OWNED = {
@@ -68,6 +69,7 @@ def check(config: DictConfig) -> None:
     """
     check_set(config)
     check_known(config)
+    check_ranges(config)
     check_targets(config)
     if config.model.context is None:
         config.model.context = folder_context(config.model.path)
@@ -77,7 +79,6 @@ def check(config: DictConfig) -> None:
     check_sizes(cfg)
     check_async(cfg)
     check_sampling(cfg)
-    check_optim(cfg)
     check_model(cfg)
     for key in cfg.trainer:
         if key in OWNED:
@@ -110,30 +111,6 @@ def check_sizes(cfg: TrainConfig) -> None:
     """Batch sizes must fit together (semantics: P, G, B)."""
     rollout, algo = cfg.rollout, cfg.algo
     total = rollout.questions * rollout.group_size
-    for key, value in (
-        ("steps", cfg.steps),
-        ("rollout.questions", rollout.questions),
-        ("rollout.max_tokens", rollout.max_tokens),
-        ("algo.minibatch_size", algo.minibatch_size),
-        ("algo.inner_epochs", algo.inner_epochs),
-        ("optim.micro_batch_tokens", cfg.optim.micro_batch_tokens),
-        ("eval.n", cfg.eval.n),
-        ("checkpoint.keep", cfg.checkpoint.keep),
-        ("rollout.max_num_seqs", rollout.max_num_seqs),
-        ("data.limit", cfg.data.limit),
-        ("data.max_prompt_tokens", cfg.data.max_prompt_tokens),
-        ("eval.limit", cfg.eval.limit),
-        ("eval.max_tokens", cfg.eval.max_tokens),
-    ):
-        if value is not None and value < 1:
-            raise UserError(f"{key}={value} must be at least 1")
-    for key, value in (("eval.every", cfg.eval.every), ("checkpoint.every", cfg.checkpoint.every)):
-        if value < 0:
-            raise UserError(f"{key}={value} must be 0 (never in between) or more")
-    if rollout.group_size < 2:
-        raise UserError(
-            f"rollout.group_size={rollout.group_size}: a group needs at least 2 responses, its mean is the baseline"
-        )
     if total % algo.minibatch_size:
         raise UserError(
             f"algo.minibatch_size={algo.minibatch_size} does not divide the {total} responses of a rollout step "
@@ -156,8 +133,6 @@ def check_sizes(cfg: TrainConfig) -> None:
 
 def check_async(cfg: TrainConfig) -> None:
     """Sampling ahead: one step, one device, questions whose order no reward decides."""
-    if cfg.rollout.async_steps not in (0, 1):
-        raise UserError(f"rollout.async={cfg.rollout.async_steps}: 0 takes turns, 1 samples one step ahead")
     if not cfg.rollout.async_steps:
         return
     if cfg.data.sampler != "uniform":
@@ -173,13 +148,6 @@ def check_async(cfg: TrainConfig) -> None:
 def check_sampling(cfg: TrainConfig) -> None:
     """Sampling settings under which the policy gradient would be wrong (semantics 6)."""
     rollout, algo = cfg.rollout, cfg.algo
-    if rollout.temperature <= 0:
-        raise UserError(f"rollout.temperature={rollout.temperature}: training samples need a temperature above 0")
-    for key, top_p in (("rollout.top_p", rollout.top_p), ("eval.top_p", cfg.eval.top_p)):
-        if not 0 < top_p <= 1:
-            raise UserError(f"{key}={top_p} must be above 0 and at most 1")
-    if cfg.eval.temperature < 0:
-        raise UserError(f"eval.temperature={cfg.eval.temperature} must not be negative; 0 is greedy")
     if cfg.eval.temperature == 0 and cfg.eval.n > 1:
         raise UserError(
             f"eval.n={cfg.eval.n}: at eval.temperature=0 all responses are equal; set a temperature above 0"
@@ -189,42 +157,10 @@ def check_sampling(cfg: TrainConfig) -> None:
             f"rollout.top_p={rollout.top_p} rollout.top_k={rollout.top_k}: the sampler renormalises and the learner "
             "does not, so the gradient is biased; use top_p=1 top_k=-1, or algo.sampler_correction=token"
         )
-    if not 0 <= algo.clip_low < 1 or algo.clip_high < 0:
-        clips = f"algo.clip_low={algo.clip_low} algo.clip_high={algo.clip_high}"
-        raise UserError(f"{clips}: low must lie in [0, 1), high must be at least 0")
-    if algo.norm_constant is not None and algo.norm_constant < 1:
-        raise UserError(f"algo.norm_constant={algo.norm_constant} must be at least 1 token")
-    if algo.correction_cap <= 0:
-        raise UserError(f"algo.correction_cap={algo.correction_cap} must be above 0: at 0 nothing would be learned")
-    if not 0 < rollout.gpu_memory <= 1 or rollout.kv_cache_gib <= 0:
-        shares = f"rollout.gpu_memory={rollout.gpu_memory} rollout.kv_cache_gib={rollout.kv_cache_gib}"
-        raise UserError(f"{shares}: a share of the GPU above 0 and at most 1, and GiB above 0")
-
-
-def check_optim(cfg: TrainConfig) -> None:
-    """What AdamW and the clipping of gradients can't take; a negative norm would turn every gradient round."""
-    optim = cfg.optim
-    for key, value in (
-        ("algo.kl_coef", cfg.algo.kl_coef),
-        ("optim.lr", optim.lr),
-        ("optim.eps", optim.eps),
-        ("optim.weight_decay", optim.weight_decay),
-        ("optim.max_grad_norm", optim.max_grad_norm),
-        ("optim.warmup_steps", optim.warmup_steps),
-    ):
-        if not value >= 0:
-            raise UserError(f"{key}={value} must not be negative")
-    if not all(0 <= beta < 1 for beta in optim.betas):
-        raise UserError(f"optim.betas={list(optim.betas)}: both must lie in [0, 1)")
-    if cfg.optim.schedule not in ("constant", "linear", "cosine"):
-        raise UserError(f"optim.schedule={cfg.optim.schedule} is unknown; choose constant, linear or cosine")
 
 
 def check_model(cfg: TrainConfig) -> None:
-    """Number format and template of the model."""
-    for key, value in (("model.dtype", cfg.model.dtype), ("rollout.dtype", cfg.rollout.dtype)):
-        if value not in (None, "float32", "bfloat16"):
-            raise UserError(f"{key}={value} is unknown; choose float32 or bfloat16")
+    """Files, adapters and template of the model."""
     check_lora(cfg)
     check_compile(cfg)
     check_memory(cfg)
@@ -240,12 +176,8 @@ def check_model(cfg: TrainConfig) -> None:
 def check_lora(cfg: TrainConfig) -> None:
     """Sizes of the adapters; whether the targets exist is seen when the model is loaded."""
     lora = cfg.model.lora
-    if lora.rank < 0 or lora.alpha <= 0:
-        raise UserError(f"model.lora.rank={lora.rank} model.lora.alpha={lora.alpha}: rank from 0 (off), alpha above 0")
     if lora.rank and not lora.targets:
         raise UserError("model.lora.targets is empty: name the linear layers that get adapters, e.g. [q_proj,v_proj]")
-    if lora.export not in ("merged", "adapter"):
-        raise UserError(f"model.lora.export={lora.export} is unknown; choose merged or adapter")
 
 
 def check_compile(cfg: Any) -> None:

@@ -183,7 +183,7 @@ def test_a_judge_in_this_process(tmp_path):
         (["judge=local", "judge.model=x", "judge.prompts.answering.user=hello"], r"must hold \{response\}"),
         (
             ["judge=local", "judge.model=x", "judge.answering_per_question=0"],
-            "answering_per_question=0 must be at least 1; null judges all responses",  # 0 stood for all
+            "answering_per_question=0 must be at least 1 and at most 1,000,000: null judges all",  # 0 stood for all
         ),
         (["judge=local", "judge.model=x", "judge.longest=0"], r"judge\.longest=0 must be at least 2"),  # it cut nothing
         (["judge=local", "judge.model=x", "judge.max_tokens=0"], r"judge\.max_tokens=0 must be at least 1"),
@@ -191,7 +191,7 @@ def test_a_judge_in_this_process(tmp_path):
             ["judge=model", "judge.model=x", "judge.context=512", "judge.max_tokens=512"],
             r"judge\.context=512 leaves no room for a question beside judge\.max_tokens=512",
         ),
-        (["excerpts=-1"], "excerpts=-1 must not be negative"),
+        (["excerpts=-1"], "excerpts=-1 must be at least 0"),
     ],
 )
 def test_bad_settings_are_one_clear_line(tmp_path, change, message, monkeypatch):

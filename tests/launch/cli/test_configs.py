@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from r1zero import config
 from r1zero.errors import UserError
 from r1zero.launch.arguments import options
+from r1zero.ranges import check_ranges
 from r1zero.train import checks
 from run_support import ROOT
 
@@ -47,6 +48,7 @@ def test_every_option_of_every_group_composes_and_resolves(group: str, option: s
         OmegaConf.to_container(cfg, resolve=True)
         checks.check_targets(cfg)
     checks.check_known(cfg)
+    check_ranges(cfg)
     if group in config.GROUPS and option != "folder":
         name = cfg[group].name
         assert name == option or group in ("optim", "reward"), "a run is named by the option that made it"

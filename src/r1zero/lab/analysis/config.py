@@ -10,13 +10,14 @@ from omegaconf import MISSING
 
 from r1zero.config import DataConfig, ModelConfig, RewardConfig, RolloutConfig, TemplateConfig
 from r1zero.evaluate.config import SamplingConfig, ServerConfig
+from r1zero.ranges import chosen, ranged
 
 
 @dataclass
 class JudgePromptConfig:
     """One thing that the judge is asked about a response."""
 
-    labels: list[int] = field(default_factory=list)
+    labels: list[int] = ranged([], at_least=-(10**6), at_most=10**6)
     """Labels the judge may give; any other answer is unparsable."""
     system: str = MISSING
     user: str = MISSING
@@ -36,30 +37,30 @@ class JudgeConfig:
     """Name the end point knows the judge by; for via=model a folder or hub id."""
     key_env: str | None = None
     """Environment variable that holds the key; null: the end point wants none."""
-    concurrency: int = 16
+    concurrency: int = ranged(16, at_least=1, at_most=10**4)
     """Requests under way at the same time."""
-    timeout: float = 120.0
+    timeout: float = ranged(120.0, above=0, at_most=10**6)
     """Seconds that one request may take."""
-    retries: int = 6
+    retries: int = ranged(6, at_least=0, at_most=1000)
     """Further attempts after a time-out, a lost connection, or an answer 408, 409, 429 or 5xx."""
-    backoff: float = 1.0
+    backoff: float = ranged(1.0, at_least=0, at_most=3600)
     """Seconds before the first further attempt; doubled before each next one, a minute at most."""
-    max_tokens: int = 512
+    max_tokens: int = ranged(512, at_least=1, at_most=10**8)
     """Longest answer of the judge."""
-    temperature: float = 0.0
-    context: int = 8192
+    temperature: float = ranged(0.0, at_least=0, at_most=100, note="0 is greedy")
+    context: int = ranged(8192, at_least=2, at_most=10**8)
     """Context of a judge in this process, in tokens."""
-    dtype: str = "bfloat16"
+    dtype: str = chosen("bfloat16", "float32")
     """Number format of a judge in this process."""
-    price_in: float | None = None
+    price_in: float | None = ranged(None, at_least=0, at_most=10**6)
     """Dollars per million tokens read; null: no cost is given."""
-    price_out: float | None = None
+    price_out: float | None = ranged(None, at_least=0, at_most=10**6)
     """Dollars per million tokens written."""
-    answering_per_question: int | None = 1
+    answering_per_question: int | None = ranged(1, at_least=1, at_most=10**6, note="null judges all responses")
     """Responses per question and temperature whose answering is judged; null: all."""
-    reflection: str = "keyword"
+    reflection: str = chosen("keyword", "all")
     """keyword: only responses with a keyword are judged for self-reflection; all: every response."""
-    longest: int = 16000
+    longest: int = ranged(16000, at_least=2, at_most=10**8)
     """Longest response shown to the judge, in characters; of a longer one the middle is left out."""
     prompts: dict[str, JudgePromptConfig] = field(default_factory=dict)
     """The prompts "answering" and "reflection"."""
@@ -71,27 +72,27 @@ class AnalyzeConfig:
 
     name: str = "analyze"
     """Folder under outputs/."""
-    seed: int = 0
+    seed: int = ranged(0, at_least=0, at_most=2**63 - 1)
     """Governs the choice of questions, the samples and the bootstrap."""
-    questions: int = 500
+    questions: int = ranged(500, at_least=1, at_most=10**9)
     """Questions, chosen at random by the seed."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Of each temperature; sampling.temperature itself is not used."""
-    temperatures: list[float] = field(default_factory=list)
+    temperatures: list[float] = ranged([], at_least=0, at_most=100)
     """Temperatures that are compared."""
-    pass_k: int = 8
+    pass_k: int = ranged(8, at_least=1, at_most=10**5)
     """k of the exploration figure, at most sampling.n."""
-    chunk: int = 128
+    chunk: int = ranged(128, at_least=1, at_most=10**6)
     """Questions that are sampled together and then written."""
-    context: int | None = None
+    context: int | None = ranged(None, at_least=2, at_most=10**8)
     """Longest prompt + response of the engine in tokens; null: what the prompts need, model.context at most."""
     dry: bool = False
     """Two questions, 16 tokens, prompts cut to fit: does everything work at all?"""
-    device: str = "auto"
+    device: str = chosen("auto", "cpu", "gpu")
     """auto refuses a large model on a machine without a GPU; cpu insists."""
-    bootstrap: int = 2000
+    bootstrap: int = ranged(2000, at_least=1, at_most=10**6)
     """Resamples of the questions behind the 95 % intervals."""
-    excerpts: int = 60
+    excerpts: int = ranged(60, at_least=0, at_most=10**6)
     """Responses shown in excerpts.html."""
     model: ModelConfig = MISSING
     template: TemplateConfig = MISSING

@@ -8,6 +8,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from r1zero.ranges import chosen, ranged
+
 
 @dataclass
 class CaseConfig:
@@ -18,28 +20,28 @@ class CaseConfig:
     """Folder of the model; null: a random one is made from ``shape``."""
     shape: dict[str, Any] = field(default_factory=dict)
     """Qwen2 config values of the random model."""
-    dtype: str = "float32"
+    dtype: str = chosen("float32", "bfloat16")
     """Number format of compute on both sides; trained parameters are float32."""
-    context: int = 1024
-    questions: int = 16
-    group_size: int = 8
-    max_tokens: int = 192
+    context: int = ranged(1024, at_least=2, at_most=10**8)
+    questions: int = ranged(16, at_least=1, at_most=10**6)
+    group_size: int = ranged(8, at_least=2, at_most=10**5)
+    max_tokens: int = ranged(192, at_least=1, at_most=10**8)
     fixed: bool = False
     """Every response runs to the limit: nothing ends one."""
-    active: float | None = None
+    active: float | None = ranged(None, at_least=0, at_most=1)
     """Share of groups whose rewards differ; the rewards are drawn. null: the verifier gives them."""
-    lengths: list[int] = field(default_factory=list)
+    lengths: list[int] = ranged([], at_least=1, at_most=10**8)
     """Shortest and longest response of a case without sampling: responses are drawn, and the learner alone works."""
-    lr: float = 1e-6
-    micro_batch_tokens: int = 16384
+    lr: float = ranged(1e-6, at_least=0, at_most=1)
+    micro_batch_tokens: int = ranged(16384, at_least=1, at_most=10**8)
     """Most tokens of a forward pass, this project's side."""
-    steps: int = 8
+    steps: int = ranged(8, at_least=1, at_most=10**6)
     """Rollout steps of each side that count."""
-    warmup: int = 2
+    warmup: int = ranged(2, at_least=0, at_most=10**6)
     """Rollout steps of each side before them that do not."""
-    trl_batch: int = 16
+    trl_batch: int = ranged(16, at_least=1, at_most=10**6)
     """Responses of a forward pass, TRL's side; it must divide questions * group_size."""
-    threads: int | None = None
+    threads: int | None = ranged(None, at_least=1, at_most=4096)
     """Threads of torch on both sides; null: as many as either takes by itself."""
     gpu: bool = False
     """Measure on a GPU: this project alone, memory is the device's, the limit is the device's too."""
@@ -60,16 +62,16 @@ class BenchmarkConfig:
     name: str = "benchmark"
     """Folder under outputs/."""
     benchmark: CaseConfig = MISSING
-    bare: int = 4
+    bare: int = ranged(4, at_least=0, at_most=10**6)
     """Comparisons of the engine with vLLM's own LLM.generate on the same requests; 0: none."""
-    seed: int = 0
+    seed: int = ranged(0, at_least=0, at_most=2**63 - 1)
     trl: str | None = ".venv-trl"
     """Virtual environment of TRL (scripts/set_up_trl.py makes it); null: this project alone."""
     overrides: list[str] = field(default_factory=list)
     """Further arguments of train.py for this project's side, e.g. ['rollout.async=1']."""
-    timeout: float = 900.0
+    timeout: float = ranged(900.0, above=0, at_most=10**6)
     """Seconds that one step, or the start of a side, may take."""
-    growth: list[int] = field(default_factory=list)
+    growth: list[int] = ranged([], at_least=1, at_most=10**8)
     """Instead of one measurement: lengths of responses, at least 3, over which time and memory are fitted."""
     table: str | None = None
     """Instead of measuring: folder of results of which the table is made."""

@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from r1zero.config import DataConfig, ModelConfig
+from r1zero.ranges import ranged
 
 
 @dataclass
@@ -17,9 +18,9 @@ class PipelineConfig:
 
     name: str = "pipeline"
     """Folder under outputs/; a name that is there goes on with what is missing."""
-    seed: int = 0
+    seed: int = ranged(0, at_least=0, at_most=2**63 - 1)
     """Seed of every stage and of the choice of held-out questions."""
-    heldout: int = 400
+    heldout: int = ranged(400, at_least=1, at_most=10**9)
     """Questions of ``data`` that RL never sees; every evaluation asks them."""
     model: ModelConfig = MISSING
     """The model to begin with; of it, name and path are handed on."""

@@ -20,6 +20,7 @@ from r1zero.lab.pipeline.stages import Stage, check_order, plan
 from r1zero.launch import sweep
 from r1zero.launch.console import console
 from r1zero.launch.run_folder import lock_folder, shown
+from r1zero.ranges import check_ranges
 from r1zero.train.checks import check_known, check_set
 
 ANOTHER_NAME = "start anew with another name=..."
@@ -61,6 +62,7 @@ def check(config: DictConfig) -> PipelineConfig:
     """The settings as an object, once what they name is there. Raises ``UserError``."""
     check_set(config)
     check_known(config)
+    check_ranges(config)
     cfg: Any = OmegaConf.to_object(config)
     for data in (cfg.data, *cfg.benchmarks.values()):
         check_source(data)

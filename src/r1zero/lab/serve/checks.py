@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
+from r1zero.ranges import check_ranges
 from r1zero.rollout.served.check import check_servers
 from r1zero.rollout.served.client import TOKEN
 from r1zero.train.checks import LARGE_FOR_CPU, check_known, check_set, folder_context, has_gpu
@@ -22,14 +23,15 @@ def check(config: DictConfig) -> None:
     """
     check_set(config)
     check_known(config)
+    check_ranges(config)
     if config.rollout.name != "vllm_server":
         raise UserError(
             f"rollout={config.rollout.name} runs in the trainer's process; only rollout=vllm_server is served"
         )
     if config.rollout.urls:
         raise UserError("rollout.urls names servers that run already; scripts/serve.py starts them")
-    if not 0 <= config.port <= 65535 - config.rollout.servers:
-        raise UserError(f"port={config.port} must lie between 0 (any free one) and 65535")
+    if config.port + config.rollout.servers > 65536:
+        raise UserError(f"port={config.port} leaves no ports for rollout.servers={config.rollout.servers}: lower it")
     if not is_loopback(config.host) and not os.environ.get(TOKEN):
         raise UserError(
             f"host={config.host} can be reached from other machines: set a token in the environment first, e.g. "

@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from r1zero.config import ModelConfig, RolloutConfig
+from r1zero.ranges import ranged
 
 
 @dataclass
@@ -17,9 +18,9 @@ class ServeConfig:
 
     host: str = "127.0.0.1"
     """Address to listen at. Any but loopback needs a token, and a network where nobody reads along."""
-    port: int = 8001
+    port: int = ranged(8001, at_least=0, at_most=65535, note="0 takes any free one")
     """Port of the first server; the others follow. 0: free ones."""
-    seed: int = 0
+    seed: int = ranged(0, at_least=0, at_most=2**63 - 1)
     """Seed of the engines themselves; what is sampled is governed by each request."""
     model: ModelConfig = MISSING
     rollout: RolloutConfig = MISSING

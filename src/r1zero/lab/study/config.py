@@ -10,6 +10,8 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from r1zero.ranges import ranged
+
 
 @dataclass
 class StudyConfig:
@@ -25,7 +27,7 @@ class StudyConfig:
     """Further arguments of every pretraining, as they are typed."""
     evaluation: list[str] = field(default_factory=list)
     """Further arguments of every evaluation, as they are typed; among them one question set."""
-    workers: int = 2
+    workers: int = ranged(2, at_least=1, at_most=4096)
     """Processes side by side, one thread each."""
     paths: dict[str, Any] = field(default_factory=dict)
 

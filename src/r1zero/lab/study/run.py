@@ -82,8 +82,6 @@ def check(cfg: StudyConfig, root: Path) -> None:
         for name in chosen:
             if name not in known:
                 raise UserError(f"{key}: {name} is no option of conf/{group}; choose from {', '.join(known)}")
-    if cfg.workers < 1:
-        raise UserError(f"workers={cfg.workers} must be at least 1")
 
 
 def plan_jobs(cfg: StudyConfig, folder: Path, root: Path) -> list[jobs.Job]:
