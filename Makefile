@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 test test-fast soak goldens: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo miniature lint test test-fast goldens clean soak
+.PHONY: help setup demo miniature lint test test-fast goldens clean soak docs package
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,14 @@ test-fast: setup  ## tests that start no engine and need no real model
 
 soak: setup  ## 500 rollout steps with vLLM and 20 kills: is memory flat, are the weights the same?
 	R1ZERO_SOAK=500 $(PY) -m pytest -q -s tests/e2e/test_soak.py tests/lab/pipeline/test_run.py tests/rollout/test_served_training.py
+
+docs: setup  ## the documentation as a site (site/), every link checked
+	$(PY) -m mkdocs build --strict -q
+
+package: setup  ## the wheel, installed in a fresh environment, trains in an empty folder
+	rm -rf build/package && $(PY) -m hatchling build -t wheel -d build/package
+	$(PYTHON) -m venv build/package/env && build/package/env/bin/pip install -q "$$(ls build/package/*.whl)[cpu]"
+	mkdir -p build/package/empty && cd build/package/empty && ../env/bin/r1zero train experiment=demo steps=5
 
 goldens: setup  ## write the golden numbers again, after a change that is meant to change results
 	$(PY) scripts/update_goldens.py

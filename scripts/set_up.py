@@ -19,8 +19,8 @@ CHECK = "from transformers import Qwen2ForCausalLM; import vllm, hydra, pytorch_
 
 def main(folder: Path) -> int:
     """Create, install, check; the exit code."""
-    if sys.version_info < (3, 10):  # noqa: UP036 - whatever Python is there runs this file
-        print(f"error: Python 3.10 or newer is needed, this is {sys.version.split()[0]}; set PYTHON=...")
+    if sys.version_info < (3, 11):  # noqa: UP036 - whatever Python is there runs this file
+        print(f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; set PYTHON=...")
         return 1
     gpu = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
     extra = "gpu" if gpu else "cpu"

@@ -14,7 +14,7 @@ from r1zero.lab.analysis import config as analysis_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
-TINY = ROOT / "src/r1zero/assets/tiny"
+TINY = ROOT / "src/r1zero/data/assets/tiny"
 
 SMALL = ("model=tiny", "template=question", "rollout=hf", "rollout.max_num_seqs=64", "sampling.max_tokens=64")
 """The model that comes with the package on transformers' generate: starts at once."""

@@ -17,7 +17,7 @@ from omegaconf import MISSING, OmegaConf
 from r1zero.algo_config import AlgoConfig
 from r1zero.ranges import chosen, ranged
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent / "data" / "assets"
 """What comes with the package; ``${asset:name}`` in a config is a path below it."""
 
 

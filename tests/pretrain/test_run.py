@@ -243,7 +243,7 @@ def test_a_tokenizer_of_another_model_is_refused_before_anything_is_trained(
     config.register()
     pretrain_config.register()
     model = tmp_path / "model"
-    shutil.copytree(ROOT / "src" / "r1zero" / "assets" / "tiny", model)
+    shutil.copytree(ROOT / "src" / "r1zero" / "data" / "assets" / "tiny", model)
     settings = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(settings | {"vocab_size": 50_000}))
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
