@@ -52,7 +52,7 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 RANK = """
 import time
-from r1zero import ranks
+from r1zero.launch import rank_watch as ranks
 ranks.GRACE_SECONDS = 0.1
 with ranks.watched_ranks(print):
     print("here", flush=True)

@@ -23,7 +23,7 @@ STUB = """
 import json, os, sys
 from pathlib import Path
 import hydra
-from r1zero import cli
+from r1zero.launch import cli
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg):

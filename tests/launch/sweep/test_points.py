@@ -166,7 +166,7 @@ def test_the_table_says_what_became_of_every_point(script: str, tmp_path: Path, 
 def test_a_point_ends_when_its_sweep_is_killed(script: str, tmp_path: Path) -> None:
     folder = tmp_path / "p"
     code = (
-        "from pathlib import Path; from r1zero import sweep\n"
+        "from pathlib import Path; from r1zero.launch import sweep\n"
         f"sweep.run_point({script!r}, ['sleep=600'], Path({str(folder)!r}), None)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])

@@ -70,7 +70,7 @@ def test_two_machines_run_one_point_together(job: pytest.MonkeyPatch, tmp_path: 
     (tmp_path / "point.py").write_text(POINT)
     folder = tmp_path / "point"
     code = (
-        "import sys; from pathlib import Path; from r1zero import sweep\n"
+        "import sys; from pathlib import Path; from r1zero.launch import sweep\n"
         "sys.exit(sweep.run_point(sys.argv[1], ['seed=1'], Path(sys.argv[2]), None))"
     )
     two = {
