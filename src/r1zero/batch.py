@@ -96,6 +96,8 @@ class RolloutBatch:
         prompts: P prompts, with their questions.
         grades: N ``reward.Outcome``.
         metrics: figures of the step so far.
+        minibatches: the optimizer steps taken on it, each the numbers of its responses; response i of rank r is
+            number r * N + i.
     """
 
     completions: list[Completion]
@@ -109,6 +111,7 @@ class RolloutBatch:
     prompts: list[Prompt] = field(default_factory=list)
     grades: list[Any] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    minibatches: list[list[int]] = field(default_factory=list)
 
     @property
     def groups(self) -> torch.Tensor:

@@ -197,6 +197,8 @@ class RolloutConfig:
     """rollout.async=1: sample step k + 1 while step k is learned; 0: take turns. 1 turns sampler_correction on."""
     timeout_s: float = ranged(600.0, above=0, at_most=10**6)
     """Seconds without a decoding step after which an engine counts as hung; how long silent servers are waited for."""
+    save: str | None = chosen(None, "full", "text")
+    """What completions/ keeps: text, or full, with all that audit.py needs; null: full below 10,000 tokens a step."""
     parts: int | None = ranged(None, at_least=1, at_most=10**6)
     """Parts that a rank's prompts are sampled in, each by a seed of its own; null: 1, with servers one a server."""
     servers: int = ranged(1, at_least=1, at_most=4096)

@@ -171,6 +171,7 @@ class PolicyGradientModule(pl.LightningModule):
         num_responses = self.trainer.world_size * len(rollout.completions)
         shuffle_seed = derive_seed(self.seed, "minibatches", batch.step)
         steps = list(minibatches(num_responses, self.algo.minibatch_size, self.algo.inner_epochs, shuffle_seed))
+        rollout.minibatches = [minibatch.tolist() for minibatch in steps]
         old = None
         if len(steps) > 1:
             old = self.learner.old_logprobs(batch.prompts, rollout, self.device, tally)

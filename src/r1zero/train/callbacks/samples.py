@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 
@@ -16,9 +17,14 @@ from r1zero.train.context import RunContext
 
 log = logging.getLogger("r1zero")
 
+FULL_BELOW = 10_000
+"""Sampled tokens of a rollout step, over all ranks, below which ``rollout.save=null`` keeps token ids."""
+
 
 class CompletionsCallback(pl.Callback):
     """Writes ``completions/step_000012.parquet`` per rollout step (one file per rank) and a capped W&B table.
+
+    ``rollout.save`` says whether the files hold token ids too, for ``scripts/audit.py``.
 
     Args:
         context: the run.
@@ -54,7 +60,7 @@ class CompletionsCallback(pl.Callback):
             return
         rank = "" if self.context.world_size == 1 else f"_rank{self.context.rank}"
         path = self.context.run_dir / f"failed_step_{batch.step:06d}{rank}.parquet"
-        completions_table(batch).to_parquet(path, index=False)
+        completions_table(batch, self.context.rank, full=True).to_parquet(path, index=False)
         log.info("the responses of the failed step are in %s", path)
 
     def on_train_batch_end(
@@ -64,7 +70,7 @@ class CompletionsCallback(pl.Callback):
         assert isinstance(batch, PromptBatch)
         self._batch = None
         if batch.step % self.every == 0:
-            table = completions_table(batch)
+            table = completions_table(batch, self.context.rank, full=self.keeps_ids(batch))
             folder = self.context.run_dir / "completions"
             folder.mkdir(parents=True, exist_ok=True)
             suffix = "" if self.context.world_size == 1 else f"_rank{self.context.rank}"
@@ -75,8 +81,17 @@ class CompletionsCallback(pl.Callback):
         if self.context.is_main and self.wandb_every and batch.step % self.wandb_every == 0:
             for logger in trainer.loggers:
                 if isinstance(logger, pl.loggers.WandbLogger):
-                    rows = completions_table(batch).head(self.wandb_rows)
+                    rows = completions_table(batch, self.context.rank, full=False).head(self.wandb_rows)
                     self._send(logger, rows, batch.step)
+
+    def keeps_ids(self, batch: PromptBatch) -> bool:
+        """Whether a step's file holds what a recomputation needs; all ranks decide alike."""
+        assert batch.rollout is not None
+        save = self.context.cfg.rollout.save
+        if save is not None:
+            return save == "full"
+        responses = len(batch.rollout.completions) * self.context.world_size
+        return batch.rollout.metrics["length/mean"] * responses < FULL_BELOW
 
     def _send(self, logger: pl.loggers.WandbLogger, rows: pd.DataFrame, step: int) -> None:
         """Give W&B a table; it asks its server about tables, other than about figures, and the server may be gone."""
@@ -91,32 +106,52 @@ class CompletionsCallback(pl.Callback):
             )
 
 
-def completions_table(batch: PromptBatch) -> pd.DataFrame:
-    """One row per response of a rollout step, in group order."""
+def completions_table(batch: PromptBatch, rank: int, *, full: bool) -> pd.DataFrame:
+    """One row per response of a rollout step, in group order.
+
+    Args:
+        batch: the step's questions and responses.
+        rank: this process's number; ``response`` counts over all ranks.
+        full: also the columns from which ``scripts/audit.py`` recomputes the step: ``prompt_ids``, ``ids``,
+            the sampler's ``logprobs``, ``mask`` (null where all tokens are trained on) and ``credit`` (null where
+            all weigh alike).
+    """
     rollout = batch.rollout
     assert rollout is not None
-    rows = []
+    members = [set(minibatch) for minibatch in rollout.minibatches]
+    rows: list[dict[str, Any]] = []
     for i, (completion, grade) in enumerate(zip(rollout.completions, rollout.grades, strict=True)):
-        question = batch.prompts[i // rollout.group_size].question
-        rows.append(
-            {
-                "step": batch.step,
-                "group": i // rollout.group_size,
-                "source": question.source,
-                "row": question.row,
-                "question": question.text,
-                "completion": completion.text,
-                "gold": list(question.gold),
-                "extracted": grade.extracted,
-                "reward": grade.reward,
-                "right": bool(rollout.right[i]),
-                "status": grade.status.value,
-                "rule": grade.rule,
-                "seconds": grade.seconds,
-                "tokens": completion.length,
-                "finish_reason": completion.finish_reason,
-                "advantage": float(rollout.advantages[i]),
-                "policy_version": rollout.version,
+        prompt = batch.prompts[i // rollout.group_size]
+        response = rank * len(rollout.completions) + i
+        row: dict[str, Any] = {
+            "step": batch.step,
+            "response": response,
+            "group": i // rollout.group_size,
+            "source": prompt.question.source,
+            "row": prompt.question.row,
+            "question": prompt.question.text,
+            "completion": completion.text,
+            "gold": list(prompt.question.gold),
+            "extracted": grade.extracted,
+            "reward": grade.reward,
+            "right": bool(rollout.right[i]),
+            "status": grade.status.value,
+            "rule": grade.rule,
+            "seconds": grade.seconds,
+            "tokens": completion.length,
+            "finish_reason": completion.finish_reason,
+            "advantage": float(rollout.advantages[i]),
+            "policy_version": rollout.version,
+            "optimizer_steps": [number for number, minibatch in enumerate(members) if response in minibatch],
+        }
+        if full:
+            logprobs, credit = completion.logprobs, None if rollout.credit is None else rollout.credit[i]
+            row |= {
+                "prompt_ids": np.array(prompt.ids, np.int32),
+                "ids": np.array(completion.ids, np.int32),
+                "logprobs": None if logprobs is None else np.array(logprobs, np.float32),
+                "mask": None if rollout.mask[i].all() else rollout.mask[i].numpy(),
+                "credit": None if credit is None else credit.numpy(),
             }
-        )
+        rows.append(row)
     return pd.DataFrame(rows)

@@ -1,0 +1,131 @@
+"""Advantages and losses by plain loops, from the definitions (semantics 1-4, 7, 8); nothing of ``r1zero.algo``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Number = Any
+"""A float, or a scalar tensor with gradient."""
+
+
+def advantages(rewards: list[float], group_size: int, algo: dict[str, Any]) -> list[float] | None:
+    """Advantage of each response; None where the run used a function of the user's own.
+
+    Args:
+        rewards: of all responses of the rollout step, group after group.
+        group_size: G.
+        algo: the run's settings of the objective.
+    """
+    if algo["advantage"] != "group":
+        return None
+    found = []
+    for first in range(0, len(rewards), group_size):
+        group = rewards[first : first + group_size]
+        mean = sum(group) / group_size
+        divisor = 1.0
+        if algo["std_norm"]:
+            divisor = math.sqrt(sum((r - mean) ** 2 for r in group) / (group_size - 1)) + 1e-8
+        found += [0.0 if min(group) == max(group) else (r - mean) / divisor for r in group]
+    return found
+
+
+@dataclass
+class Tokens:
+    """One response under one policy: values per generated token."""
+
+    new: list[Number]
+    old: list[float]
+    sampler: list[float] | None
+    reference: list[float] | None
+    entropy: list[Number]
+    advantage: list[float]
+    """The response's advantage times the token's credit."""
+    mask: list[bool]
+
+
+@dataclass
+class Share:
+    """What one response adds to the loss of an optimizer step."""
+
+    policy: Number
+    kl: Number
+    entropy: Number
+    size: float
+    """Sum of the absolute values of the terms of ``policy``: what its rounding is relative to."""
+    kl_values: list[tuple[float, float]]
+    """Estimate and |reference - policy| of each token."""
+
+
+def share(tokens: Tokens, algo: dict[str, Any], *, constant: float, num_responses: int, num_tokens: int) -> Share:
+    """Sum one response's token losses and divide them as the run's settings say.
+
+    Args:
+        tokens: the response.
+        algo: the run's settings of the objective.
+        constant: C, tokens.
+        num_responses: B.
+        num_tokens: tokens that are trained on in the whole optimizer step.
+    """
+    trained = [t for t in range(len(tokens.new)) if tokens.mask[t]]
+    divisor = {
+        "response": max(len(trained), 1) * num_responses,
+        "constant": constant * num_responses,
+        "token": max(num_tokens, 1),
+    }[algo["length_norm"]]
+    policy, kl, entropy, size, kl_values = 0.0, 0.0, 0.0, 0.0, []
+    for t in trained:
+        term = token_loss(tokens, t, algo)
+        policy = policy + term / divisor
+        size += abs(value_of(term)) / divisor
+        if tokens.reference is not None:
+            value = kl_estimate(tokens.new[t], tokens.reference[t], algo["kl_estimator"])
+            kl = kl + value / divisor
+            kl_values.append((value_of(value), abs(tokens.reference[t] - value_of(tokens.new[t]))))
+        if algo["entropy_coef"]:
+            entropy = entropy + tokens.entropy[t] / divisor
+    return Share(policy, kl, entropy, size, kl_values)
+
+
+def value_of(number: Number) -> float:
+    """A number without its history."""
+    return number.item() if isinstance(number, torch.Tensor) else number
+
+
+def token_loss(tokens: Tokens, t: int, algo: dict[str, Any]) -> Number:
+    """l_it = -min(ratio A, clip(ratio) A), weighted by the sampler correction where it is on."""
+    ratio = torch.exp(tokens.new[t] - tokens.old[t])
+    advantage = tokens.advantage[t]
+    low, high = 1 - algo["clip_low"], 1 + algo["clip_high"]
+    clipped: Number = low if ratio < low else high if ratio > high else ratio
+    term = -min(ratio * advantage, clipped * advantage)
+    if algo["sampler_correction"] == "token":
+        assert tokens.sampler is not None
+        term = term * min(math.exp(tokens.old[t] - tokens.sampler[t]), algo["correction_cap"])
+    return term
+
+
+def kl_estimate(new: Number, reference: float, estimator: str) -> Number:
+    """KL(policy || reference) from one token."""
+    difference = reference - new
+    if estimator == "k1":
+        return -difference
+    if estimator == "k2":
+        return difference * difference / 2
+    return torch.exp(difference) - 1 - difference
+
+
+def learning_rate(optim: dict[str, Any], step: int, total: int) -> float:
+    """Learning rate of optimizer step ``step`` (from 0) of a run of ``total``."""
+    warmup = optim["warmup_steps"]
+    if step < warmup:
+        return optim["lr"] * (step + 1) / warmup
+    done = min((step - warmup) / max(total - warmup, 1), 1.0)
+    if optim["schedule"] == "linear":
+        return optim["lr"] * (1 - done)
+    if optim["schedule"] == "cosine":
+        return optim["lr"] * (1 + math.cos(math.pi * done)) / 2
+    return optim["lr"]

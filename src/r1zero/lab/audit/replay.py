@@ -1,0 +1,184 @@
+"""One rollout step again: its losses, gradients and AdamW updates, from recorded responses and weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from r1zero.errors import UserError
+from r1zero.lab.audit.folder import RunFolder
+from r1zero.lab.audit.model import Model, Weights
+from r1zero.lab.audit.objective import Share, Tokens, advantages, learning_rate, share, value_of
+
+
+@dataclass
+class Replay:
+    """What a rollout step must have given."""
+
+    step: int
+    rows: list[dict[str, Any]]
+    advantages: list[float] | None
+    """None: by a function of the user's own, taken as recorded."""
+    minibatches: list[list[int]]
+    before: Weights = field(default_factory=dict)
+    after: Weights | None = None
+    """None where the optimizer's state is not one that this recomputes."""
+    losses: list[float] = field(default_factory=list)
+    """Policy loss of each optimizer step."""
+    sizes: list[float] = field(default_factory=list)
+    """Sums of the absolute values of its terms."""
+    norms: list[float] = field(default_factory=list)
+    """Gradient norms before clipping."""
+    kl: float = math.nan
+    """Mean over tokens."""
+    kl_size: float = 0.0
+    """Mean |reference - policy| over tokens, which the estimates are made from."""
+    rate: float = 0.0
+    """Learning rate of the last optimizer step."""
+    sampler_difference: float = math.nan
+    """Mean |sampler - recomputed| over all sampled tokens, nats."""
+
+
+class Replayer:
+    """Replays rollout steps of a run.
+
+    Args:
+        folder: the run.
+
+    Raises:
+        UserError: the model that the run started from is not where it was.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder, self.algo, self.optim = folder, folder.algo, folder.optim
+        try:
+            self.model = Model(folder.config["model"], folder.rollout["temperature"])
+        except (OSError, ValueError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise UserError(f"the run's model {folder.config['model']['path']} can't be loaded: {line}") from error
+
+    def replay(self, step: int) -> Replay:
+        """Recompute a rollout step.
+
+        Raises:
+            UserError: the folder does not hold what that needs.
+        """
+        rows = self.folder.step(step)
+        made = advantages([row["reward"] for row in rows], self.folder.rollout["group_size"], self.algo)
+        members: list[list[int]] = [[] for _ in range(self.folder.updates)]
+        for row in rows:
+            for number in row["optimizer_steps"]:
+                members[number].append(row["response"])
+        result = Replay(step, rows, made, members)
+        used = [row["advantage"] for row in rows] if made is None else made
+        weights, moments = self._start(step)
+        result.before = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        old = self._old(weights, rows, result)
+        kl_values: list[tuple[float, float]] = []
+        for number, minibatch in enumerate(members):
+            for tensor in weights.values():
+                tensor.grad = None
+            loss, size = 0.0, 0.0
+            num_tokens = sum(sum(trained(rows[i])) for i in minibatch)
+            for i in minibatch:
+                if not (used[i] or self.algo["kl_coef"] or self.algo["entropy_coef"]) or not any(trained(rows[i])):
+                    continue  # adds zeros
+                part = self._share(weights, rows[i], old[i], used[i], num_tokens)
+                total = part.policy + self.algo["kl_coef"] * part.kl - self.algo["entropy_coef"] * part.entropy
+                if isinstance(total, torch.Tensor) and total.requires_grad:
+                    total.backward()
+                loss += value_of(part.policy)
+                size += part.size
+                kl_values += part.kl_values
+            result.losses.append(loss)
+            result.sizes.append(size)
+            result.norms.append(math.sqrt(sum(float((w.grad**2).sum()) for w in weights.values() if w.grad is not None)))
+            done = step * self.folder.updates + number
+            result.rate = learning_rate(self.optim, done, self.folder.config["steps"] * self.folder.updates)
+            if moments is not None:
+                self._update(weights, moments, result.norms[-1], result.rate)
+        if moments is not None:
+            result.after = {name: tensor.detach() for name, tensor in weights.items()}
+        if kl_values:
+            result.kl, result.kl_size = (sum(values) / len(kl_values) for values in zip(*kl_values, strict=True))
+        return result
+
+    def _start(self, step: int) -> tuple[Weights, dict[str, dict[str, Any]] | None]:
+        """Weights before a step, in float64 and ready for gradients, and the optimizer's moments by name."""
+        if step in self.folder.checkpoints():
+            stored, states = self.folder.weights(step)
+        else:
+            stored, states = self.model.base, {}
+        names = self.model.names(stored)
+        weights = {name: stored[name].double().clone().requires_grad_() for name in names}
+        moments: dict[str, dict[str, Any]] = {}
+        for number, name in enumerate(names):
+            state = states.get(number, states.get(f"policy.model.{name}", {}))
+            if state and "exp_avg" not in state:
+                return weights, None
+            moments[name] = {
+                "step": int(state.get("step", 0)),
+                "mean": state["exp_avg"].double() if state else torch.zeros_like(weights[name].detach()),
+                "square": state["exp_avg_sq"].double() if state else torch.zeros_like(weights[name].detach()),
+            }
+        return weights, moments
+
+    @torch.no_grad()
+    def _old(self, weights: Weights, rows: list[dict[str, Any]], result: Replay) -> list[list[float]]:
+        """Log-probabilities before the first update; on the way they are compared with the sampler's."""
+        found, differences = [], []
+        for row in rows:
+            logprobs, _ = self.model.tokens(weights, row["prompt_ids"].tolist(), row["ids"].tolist())
+            found.append([float(value) for value in logprobs])
+            if row["logprobs"] is not None:
+                differences += [abs(a - b) for a, b in zip(found[-1], row["logprobs"].tolist(), strict=True)]
+        if differences:
+            result.sampler_difference = sum(differences) / len(differences)
+        return found
+
+    def _share(
+        self, weights: Weights, row: dict[str, Any], old: list[float], advantage: float, num_tokens: int
+    ) -> Share:
+        """What one response adds to the loss."""
+        prompt, ids = row["prompt_ids"].tolist(), row["ids"].tolist()
+        new, entropy = self.model.tokens(weights, prompt, ids, entropy=bool(self.algo["entropy_coef"]))
+        reference = None
+        if self.algo["kl_coef"]:
+            with torch.no_grad():
+                reference = [float(value) for value in self.model.tokens(self.model.base, prompt, ids)[0]]
+        credit = [1.0] * len(ids) if row["credit"] is None else row["credit"].tolist()
+        sampler = None if row["logprobs"] is None else row["logprobs"].tolist()
+        tokens = Tokens(new, old, sampler, reference, entropy, [advantage * c for c in credit], trained(row))
+        return share(
+            tokens,
+            self.algo,
+            constant=self.algo["norm_constant"] or self.folder.rollout["max_tokens"],
+            num_responses=self.algo["minibatch_size"],
+            num_tokens=num_tokens,
+        )
+
+    @torch.no_grad()
+    def _update(self, weights: Weights, moments: dict[str, dict[str, Any]], norm: float, rate: float) -> None:
+        """Clip the gradients and take one step of AdamW."""
+        most, (first, second) = self.optim["max_grad_norm"], self.optim["betas"]
+        factor = min(1.0, most / (norm + 1e-6)) if most else 1.0
+        for name, weight in weights.items():
+            if weight.grad is None:
+                continue
+            gradient, state = weight.grad * factor, moments[name]
+            state["step"] += 1
+            state["mean"] = first * state["mean"] + (1 - first) * gradient
+            state["square"] = second * state["square"] + (1 - second) * gradient**2
+            mean = state["mean"] / (1 - first ** state["step"])
+            square = state["square"] / (1 - second ** state["step"])
+            step = rate * mean / (square.sqrt() + self.optim["eps"])
+            moved = weight * (1 - rate * self.optim["weight_decay"]) - step
+            weight.copy_(moved.float())  # the run keeps its weights in float32
+
+
+def trained(row: dict[str, Any]) -> list[bool]:
+    """Which tokens of a response are trained on."""
+    return [True] * len(row["ids"]) if row["mask"] is None else row["mask"].tolist()
