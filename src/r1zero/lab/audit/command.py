@@ -30,8 +30,9 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="audit.py",
-        description="Recompute a rollout step from what the run keeps in its folder, in float64 and by plain loops that "
-        "share no code with training: advantages, loss, gradient norm, updated weights. Exit code 1 where they differ.",
+        description="Recompute a rollout step from what the run keeps in its folder, in float64 and by plain loops "
+        "that share no code with training: advantages, loss, gradient norm, updated weights. Exit code 1 where they "
+        "differ.",
     )
     parser.add_argument("run", metavar="RUN", help="run folder")
     which = parser.add_mutually_exclusive_group()

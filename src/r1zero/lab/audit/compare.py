@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -54,13 +55,16 @@ def compare(folder: RunFolder, replay: Replay) -> list[Item]:
     step, limits = replay.step, limits_of(folder)
     items = [minibatch_item(folder, replay), mask_item(folder, replay), advantage_item(folder, replay)]
     items.append(sampler_item(folder, replay))
+    items.append(number("learning rate", folder.recorded(step, "optim/lr"), replay.rate, {}))
+    if not replay.losses:
+        note = f"algo.loss={folder.algo['loss']} is not recomputed"
+        return items + [Item(name, note=note) for name in ("loss", "gradient norm", "weights")]
     loss, size = sum(replay.losses) / len(replay.losses), sum(replay.sizes) / len(replay.sizes)
     recorded = folder.recorded(step, "loss/policy")
     items.append(number("loss", recorded, loss, limits, scale=size))
     if folder.algo["kl_coef"]:
         items.append(number("KL", folder.recorded(step, "loss/kl"), replay.kl, limits, scale=replay.kl_size))
     items.append(number("gradient norm", folder.recorded(step, "policy/grad_norm"), max(replay.norms), limits))
-    items.append(number("learning rate", folder.recorded(step, "optim/lr"), replay.rate, {}))
     return items + weight_items(folder, replay, limits)
 
 
@@ -152,6 +156,6 @@ def relative(recorded: Weights, recomputed: Weights, name: str) -> float:
     return norm([recorded[name] - recomputed[name]]) / size if size else 0.0
 
 
-def norm(tensors: object) -> float:
+def norm(tensors: Iterable[torch.Tensor]) -> float:
     """Norm over several tensors."""
-    return math.sqrt(sum(float((tensor**2).sum()) for tensor in tensors))  # type: ignore[attr-defined]
+    return math.sqrt(sum(float((tensor**2).sum()) for tensor in tensors))

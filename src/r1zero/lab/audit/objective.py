@@ -77,8 +77,12 @@ def share(tokens: Tokens, algo: dict[str, Any], *, constant: float, num_response
         "token": max(num_tokens, 1),
     }[algo["length_norm"]]
     policy, kl, entropy, size, kl_values = 0.0, 0.0, 0.0, 0.0, []
+    mean: Number = sum(tokens.new[t] - tokens.old[t] for t in trained) / max(len(trained), 1)
     for t in trained:
-        term = token_loss(tokens, t, algo)
+        term = token_loss(tokens, t, mean, algo)
+        if algo["sampler_correction"] == "token":
+            assert tokens.sampler is not None
+            term = term * min(math.exp(tokens.old[t] - tokens.sampler[t]), algo["correction_cap"])
         policy = policy + term / divisor
         size += abs(value_of(term)) / divisor
         if tokens.reference is not None:
@@ -90,22 +94,36 @@ def share(tokens: Tokens, algo: dict[str, Any], *, constant: float, num_response
     return Share(policy, kl, entropy, size, kl_values)
 
 
+def token_loss(tokens: Tokens, t: int, mean: Number, algo: dict[str, Any]) -> Number:
+    """Loss of one token, before it is divided.
+
+    Args:
+        tokens: the response.
+        t: number of the token.
+        mean: of the response's log-ratios.
+        algo: the run's settings of the objective: ``ratio`` and ``clip``.
+    """
+    new, advantage = tokens.new[t], tokens.advantage[t]
+    if algo["ratio"] == "none":
+        return -advantage * new
+    if algo["ratio"] == "token":
+        ratio = torch.exp(new - tokens.old[t])
+    elif algo["ratio"] == "sequence":
+        ratio = torch.exp(mean)
+    else:  # the value of the sequence's ratio with the gradient of the token's log-probability
+        ratio = math.exp(value_of(mean)) * torch.exp(new - value_of(new))
+    if algo["clip"] == "none":
+        return -ratio * advantage
+    low, high = 1 - algo["clip_low"], 1 + algo["clip_high"]
+    clipped: Number = low if ratio < low else high if ratio > high else ratio
+    if algo["clip"] == "weight":
+        return -value_of(clipped) * advantage * new
+    return -min(ratio * advantage, clipped * advantage)
+
+
 def value_of(number: Number) -> float:
     """A number without its history."""
     return number.item() if isinstance(number, torch.Tensor) else number
-
-
-def token_loss(tokens: Tokens, t: int, algo: dict[str, Any]) -> Number:
-    """l_it = -min(ratio A, clip(ratio) A), weighted by the sampler correction where it is on."""
-    ratio = torch.exp(tokens.new[t] - tokens.old[t])
-    advantage = tokens.advantage[t]
-    low, high = 1 - algo["clip_low"], 1 + algo["clip_high"]
-    clipped: Number = low if ratio < low else high if ratio > high else ratio
-    term = -min(ratio * advantage, clipped * advantage)
-    if algo["sampler_correction"] == "token":
-        assert tokens.sampler is not None
-        term = term * min(math.exp(tokens.old[t] - tokens.sampler[t]), algo["correction_cap"])
-    return term
 
 
 def kl_estimate(new: Number, reference: float, estimator: str) -> Number:

@@ -27,7 +27,7 @@ class Replay:
     after: Weights | None = None
     """None where the optimizer's state is not one that this recomputes."""
     losses: list[float] = field(default_factory=list)
-    """Policy loss of each optimizer step."""
+    """Policy loss of each optimizer step; empty where the objective is the user's own."""
     sizes: list[float] = field(default_factory=list)
     """Sums of the absolute values of its terms."""
     norms: list[float] = field(default_factory=list)
@@ -72,9 +72,12 @@ class Replayer:
         for row in rows:
             for number in row["optimizer_steps"]:
                 members[number].append(row["response"])
-        result = Replay(step, rows, made, members)
+        result = Replay(step, rows, made, members, rate=self._rate((step + 1) * self.folder.updates - 1))
         used = [row["advantage"] for row in rows] if made is None else made
         weights, moments = self._start(step)
+        if self.algo["loss"] != "policy_gradient":
+            self._old(weights, rows, result)
+            return result
         result.before = {name: tensor.detach().clone() for name, tensor in weights.items()}
         old = self._old(weights, rows, result)
         kl_values: list[tuple[float, float]] = []
@@ -95,16 +98,21 @@ class Replayer:
                 kl_values += part.kl_values
             result.losses.append(loss)
             result.sizes.append(size)
-            result.norms.append(math.sqrt(sum(float((w.grad**2).sum()) for w in weights.values() if w.grad is not None)))
-            done = step * self.folder.updates + number
-            result.rate = learning_rate(self.optim, done, self.folder.config["steps"] * self.folder.updates)
+            result.norms.append(
+                math.sqrt(sum(float((w.grad**2).sum()) for w in weights.values() if w.grad is not None))
+            )
+            rate = self._rate(step * self.folder.updates + number)
             if moments is not None:
-                self._update(weights, moments, result.norms[-1], result.rate)
+                self._update(weights, moments, result.norms[-1], rate)
         if moments is not None:
             result.after = {name: tensor.detach() for name, tensor in weights.items()}
         if kl_values:
             result.kl, result.kl_size = (sum(values) / len(kl_values) for values in zip(*kl_values, strict=True))
         return result
+
+    def _rate(self, number: int) -> float:
+        """Learning rate of an optimizer step of the run."""
+        return learning_rate(self.optim, number, self.folder.config["steps"] * self.folder.updates)
 
     def _start(self, step: int) -> tuple[Weights, dict[str, dict[str, Any]] | None]:
         """Weights before a step, in float64 and ready for gradients, and the optimizer's moments by name."""
