@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "score a model on question sets",
     "analyze": "what a base model can do before training",
     "grade": "grade answers, explain a verdict, audit a run's verdicts",
+    "audit": "recompute a rollout step of a run from its folder",
     "report": "tables and figures from finished runs",
     "plan": "memory and time that a run needs, settings that fit",
     "pipeline": "pretraining, RL and evaluation of one model, stage by stage",

@@ -49,7 +49,7 @@ class Range:
     def __str__(self) -> str:
         """As a message and the reference say it."""
         if self.choices:
-            names = [str(choice) for choice in self.choices]
+            names = ["null" if choice is None else str(choice) for choice in self.choices]
             return f"{', '.join(names[:-1])} or {names[-1]}"
         low = f"at least {_end(self.at_least)}" if self.at_least is not None else f"above {_end(self.above)}"
         high = f"at most {_end(self.at_most)}" if self.at_most is not None else f"below {_end(self.below)}"
