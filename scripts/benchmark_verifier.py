@@ -22,7 +22,7 @@ from r1zero.config import RewardConfig
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.rules.latex import canonical
-from r1zero.reward.rules.numbers import parse_number
+from r1zero.reward.rules.number import parse_number
 from r1zero.reward.rules.structure import shape
 
 

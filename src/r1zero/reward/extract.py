@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from r1zero.reward.outcome import Status
 
@@ -32,11 +33,18 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BLANK = " \t\r\n\f\v\u00a0"
 _TOKEN = re.compile(r"[-+\u2212]?\d[\d.,]*(?<![.,])|[A-Za-z](?=\s*(?:\$|\\[)\]]))|\\[A-Za-z]+(?=\s*(?:\$|\\[)\]]))")
-# What may stand between two boxes that form one list answer.
+_NAME = r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_(?:\{[^{}]*\}|\w))?(?:\([a-z]\))?"
+# What may stand between two boxes of one list answer: marks, "and", the name of the next box, the letter of a part.
 _GLUE = re.compile(
     r"(?:[\s,;.$&~*]|\\[()\[\],;:! \\]|\\q?quad\b|\band\b|\bor\b|\\text\s*\{\s*(?:(?:,|and|or)\s*)?\}"
     r"|[\u3001\u3002\uff0c\uff1b\u548c\u6216])*"
 )
+_PART = rf"(?:\(?(?:[a-h]|[ivx]{{1,4}}|[1-9])\)|{_NAME}\s*=)"
+_NAMED_GLUE = re.compile(
+    rf"(?:[\s,;$&~*]|\\[()\[\],;:! \\]|\\q?quad\b|\band\b|\bor\b|\\text\s*\{{|\}}|(?:for )?part\b)*{_PART}"
+    r"(?:[\s$&]|\\[(\[,;:!])*|\s*(?:\\text\s*\{\s*)?for part \([a-h]\)(?: and)?\s*\}?\s*"
+)
+_BOX_NAME = re.compile(rf"(?<![\w\\])({_NAME})\s*=(?:[\s$&]|\\[(\[,;:!])*$")
 _PAIR = re.compile(r"</?think>|</?answer>")
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|then)[\s,]+)?(?:(?:the|my|our)\s+)?(?:(?:final|correct)\s+)?(?:answer|result)\s*(?:is|:|=)\s*:?",
@@ -103,13 +111,38 @@ def boxed(text: str) -> Extraction:
     found, cut = _boxes(text)
     if cut or not found:
         return MISSING
-    group = [found[-1]]
+    group, named = [found[-1]], False
     for box in reversed(found[:-1]):
-        if not _GLUE.fullmatch(text, box[1], group[-1][0]):
+        if _NAMED_GLUE.fullmatch(text, box[1], group[-1][0]) and _told_apart(text, box, group[-1]):
+            named = True
+        elif not _GLUE.fullmatch(text, box[1], group[-1][0]):
             break
         group.append(box)
-    distinct = {"".join(content.split()): content for _, _, content in reversed(group)}
+    group.reverse()
+    if named:
+        names = [_BOX_NAME.search(text[max(box[0] - 40, 0) : box[0]]) for box in group]
+        if all(names) and not any("=" in box[2] for box in group):
+            return Extraction(", ".join(f"{name[1]}={box[2]}" for name, box in zip(names, group, strict=True) if name))
+        return Extraction(", ".join(content for _, _, content in group))
+    distinct = {"".join(content.split()): content for _, _, content in group}
     return Extraction(", ".join(distinct.values()))
+
+
+def _told_apart(text: str, one: tuple[int, int, str], two: tuple[int, int, str]) -> bool:
+    """Whether two boxes don't carry one and the same name, as a correction would."""
+    names = [_BOX_NAME.search(text[max(box[0] - 40, 0) : box[0]]) for box in (one, two)]
+    return not (names[0] and names[1] and names[0][1] == names[1][1]) and bool(names[0]) == bool(names[1])
+
+
+def boxes_of_gold(text: str) -> str | None:
+    """All boxes of a short gold answer that begins with one and has a word or two between them, as one list."""
+    found, cut = _boxes(text)
+    if cut or len(found) < 2 or found[0][0] > 4:
+        return None
+    between = [text[one[1] : two[0]] for one, two in pairwise(found)]
+    if any(len(words) > 3 or "." in gap for gap in between for words in [gap.split()]):
+        return None
+    return ", ".join(content for _, _, content in found)
 
 
 def answer_tag(text: str, strict: bool = False) -> Extraction:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
-from r1zero.reward.extract import boxed
+from r1zero.reward.extract import boxed, boxes_of_gold
 
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _INVISIBLE = re.compile(r"\\(?:text|mbox|mathrm|textbf|quad|qquad)(?![a-zA-Z])|\\[,;:! ]|[\s{}$~.]")
@@ -55,7 +55,7 @@ def _from_text(value: str) -> tuple[str, ...]:
     if "####" in text:
         text = text[text.rfind("####") + 4 :].strip()
     if "\\boxed" in text or "\\fbox" in text:
-        answer = boxed(text).answer
+        answer = boxes_of_gold(text) or boxed(text).answer
         if answer is None:
             return ()
         text = answer

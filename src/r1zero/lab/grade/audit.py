@@ -13,7 +13,7 @@ from r1zero.reward.gold import prepare_gold
 from r1zero.reward.outcome import Status
 from r1zero.reward.rules import compare
 from r1zero.reward.rules.latex import canonical, key
-from r1zero.reward.rules.numbers import parse_number
+from r1zero.reward.rules.number import parse_number
 
 NEEDED = ("completion", "gold", "extracted", "reward", "status")
 TAIL = 300

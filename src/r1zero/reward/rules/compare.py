@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from r1zero.reward.rules import formulas as rules_formula
-from r1zero.reward.rules import members as rules_members
-from r1zero.reward.rules import scalars as rules
-from r1zero.reward.rules import words
-from r1zero.reward.rules.latex import canonical
-from r1zero.reward.rules.scalars import Rule
+from r1zero.reward.rules import (
+    base,
+    choice,
+    collection,
+    equation,
+    expression,
+    interval,
+    matrix,
+    number,
+    quantity,
+    sentence,
+    time,
+    word,
+)
+from r1zero.reward.rules.latex import canonical, key
 from r1zero.reward.workers.limits import MAX_TEXT, too_costly
 
 Cas = Callable[[str, str], bool]
 MAX_NESTING = 6
+
+
+class Compare(Protocol):
+    """Comparison of two parts of an answer with the same rules."""
+
+    def __call__(self, answer: str, gold: str, inner: bool = True, /) -> bool:
+        """Whether the parts are equal; ``inner``: they stand in brackets or a list."""
+
+
+Rule = Callable[[str, str, Compare, bool], bool | None]
+
+
+def text(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
+    """Equal canonical spelling."""
+    return True if key(answer) == key(gold) else None
+
+
+TYPES = (number, quantity, choice, word, time, base, collection, interval, matrix, equation, expression, sentence)
+"""The modules of the answer types, each with its grammar, what it pays and never pays, and EXAMPLES."""
 RULES: tuple[Rule, ...] = (
-    rules.text,
-    rules.hedge,
-    rules.infinity,
-    rules.empty_set,
-    rules.base,
-    rules.clock,
-    rules.choice,
-    rules.word,
-    rules.number,
-    rules.quantity,
-    rules_members.plus_minus,
-    rules_members.intervals,
-    rules_members.matrices,
-    rules_members.collection,
-    rules_formula.approximation,
-    rules_formula.equation,
-    rules_formula.value,
-    rules_formula.kind,
+    text,
+    word.hedge,
+    word.condition,
+    word.infinity,
+    word.empty_set,
+    base.base,
+    time.clock,
+    choice.choice,
+    word.word,
+    number.number,
+    quantity.quantity,
+    collection.plus_minus,
+    interval.interval,
+    matrix.matrices,
+    equation.approximation,
+    collection.collection,
+    equation.equation,
+    expression.expression,
+    expression.kind,
 )
 """In the order in which they are asked; the first that knows decides."""
+_LEAD = re.compile(
+    r"\\text\{(?:the )?(?:final )?answer ?(?:is|:|=)? ?:?\} ?|(?:the )?(?:final )?answer ?(?:is|:|=) ?:? ?"
+    r"|\u7b54\u6848(?:\u662f|\u4e3a)? ?[:\uff1a]? ?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -62,17 +98,17 @@ def decide(answer: str, gold: str, cas: Cas | None = None, prose: bool = False) 
     Raises:
         NeedsCas: ``cas`` is None and no exact rule decides.
     """
+    answer = sentence.without_denial(answer) if prose else answer
     if len(answer) > MAX_TEXT or len(gold) > MAX_TEXT:
         return Verdict(answer.split() == gold.split(), "length")
     ours, theirs = canonical(answer), canonical(gold)
+    ours = _LEAD.sub("", ours, count=1) if _LEAD.match(ours) and not _LEAD.match(theirs) else ours
     if not ours or not theirs:
         return Verdict(False, "empty")
     if prose:
-        number = words.sentence_number(ours)
-        if number is not None and words.sentence_number(theirs) is None and words.words_of(theirs) is None:
-            if not number:
-                return Verdict(False, "sentence")
-            return Verdict(_decide(number, theirs, cas, False, 0).right, "sentence")
+        value = sentence.value_of(answer)
+        if value is not None and sentence.value_of(gold) is None and word.words_of(theirs) is None:
+            return Verdict(bool(value) and _decide(value, theirs, cas, False, 0).right, "sentence")
     return _decide(ours, theirs, cas, False, 0)
 
 
@@ -95,18 +131,11 @@ def _decide(answer: str, gold: str, cas: Cas | None, inner: bool, nesting: int) 
             return Verdict(equal, used or rule.__name__)
     if too_costly(answer) or too_costly(gold):
         return Verdict(False, "cost")
+    if expression.excluded(answer, gold):
+        return Verdict(False, "letters")
     if cas is None:
         raise NeedsCas
-    right = cas(answer, gold)
-    if right and (differs_by_case(answer, gold) or answer.count("'") != gold.count("'")):
-        return Verdict(False, "math_verify, then letters")
-    return Verdict(right, "math_verify")
-
-
-def differs_by_case(answer: str, gold: str) -> bool:
-    """Whether the letters of two answers are the same but for their case: x is not X."""
-    ours, theirs = words.letters_of(answer), words.letters_of(gold)
-    return ours != theirs and {letter.lower() for letter in ours} == {letter.lower() for letter in theirs}
+    return Verdict(cas(answer, gold), "math_verify")
 
 
 def against_any(answer: str, golds: tuple[str, ...], prose: bool = False, cas: Cas | None = None) -> Verdict:

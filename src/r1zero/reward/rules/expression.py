@@ -1,355 +1,66 @@
-r"""A small reader of LaTeX and plain-text formulas: canonical text in, a tree of tuples out, or None.
+r"""Expressions: formulas with or without letters, by their values.
 
-It reads what answers are made of (sums, products, powers, roots, the usual functions, letters) and refuses
-everything else, so that what it does read has one meaning. Nothing is evaluated here.
+Grammar: sums, products, powers, roots, the usual functions, factorials, floors, finite sums, letters (see ``formula``).
+Compares: exact fractions, else 50 digits; formulas with letters at fixed points, fractions and whole numbers, above and
+    below 0 (see ``values``).
+Pays: another form of equal value; an irrational number rounded to 7 digits; degree signs left out; the gold's own
+    coefficients before they were rounded to 6 digits.
+Never pays: a formula that differs at one point; an unknown function read as a product (`y(0)+x` is not `x`); a floor
+    for what is under it; letters of another case.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
-from functools import lru_cache
-from typing import Any, NamedTuple
+import re
+from typing import TYPE_CHECKING
 
-from r1zero.reward.rules.formula_tokens import FUNCTIONS, GREEK, INVERSE, PLAIN, Refused, split
+from r1zero.reward.rules import values
+from r1zero.reward.rules.structure import shape, tokens
+from r1zero.reward.rules.word import letters_of
 
-MAX_DEPTH = 20
-MAX_NODES = 250
+if TYPE_CHECKING:
+    from r1zero.reward.rules.compare import Compare
 
-Node = tuple[Any, ...]
+EXAMPLES = (
+    (r"\frac{x+2}{7}", r"\frac{x}{7}+\frac{2}{7}", True), (r"\frac{\sqrt3}{3}", r"\frac{1}{\sqrt{3}}", True),
+    ("1.41421356", r"\sqrt{2}", True), (r"180^\circ-2\alpha", r"180-2\alpha", True),
+    (r"\sum_{j=1}^{n} j a_j", r"\sum_{k=1}^{n} a_k k", True), ("x", "|x|", False), ("x", "y(0)+x", False),
+    (r"\lfloor\sqrt{n-2}\rfloor", r"\lfloor\sqrt{n-1}\rfloor", False), ("X^2", "x^2", False),
+)  # fmt: skip
 
-_APPLIED = set("fghFGHPQ")
-_CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
-
-
-class Formula(NamedTuple):
-    """A read formula.
-
-    ``whole``: it has factorials, floors and the like, so its letters are whole numbers. ``periodic``: it has
-    functions or powers with letters, so it may agree with another at whole numbers alone. ``log``: it has a
-    logarithm without a base. ``imaginary``: it has an explicit i.
-    """
-
-    tree: Node
-    symbols: frozenset[str]
-    whole: bool
-    periodic: bool
-    log: bool
-    imaginary: bool
+_DEGREE = re.compile(r"\^(?:\{\\circ\}|\\circ)")
+_CALL = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z])\((-?[\d.]+|[a-zA-Z])\)")
+_PIECES = ("<", ">", r"\leq", r"\geq", r"\cup", r"\in", r"\infty", "=")
 
 
-@lru_cache(maxsize=65536)
-def parse(text: str) -> Formula | None:
-    """Read canonical text, all of it; None for anything outside the small language or beyond its limits."""
-    if not text or len(text) > 600:
-        return None
-    reader = _Reader(text)
-    try:
-        tree = reader.expression()
-    except (Refused, RecursionError):
-        return None
-    if reader.peek() is not None or reader.nodes > MAX_NODES:
-        return None
-    flags = (reader.whole, reader.periodic, reader.log, reader.imaginary)
-    return Formula(tree, frozenset(reader.symbols), *flags)
+def expression(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
+    """Formulas by their values at fixed points, to 38 digits; exact where they are rational."""
+    equal = values.same_value(answer, gold)
+    if equal is False and bool(_DEGREE.search(answer)) != bool(_DEGREE.search(gold)):
+        plain = [_DEGREE.sub("", side) for side in (answer, gold)]
+        if "\\" not in _DEGREE.sub("", answer + gold) or not {r"\sin", r"\cos", r"\tan"} & {
+            *tokens(answer),
+            *tokens(gold),
+        }:
+            return values.same_value(*plain)
+    return equal
 
 
-class _Reader:
-    """Recursive descent over tokens; digits are single tokens, because TeX arguments are."""
+def excluded(answer: str, gold: str) -> bool:
+    """Whether computer algebra may not say right: it drops words, reads ``f(0)`` as a product, lets letters cancel."""
+    ours, theirs = letters_of(answer) - {"e", "i", "d"}, letters_of(gold) - {"e", "i", "d"}
+    same = {letter.lower() for letter in ours} == {letter.lower() for letter in theirs}
+    if ours != theirs and (same or not any(sign in tokens(answer) + tokens(gold) for sign in _PIECES)):
+        return True
+    said = [{token for token in tokens(side) if token.startswith("\\text{")} for side in (answer, gold)]
+    called = [set(_CALL.findall(side)) for side in (answer, gold)]
+    return said[0] != said[1] or called[0] != called[1] or answer.count("'") != gold.count("'")
 
-    def __init__(self, text: str) -> None:
-        self.tokens: list[str] = []
-        self.position = self.depth = self.nodes = self.bars = 0
-        self.symbols: set[str] = set()
-        self.whole = self.periodic = self.log = self.imaginary = False
-        try:
-            self.tokens = split(text)
-        except Refused:
-            self.tokens = ["\\refused"]
 
-    def peek(self, skip: bool = True) -> str | None:
-        while skip and self.position < len(self.tokens) and self.tokens[self.position] == " ":
-            self.position += 1
-        return self.tokens[self.position] if self.position < len(self.tokens) else None
-
-    def take(self) -> str:
-        token = self.peek()
-        if token is None:
-            raise Refused
-        self.position += 1
-        return token
-
-    def expect(self, token: str) -> None:
-        if self.take() != token:
-            raise Refused
-
-    def node(self, *parts: Any) -> Node:
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise Refused
-        return parts
-
-    def expression(self) -> Node:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise Refused
-        total = self.term()
-        while self.peek() in ("+", "-"):
-            sign = self.take()
-            right = self.term()
-            total = self.node("add", total, right if sign == "+" else self.node("neg", right))
-        self.depth -= 1
-        return total
-
-    def term(self) -> Node:
-        product = self.signed()
-        slashed = False
-        while True:
-            token = self.peek()
-            if token == r"\cdot":
-                self.take()
-                product = self.node("mul", product, self.signed())
-            elif token == "/":
-                self.take()
-                product = self.node("div", product, self.signed())
-                slashed = True
-            elif token is not None and self.begins(token):
-                if slashed:
-                    raise Refused  # 1/2x has two readings
-                product = self.node("mul", product, self.power())
-            else:
-                return product
-
-    def signed(self) -> Node:
-        token = self.peek()
-        if token in ("+", "-"):
-            self.take()
-            value = self.signed()
-            return value if token == "+" else self.node("neg", value)
-        return self.power()
-
-    def begins(self, token: str) -> bool:
-        """Whether a token may start a factor."""
-        if token == "|":
-            return self.bars == 0
-        return token.isalnum() or token in ("(", "[", "{", ".") or (token[0] == "\\" and self.known(token[1:]))
-
-    @staticmethod
-    def known(name: str) -> bool:
-        return name in PLAIN or name in GREEK or name in ("frac", "binom", "lfloor", "lceil")
-
-    def power(self) -> Node:
-        base = self.postfix()
-        if self.peek() == "^":
-            self.take()
-            exponent = self.argument(many_digits=True)
-            if exponent == ("sym", "circ"):
-                base = self.node("mul", base, ("degree",))
-            else:
-                if exponent[0] != "num":
-                    self.periodic = True
-                base = self.node("pow", base, exponent)
-            if self.peek() in ("^", "!"):
-                raise Refused
-        return base
-
-    def postfix(self) -> Node:
-        value = self.primary()
-        while self.peek() == "!":
-            self.take()
-            if self.peek() == "!":
-                raise Refused  # the double factorial is another function
-            value = self.node("fact", value)
-            self.whole = True
-        if self.peek() in ("'", "_", ","):
-            raise Refused
-        return value
-
-    def primary(self) -> Node:
-        token = self.take()
-        if token.isdigit() or token == ".":
-            return self.number(token)
-        if token in ("(", "[", "{"):
-            value = self.expression()
-            if token == "{" and self.peek() == r"\over":
-                self.take()
-                value = self.node("div", value, self.expression())
-            self.expect(_CLOSING[token])
-            return value
-        if token == "|":
-            self.bars += 1
-            value = self.expression()
-            self.expect("|")
-            self.bars -= 1
-            return self.node("fn", "abs", value)
-        if len(token) == 1 and token.isalpha():
-            return self.letter(token)
-        if token[0] != "\\":
-            raise Refused
-        return self.command(token[1:])
-
-    def number(self, first: str) -> Node:
-        digits = first
-        while (token := self.peek(skip=False)) is not None and (
-            token.isdigit() or (token == "." and "." not in digits)
-        ):
-            digits += self.take()
-        if digits == "." or not digits.isascii():
-            raise Refused
-        if self.peek(skip=False) == " ":
-            after = self.tokens[self.position + 1] if self.position + 1 < len(self.tokens) else ""
-            if after.isdigit():
-                raise Refused
-        value = Fraction(digits if digits[-1] != "." else digits[:-1])
-        if "." not in digits and self.peek() == r"\frac":
-            part = self.proper_part()
-            if part is not None:
-                value += part
-        return self.node("num", value)
-
-    def proper_part(self) -> Fraction | None:
-        """The fraction of a mixed number, when both of its parts are plain digits."""
-        start = self.position
-        self.take()
-        parts: list[str] = []
-        for _ in range(2):
-            token = self.peek()
-            if token is not None and token.isdigit():
-                parts.append(self.take())
-            elif token == "{":
-                self.take()
-                digits = ""
-                while (token := self.peek()) is not None and token.isdigit():
-                    digits += self.take()
-                if not digits or self.peek() != "}":
-                    break
-                self.take()
-                parts.append(digits)
-            else:
-                break
-        if len(parts) < 2:
-            self.position = start
-            return None
-        if int(parts[1]) == 0:
-            raise Refused
-        return Fraction(int(parts[0]), int(parts[1]))
-
-    def letter(self, token: str) -> Node:
-        if self.peek(skip=False) == "_":
-            self.take()
-            token += "_" + self.raw_group()
-        elif token == "e":
-            return self.node("const", "e")
-        elif token == "i":
-            self.imaginary = True
-            return self.node("const", "i")
-        elif token in _APPLIED and self.peek(skip=False) == "(":
-            raise Refused  # a function that is not known
-        self.symbols.add(token)
-        return self.node("sym", token)
-
-    def raw_group(self) -> str:
-        """A subscript, as text."""
-        token = self.take()
-        if token != "{":
-            return token
-        out = ""
-        while (token := self.take()) != "}":
-            if token == "{":
-                raise Refused
-            out += token
-        return out
-
-    def argument(self, many_digits: bool = False) -> Node:
-        """One TeX argument: a brace group or a single token; an unbraced exponent may have several digits."""
-        token = self.peek()
-        if token == "{":
-            self.take()
-            if self.peek() == r"\circ":
-                self.take()
-                self.expect("}")
-                return ("sym", "circ")
-            value = self.expression()
-            if self.peek() == r"\over":
-                self.take()
-                value = self.node("div", value, self.expression())
-            self.expect("}")
-            return value
-        if token == r"\circ":
-            self.take()
-            return ("sym", "circ")
-        if token is not None and token.isdigit():
-            if many_digits:
-                return self.number(self.take())
-            return self.node("num", Fraction(int(self.take())))
-        if token == "-" and many_digits:
-            self.take()
-            return self.node("neg", self.argument(many_digits=True))
-        if token == "(":
-            return self.primary()
-        if token is not None and (token.isalpha() or token[0] == "\\"):
-            return self.primary()
-        raise Refused
-
-    def command(self, name: str) -> Node:
-        if name == "frac":
-            return self.node("div", self.argument(), self.argument())
-        if name == "binom":
-            self.whole = True
-            return self.node("binom", self.argument(), self.argument())
-        if name == "sqrt":
-            index: Node | None = None
-            if self.peek() == "[":
-                self.take()
-                index = self.expression()
-                self.expect("]")
-            return self.node("root", self.argument(), index)
-        if name == "pi":
-            return self.node("const", "pi")
-        if name in ("lfloor", "lceil"):
-            value = self.expression()
-            self.expect(_CLOSING["\\" + name])
-            self.whole = True
-            return self.node("fn", "floor" if name == "lfloor" else "ceil", value)
-        if name in FUNCTIONS or name == "abs":
-            return self.function(name)
-        if name in GREEK:
-            return self.letter(name)
-        raise Refused
-
-    def function(self, name: str) -> Node:
-        power: Node | None = None
-        base: Node | None = None
-        if name == "log" and self.peek() == "_":
-            self.take()
-            base = self.argument()
-        if self.peek() == "^":
-            self.take()
-            power = self.argument(many_digits=True)
-            if power == ("neg", ("num", Fraction(1))) and name in INVERSE:
-                name, power = INVERSE[name], None
-        self.periodic = True
-        value = self.function_argument()
-        if base is not None:
-            result = self.node("div", self.node("fn", "ln", value), self.node("fn", "ln", base))
-        else:
-            self.log = self.log or name == "log"
-            result = self.node("fn", name, value)
-        return result if power is None else self.node("pow", result, power)
-
-    def function_argument(self) -> Node:
-        token = self.peek()
-        if token in ("(", "["):
-            value = self.primary()
-            if self.peek() in ("^", "!"):
-                raise Refused  # sin(x)^2 has two readings
-            return value
-        if token == "-":
-            return self.signed()
-        value = self.power()
-        while (token := self.peek()) is not None and self.begins(token) and token not in ("(", "[", "|"):
-            if token[0] == "\\" and (token[1:] in FUNCTIONS):
-                break
-            value = self.node("mul", value, self.power())
-        if token in ("/", r"\cdot"):
-            raise Refused  # so has sin x / 2
-        return value
+def kind(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
+    """A number is no formula with letters, no point and no union."""
+    for one, other in ((answer, gold), (gold, answer)):
+        if values.constant(one) is not None:
+            got = shape(other)
+            return False if values.is_formula(other) or (got is not None and got.kind == "tuple") else None
+    return None

@@ -102,10 +102,14 @@ _TEXT_LETTERS = {"e", "i", "d"}
 _LEX = re.compile(r"\\[a-zA-Z]+\*?|\\.|\s+|\*+|[^\\]", re.DOTALL)
 _WRAPPED = re.compile(r"\\text\{([^{}]*\d[^{}]*)\}")  # text that holds a number is read like any other answer
 _INDEXED_ROOT = re.compile("([\u00b2-\u00b9\u2074-\u2079])\u221a")
+_DIGITS = re.compile(r"-?\d+(?:\.\d+)?")
 _ELLIPSIS = re.compile(r"\.{3,}")
 _INNER_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox|textit|textrm)\s*\{([^{}]*)\}")
 _DOLLAR = re.compile(r"(?<!\\)\$")
-_MARKED_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\!,|\{,\\!\}|')(?=\d{3}(?!\d))")
+_MARKED_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\s*\\!|\\!\s*,|\{,\\!\}|')\s*(?=\d{3}(?!\d))")
+_SPACED_THOUSANDS = re.compile(r"[\s$\-]*(?:\\\$)?\d{1,3}(?:\s*,?\s*\\[,;:! ]\s*\d{3})+(?!\d)(?:\.\d+)?[\s$.]*")
+_GLUED = re.compile(r"(?<=[\d)\]}$])\s*(or|and)\s*(?=[A-Z(\[\d\\]|[a-z]\s*=)")
+_QUAD = re.compile(r"(\\q?quad)(?=[a-zA-Z])")
 
 
 @lru_cache(maxsize=4096)
@@ -161,7 +165,10 @@ def lex(text: str) -> list[str]:
 
     Braces that hold nothing and a font's braces stay; ``canonical`` removes the ones that don't matter.
     """
-    text = _MARKED_THOUSANDS.sub("", to_latex(text))
+    text = _MARKED_THOUSANDS.sub("", _QUAD.sub(r"\1 ", to_latex(text)))
+    if _SPACED_THOUSANDS.fullmatch(text):
+        text = re.sub(r",?\s*\\[,;:! ]", "", text)
+    text = _GLUED.sub(r"\\text{\1}", text)
     raw = _LEX.findall(_ELLIPSIS.sub(r"\\ldots ", text))
     out: list[str] = []
     index = 0
@@ -201,6 +208,8 @@ def lex(text: str) -> list[str]:
                 inner = " ".join(_INNER_TEXT.sub(r"\1", _DOLLAR.sub(" ", content)).split())
                 if inner in _TEXT_LETTERS:
                     out.append(inner)
+                elif _DIGITS.fullmatch(inner):
+                    out.extend(inner)
                 elif inner:
                     out.append(rf"\text{{{inner}}}")
             continue

@@ -1,4 +1,4 @@
-r"""The outer shape of an answer: lists, sets, points and intervals, unions, equations, matrices.
+r"""The outer shape of an answer: brackets, separators, members, sides of an equation.
 
 Works on canonical text and returns canonical pieces; what the pieces mean is for the rules to say.
 """
@@ -14,10 +14,6 @@ _TOKENS = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|[a-zA-Z]+|\d+|\s+|.", re
 _OPENING = {"(", "[", "{", r"\{", r"\lfloor", r"\lceil", r"\langle", r"\begin"}
 _CLOSING = {")", "]", "}", r"\}", r"\rfloor", r"\rceil", r"\rangle", r"\end"}
 _TEXT_LIST = re.compile(r"\s*(?:,|;|\band\b|\bor\b)\s*")
-_ENVIRONMENT = re.compile(
-    r"(?P<front>.*?)(?P<open>\[|\()?\\begin\{(?P<name>[pb]?matrix|smallmatrix|array)\}(?P<body>.*)\\end\{(?P=name)\}(?P<close>\]|\))?",
-    re.DOTALL,
-)
 
 
 @lru_cache(maxsize=65536)
@@ -86,6 +82,12 @@ def shape(text: str) -> Shape | None:
     return Shape("tuple", tuple(members), brackets)
 
 
+def is_list(text: str) -> bool:
+    """Whether canonical text is several members without brackets."""
+    got = shape(text)
+    return got is not None and got.kind == "list"
+
+
 def _open_text_lists(text: str) -> str:
     r"""Split ``\text{Alice, Bob and Eve}`` into one ``\text{}`` a name."""
 
@@ -135,91 +137,7 @@ def unbracketed(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """Rows of canonical entries, and what stands in front of the matrix ("" or a factor)."""
-
-    rows: tuple[tuple[str, ...], ...]
-    factor: str
-
-
-@lru_cache(maxsize=16384)
-def matrix(text: str) -> Matrix | None:
-    """The matrix that the whole canonical text is, with an optional factor in front; None if it is none."""
-    match = _ENVIRONMENT.fullmatch(text)
-    if match is None or "\\begin" in match["body"] or "\\begin" in match["front"]:
-        return None
-    if bool(match["open"]) != bool(match["close"]) or (match["name"] == "array" and not match["open"]):
-        return None
-    body = match["body"]
-    if match["name"] == "array":
-        body = re.sub(r"^\{[clr|]*\}", "", body)
-    rows = [row for row in body.split("\\\\") if row.strip()]
-    cells = tuple(tuple(cell.strip() for cell in row.split("&")) for row in rows)
-    if not cells or any(len(row) != len(cells[0]) for row in cells) or any(not cell for row in cells for cell in row):
-        return None
-    return Matrix(cells, match["front"].strip())
-
-
-_RELATIONS = {"<": "<", ">": ">", r"\leq": "<=", r"\geq": ">="}
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Ends of an interval of the reals as canonical text, and the letter that lies in it, "" if none is named."""
-
-    low: str
-    low_closed: bool
-    high: str
-    high_closed: bool
-    letter: str = ""
-
-
-@lru_cache(maxsize=16384)
-def inequality(text: str) -> Interval | None:
-    """The interval that an inequality between one letter and values describes; None for any other text."""
-    parts = tokens(text)
-    found = [token for token in parts if token in _RELATIONS]
-    if not 1 <= len(found) <= 2 or "=" in parts or r"\neq" in parts:
-        return None
-    pieces = split(text, frozenset(_RELATIONS))
-    if pieces is None or len(pieces) != len(found) + 1 or not all(pieces):
-        return None
-    signs = [_RELATIONS[token] for token in found]
-    letters = [
-        bool(re.fullmatch(r"[a-zA-Z](?:_\{?\w+\}?)?|\\[a-z]+", piece)) and piece not in CONSTANTS for piece in pieces
-    ]
-    if len(pieces) == 2:
-        if letters[0] == letters[1]:
-            return None
-        letter, value, sign = (pieces[0], pieces[1], signs[0]) if letters[0] else (pieces[1], pieces[0], flip(signs[0]))
-        closed = "=" in sign
-        if sign[0] == ">":
-            return Interval(value, closed, r"\infty", False, letter)
-        return Interval(r"-\infty", False, value, closed, letter)
-    if not letters[1] or letters[0] or letters[2] or signs[0][0] != signs[1][0]:
-        return None
-    low, high = (pieces[0], pieces[2]) if signs[0][0] == "<" else (pieces[2], pieces[0])
-    first, second = (signs[0], signs[1]) if signs[0][0] == "<" else (signs[1], signs[0])
-    return Interval(low, "=" in first, high, "=" in second, pieces[1])
-
-
 CONSTANTS = frozenset({"e", "i", r"\pi", r"\infty"})
-
-
-def flip(sign: str) -> str:
-    """The relation read from right to left."""
-    return sign.replace("<", "\0").replace(">", "<").replace("\0", ">")
-
-
-def interval(text: str) -> Interval | None:
-    """The interval that brackets describe, with or without a letter in front ("x in [1,2]")."""
-    letter, text = membership(text)
-    got = shape(text)
-    if got is None or got.kind != "tuple" or len(got.members) != 2:
-        return None
-    low, high = got.members
-    return Interval(low, got.brackets[0] == "[", high, got.brackets[1] == "]", letter)
 
 
 def membership(text: str) -> tuple[str, str]:

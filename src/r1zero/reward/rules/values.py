@@ -7,19 +7,24 @@ What the points can't settle is left open. Sizes are bounded before anything is 
 
 from __future__ import annotations
 
+import math
+import re
 import zlib
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from r1zero.reward.rules.expression import Formula, Node, parse
-from r1zero.reward.rules.numbers import Number, is_rounding, parse_number
+from r1zero.reward.rules.formula import Formula, Node, parse
+from r1zero.reward.rules.number import Number, is_rounding, parse_number
 
 DIGITS, MORE_DIGITS = 50, 160
 _EQUAL, _DIFFERENT, _TINY = -38, -25, -15
 _MAX_BITS = 20000
 _MAX_POWER = 10**5
 _MAX_FACTORIAL = 9999
+_MAX_STEPS = 400
+_WHOLE_NAMES = frozenset("nmkNMK")
+"""Letters that stand for whole numbers, as everybody means them."""
 
 Value = Any  # Fraction, mpf or mpc
 
@@ -49,12 +54,31 @@ def same_value(answer: str, gold: str) -> bool | None:
     left, right = parse(answer), parse(gold)
     if left is None or right is None or left.log != right.log:
         return None
+    if left.applied != right.applied:
+        return False
     try:
         if not left.symbols and not right.symbols:
             return _same_constant(answer, gold)
-        return _same_function(answer, gold, left, right)
+        equal = _same_function(answer, gold, left, right)
+        return True if equal is False and _rounds_coefficients(answer, gold) else equal
     except TooBig:
         return None
+
+
+_DECIMAL = re.compile(r"\d*\.\d+")
+
+
+def _rounds_coefficients(answer: str, gold: str) -> bool:
+    """Whether the gold formula is the answer with coefficients rounded to 6 digits or more."""
+    decimals = [len(found.replace(".", "").lstrip("0")) for found in _DECIMAL.findall(gold)]
+    if not decimals or min(decimals) < 6 or "." in answer:
+        return False
+    try:
+        pairs = [(_value(answer, point), _value(gold, point)) for point in ("above", "inside", "large")]
+    except (Undefined, TooBig):
+        return False
+    exact = [(_real_or_complex(_context(DIGITS), one), _real_or_complex(_context(DIGITS), two)) for one, two in pairs]
+    return all(abs(one - two) <= abs(one) * 10.0 ** (1 - min(decimals)) for one, two in exact)
 
 
 def _same_constant(answer: str, gold: str) -> bool | None:
@@ -94,6 +118,7 @@ def proportional(answer: str, gold: str) -> bool | None:
         or not (left.symbols and left.symbols == right.symbols)
         or left.whole
         or right.whole
+        or left.applied != right.applied
     ):
         return None
     try:
@@ -133,10 +158,23 @@ def constant(text: str) -> Value | None:
 
 
 def _same_function(answer: str, gold: str, left: Formula, right: Formula) -> bool | None:
-    if left.whole or right.whole:
-        results = [_same_at(answer, gold, f"whole{number}") for number in (1, 2, 3, 4, 5, 6, 8, 11)]
+    if left.whole or right.whole or left.stepped or right.stepped:
+        stepped = left.stepped or right.stepped
+        numbers = range(1, 27) if stepped else (1, 2, 3, 4, 5, 6, 8, 11)
+        results = [_same_at(answer, gold, f"whole{number}") for number in numbers]
         known = [result for result in results if result is not None]
-        return all(known) if len(known) >= 4 else None
+        if len(known) < 4:
+            return None
+        if (
+            all(known) and stepped and not (left.whole or right.whole or left.symbols <= _WHOLE_NAMES)
+        ):  # a floor shows between whole numbers
+            between = [
+                _same_at(answer, gold, point)
+                for point in ("above", "inside", "large", "half")
+                if not (_unreal(answer, point) or _unreal(gold, point))
+            ]
+            return False not in between
+        return all(known)
     positive = [_same_at(answer, gold, point) for point in ("above", "inside", "large")]
     if False in positive:
         if left.periodic or right.periodic:  # (-1)^n and cos(n pi) agree where it matters
@@ -225,6 +263,8 @@ def _coordinate(name: str, point: str) -> Fraction:
         return 1 + share
     if point == "inside":
         return (share + Fraction(1, 7)) / 2
+    if point == "half":
+        return 2 + share / 2
     if point == "large":
         return 3 + 5 * share
     if point == "below":
@@ -243,13 +283,21 @@ class _Evaluator:
     def __init__(self, context: Any, point: str) -> None:
         self.context = context
         self.point = point
+        self.bound: dict[str, Fraction] = {}
+        self.steps = 0
 
     def evaluate(self, node: Node) -> Value:
         kind = node[0]
         if kind == "num":
             return node[1]
         if kind == "sym":
-            return _coordinate(node[1], self.point)
+            return self.bound[node[1]] if node[1] in self.bound else _coordinate(node[1], self.point)
+        if kind == "app":
+            at = [self.evaluate(argument) for argument in node[2:]]
+            shown = [str(one) if isinstance(one, Fraction) else self.context.nstr(one, 25) for one in at]
+            return _coordinate(f"{node[1]}({','.join(shown)})", "large")
+        if kind in ("sum", "prod"):
+            return self.repeated(*node)
         if kind == "const":
             return {"e": +self.context.e, "pi": +self.context.pi, "i": self.context.mpc(0, 1)}[node[1]]
         if kind == "degree":
@@ -267,6 +315,23 @@ class _Evaluator:
         if kind == "binom":
             return self.binomial(self.evaluate(node[1]), self.evaluate(node[2]))
         return self.function(node[1], self.evaluate(node[2]))
+
+    def repeated(self, kind: str, name: str, low: Node, high: Node, body: Node) -> Value:
+        first, last = self.evaluate(low), self.evaluate(high)
+        if not all(isinstance(end, Fraction) and end.denominator == 1 for end in (first, last)):
+            raise Undefined
+        before = self.bound.get(name)
+        total = Fraction(0) if kind == "sum" else Fraction(1)
+        for number in range(int(first), int(last) + 1):
+            self.steps += 1
+            if self.steps > _MAX_STEPS:
+                raise TooBig
+            self.bound[name] = Fraction(number)
+            total = self.arithmetic("add" if kind == "sum" else "mul", total, self.evaluate(body))
+        self.bound.pop(name, None)
+        if before is not None:
+            self.bound[name] = before
+        return total
 
     def inexact(self, value: Value) -> Any:
         return _real_or_complex(self.context, value)
@@ -301,6 +366,10 @@ class _Evaluator:
         return self.context.power(self.inexact(base), self.inexact(exponent))
 
     def root(self, value: Value, index: Value | None) -> Value:
+        if index is None and isinstance(value, Fraction) and value >= 0:
+            over, under = math.isqrt(value.numerator), math.isqrt(value.denominator)
+            if over * over == value.numerator and under * under == value.denominator:
+                return Fraction(over, under)
         if index is None:
             return self.context.sqrt(self.inexact(value))
         if not isinstance(index, Fraction) or index.denominator != 1 or not 2 <= index <= 1000:
