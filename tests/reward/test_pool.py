@@ -180,7 +180,7 @@ from r1zero.config import RewardConfig
 from r1zero.reward.grader import Grader
 print("started", flush=True)
 grader = Grader(RewardConfig(name="test", timeout=60.0, workers=2))
-outcome = grader.grade("\\\\boxed{{\\\\cosh^2 x - \\\\sinh^2 x + \\\\min(1,2)}}", ("2",))
+outcome = grader.grade("\\\\boxed{{\\\\cosh^2 3 - \\\\sinh^2 3 + \\\\min(1,2)}}", ("2",))
 print(outcome.status.value, outcome.rule, *grader.pool.pids(), flush=True)
 {rest}
 """
