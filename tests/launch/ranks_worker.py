@@ -1,4 +1,4 @@
-"""Trains on fixed rollouts over any number of ranks: ``python ranks_worker.py <settings.json>``; see test_ranks.py.
+"""Trains on fixed rollouts over any number of ranks: ``python ranks_worker.py <settings.json>``; see the test.
 
 Lightning starts the other ranks by running this file again.
 """

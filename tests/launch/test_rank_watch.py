@@ -31,9 +31,11 @@ def train(folder: Path, algo: str, ranks: int, strategy: str) -> tuple[dict[str,
     file.write_text(json.dumps(settings))
     # A test of one process may have left its own rank in the environment.
     environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK")}
+    tests = Path(__file__).parents[1]
+    paths = os.pathsep.join([str(tests), str(tests.parent / "src")])
     done = subprocess.run(
         [sys.executable, str(WORKER), str(file)],
-        env=environment | {"OMP_NUM_THREADS": "1"},
+        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         timeout=600,
