@@ -64,7 +64,7 @@ def log_ratio(new: torch.Tensor, old: torch.Tensor, mask: torch.Tensor, kind: st
             value with the gradient of the token alone (GSPO eq. 14).
 
     Returns:
-        [n, T], nats, with gradient to ``new``.
+        [n, T], nats, with gradient to ``new``; [n, 1] for "sequence".
     """
     delta = new - old
     if kind == "token":
@@ -72,7 +72,7 @@ def log_ratio(new: torch.Tensor, old: torch.Tensor, mask: torch.Tensor, kind: st
     kept = torch.where(mask, delta, torch.zeros_like(delta))
     mean = kept.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
     if kind == "sequence":
-        return mean.expand_as(delta)
+        return mean
     if kind == "sequence_token":
         return new - new.detach() + mean.detach()  # in this order the difference is exactly 0
     raise ValueError(f"unknown ratio {kind!r}; choose token, sequence or sequence_token")
@@ -92,7 +92,7 @@ def weighted_logprob(
 
     Args:
         new: log-probabilities under the policy, [n, T].
-        log_ratios: of :func:`log_ratio`, [n, T].
+        log_ratios: of :func:`log_ratio`, [n, T] or [n, 1].
         advantages: [n, T].
         clip_low: weights are at least 1 - clip_low; at 1 there is no lower bound.
         clip_high: weights are at most 1 + clip_high.
@@ -102,7 +102,7 @@ def weighted_logprob(
     """
     ratio = torch.exp(log_ratios.detach())
     weight = torch.clamp(ratio, 1 - clip_low, 1 + clip_high)
-    return -weight * advantages * new, weight != ratio
+    return -weight * advantages * new, (weight != ratio).expand_as(new)
 
 
 def kl_penalty(new: torch.Tensor, ref: torch.Tensor, estimator: str) -> torch.Tensor:

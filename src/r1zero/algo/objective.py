@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,9 +27,7 @@ from r1zero.algo.loss import (
     unclipped_surrogate,
     weighted_logprob,
 )
-
-if TYPE_CHECKING:
-    from r1zero.algo_config import AlgoConfig
+from r1zero.algo_config import AlgoConfig
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class Loss:
     policy: torch.Tensor | None = None
 
 
-Objective = Callable[[TokenValues, Scale, "AlgoConfig"], Loss]
+Objective = Callable[[TokenValues, Scale, AlgoConfig], Loss]
 
 
 def policy_gradient(values: TokenValues, scale: Scale, algo: AlgoConfig) -> Loss:

@@ -70,11 +70,14 @@ class PolicyGradientModule(pl.LightningModule):
         self.automatic_optimization = False
         self.policy = policy
         self.algo, self.optim = algo, optim
+        objective = configured_objective(algo)
+        self.figures: tuple[str, ...] = objective.figures  # type: ignore[attr-defined]
+        """Names of what the objective reports."""
         self.learner = Learner(
             policy,
             reference,
             algo,
-            objective=configured_objective(algo),
+            objective=objective,
             temperature=rollout.temperature,
             constant=algo.norm_constant or rollout.max_tokens,
             max_tokens=optim.micro_batch_tokens,
@@ -167,7 +170,7 @@ class PolicyGradientModule(pl.LightningModule):
         started = time.perf_counter()
         self.spent = dict.fromkeys(("old_logprobs", "forward_backward", "optimizer"), 0.0)
         tally = Tally()
-        declare(tally)
+        declare(tally, self.figures)
         num_responses = self.trainer.world_size * len(rollout.completions)
         shuffle_seed = derive_seed(self.seed, "minibatches", batch.step)
         steps = list(minibatches(num_responses, self.algo.minibatch_size, self.algo.inner_epochs, shuffle_seed))

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from r1zero.algo.check import ObjectiveError, check_objective
 from r1zero.algo.objective import OBJECTIVES, Loss
 from r1zero.algo_config import AlgoConfig
+from r1zero.errors import UserError
 from r1zero.launch.plugins import find_function
 
 
 def configured_objective(algo: AlgoConfig) -> Callable[..., Loss]:
-    """``algo.loss`` with its parameters.
+    """``algo.loss`` with its parameters; has an attribute ``figures``, the names of what one of the user's reports.
 
     Raises:
-        UserError: there is no such function, or it does not take ``algo.loss_params``.
+        UserError: there is no such function, it does not take ``algo.loss_params``, or ``check_objective`` finds fault
+            with it.
     """
     function = find_function(algo.loss, OBJECTIVES, "algo.loss", algo.loss_params)
-    return partial(function, **algo.loss_params) if algo.loss_params else function
+    try:
+        figures = {} if algo.loss in OBJECTIVES else check_objective(function, algo, **algo.loss_params)
+    except ObjectiveError as error:
+        raise UserError(f"algo.loss={algo.loss}: {error}") from error
+    objective: Callable[..., Loss] = partial(function, **algo.loss_params)
+    objective.__dict__.update(getattr(function, "__dict__", {}), figures=tuple(figures))
+    return objective

@@ -206,10 +206,10 @@ def few(rollout: RolloutBatch, indices: Iterable[int]) -> list[int]:
     return found
 
 
-def declare(tally: Tally) -> None:
-    """Name every figure of the learner, so that a rank with nothing to compute reduces the same list."""
+def declare(tally: Tally, figures: Iterable[str] = ()) -> None:
+    """Name every figure of the learner and the objective: a rank with nothing to compute reduces the same list."""
     empty = torch.empty(0)
-    for name in MEANS:
+    for name in {*MEANS, *figures}:
         tally.mean(name, empty)
     for name in MAXIMA:
         tally.maximum(name, empty)
