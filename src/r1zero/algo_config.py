@@ -60,7 +60,7 @@ class Correction(str, Enum):
 
 @dataclass
 class AlgoConfig:
-    """The objective. GRPO and Dr. GRPO differ in ``length_norm`` and ``std_norm`` alone."""
+    """The objective; GRPO and Dr. GRPO differ in ``length_norm`` and ``std_norm`` alone."""
 
     name: str = MISSING
     loss: str = "policy_gradient"
@@ -76,11 +76,11 @@ class AlgoConfig:
     length_norm: LengthNorm = LengthNorm.constant
     """response: GRPO's 1/T_i; constant: Dr. GRPO's 1/C; token: one mean over all tokens (DAPO)."""
     std_norm: bool = False
-    """Divide the centred reward by the standard deviation of its group."""
+    """Divide the centred reward by the standard deviation of its group (advantage=group alone)."""
     norm_constant: int | None = ranged(None, at_least=1, at_most=10**8)
     """C of Dr. GRPO; null: the response-length limit, rollout.max_tokens."""
-    clip_low: float = ranged(0.2, at_least=0, below=1)
-    """Ratios below 1 - clip_low are clipped."""
+    clip_low: float = ranged(0.2, at_least=0, at_most=1)
+    """Ratios below 1 - clip_low are clipped; at 1 none is."""
     clip_high: float = ranged(0.2, at_least=0, at_most=1000)
     """Ratios above 1 + clip_high are clipped (DAPO's clip-higher: 0.28)."""
     kl_coef: float = ranged(0.0, at_least=0, at_most=1000)
@@ -100,9 +100,15 @@ class AlgoConfig:
     correction_cap: float = ranged(2.0, above=0, at_most=10**6, note="at 0 nothing would be learned")
     """Largest weight that the sampler correction gives."""
     advantage: str = "group"
-    """How rewards become advantages: group (with std_norm as set), or the import path of a function."""
+    """How rewards become advantages. group: less the group's mean, with std_norm as set; leave_one_out: less the mean
+    of the others (RLOO); batch_norm: normalised over all tokens of the step (REINFORCE++); group_then_batch_norm: less
+    the group's mean, then normalised so; group_mean_batch_std: less the group's mean, by the deviation of all rewards
+    (Lite PPO); mean_norm: less the group's mean and divided by it (MaxRL); or the import path of a function."""
     advantage_params: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of a function of your own."""
+    overlong: float = ranged(0.0, at_least=0, at_most=1)
+    """Last part of the response limit over which a response loses up to one point of reward, as a share of the limit
+    (DAPO's soft overlong punishment: 0.2); 0: off."""
     credit: str = "uniform"
     """How an advantage is shared out over tokens: uniform, length_aware, answer_span, or an import path."""
     credit_params: dict[str, Any] = field(default_factory=dict)

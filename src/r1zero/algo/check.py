@@ -54,7 +54,7 @@ def check_objective(
         return _run(objective, values, algo, params)
 
     value, slope, loss = run(whole)
-    if not run(replace(whole, old=whole.new))[1].any():
+    if not _slope_at_one(objective, whole, algo, params).any():
         raise ObjectiveError(
             "its value does not depend on values.new: there is nothing to learn from; use values.new without .detach()"
         )
@@ -132,6 +132,16 @@ def _run(
             "values.mask.sum(1).clamp(min=1)"
         )
     return loss.value.item(), slope + by_entropy, loss
+
+
+def _slope_at_one(
+    objective: Callable[..., Loss], values: TokenValues, algo: AlgoConfig, params: dict[str, Any]
+) -> torch.Tensor:
+    """Gradient at each log-probability where the policy has not moved yet, so that nothing is clipped."""
+    new = values.new.detach().requires_grad_()
+    loss = objective(replace(values, new=new, old=values.new), SCALE, algo, **params)
+    (slope,) = torch.autograd.grad(loss.value, new, allow_unused=True, materialize_grads=True)
+    return slope
 
 
 def _check_shapes(loss: Loss, values: TokenValues) -> None:

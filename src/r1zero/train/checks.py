@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from r1zero.algo_config import AlgoConfig
 from r1zero.config import TrainConfig
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
@@ -79,6 +80,7 @@ def check(config: DictConfig) -> None:
     check_sizes(cfg)
     check_async(cfg)
     check_sampling(cfg)
+    check_algo(cfg.algo)
     check_model(cfg)
     for key in cfg.trainer:
         if key in OWNED:
@@ -156,6 +158,28 @@ def check_sampling(cfg: TrainConfig) -> None:
         raise UserError(
             f"rollout.top_p={rollout.top_p} rollout.top_k={rollout.top_k}: the sampler renormalises and the learner "
             "does not, so the gradient is biased; use top_p=1 top_k=-1, or algo.sampler_correction=token"
+        )
+
+
+def check_algo(algo: AlgoConfig) -> None:
+    """Values of the objective of which one would undo or ignore another."""
+    ratio, clip = algo.ratio.value, algo.clip.value
+    if ratio == "none" and clip != "none":
+        raise UserError(f"algo.ratio=none leaves algo.clip={clip} nothing to clip: set algo.clip=none")
+    if ratio == "sequence" and algo.credit != "uniform":
+        raise UserError(
+            f"algo.ratio=sequence gives all tokens of a response one gradient, so algo.credit={algo.credit} would be "
+            "averaged out: use algo.ratio=sequence_token"
+        )
+    if algo.std_norm and algo.advantage != "group" and "." not in algo.advantage:
+        raise UserError(
+            f"algo.std_norm=true divides by the deviation of the group, and algo.advantage={algo.advantage} has a "
+            "scale of its own: set algo.std_norm=false"
+        )
+    if algo.overlong and algo.advantage == "mean_norm":
+        raise UserError(
+            f"algo.overlong={algo.overlong:g} makes rewards negative, and algo.advantage=mean_norm divides by their "
+            "mean, a success rate: set algo.overlong=0"
         )
 
 

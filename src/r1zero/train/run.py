@@ -19,6 +19,7 @@ from r1zero.launch.rank_watch import watched_ranks
 from r1zero.launch.resume import name_changes, record_settings
 from r1zero.launch.run_folder import Status, run_folder, shown, stack_versions
 from r1zero.learn.module import PolicyGradientModule
+from r1zero.learn.objective import configured_objective
 from r1zero.learn.policy import Policy, eos_ids, load_tokenizer, resolve_model
 from r1zero.reward.grader import Grader
 from r1zero.rollout.build import build_engine
@@ -56,6 +57,7 @@ def train(config: DictConfig, run_dir: Path) -> int:
 
 def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) -> int:
     transformers.utils.logging.disable_progress_bar()
+    configured_objective(cfg.algo)  # a fault in one of the user's is told before anything is loaded
     torch.manual_seed(derive_seed(cfg.seed, "initialisation"))
     if cfg.resume and status.is_main:
         discard_half_written(run_dir)
