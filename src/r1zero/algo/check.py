@@ -139,16 +139,15 @@ def _slope_at_one(
 ) -> torch.Tensor:
     """Gradient at each log-probability where the policy has not moved yet, so that nothing is clipped."""
     new = values.new.detach().requires_grad_()
-    loss = objective(replace(values, new=new, old=values.new), SCALE, algo, **params)
+    entropy = values.entropy.detach().requires_grad_()
+    loss = objective(replace(values, new=new, old=values.new, entropy=entropy), SCALE, algo, **params)
     (slope,) = torch.autograd.grad(loss.value, new, allow_unused=True, materialize_grads=True)
     return slope
 
 
 def _check_shapes(loss: Loss, values: TokenValues) -> None:
     if not isinstance(loss.value, torch.Tensor) or loss.value.ndim:
-        given = (
-            f"shape {tuple(loss.value.shape)}" if isinstance(loss.value, torch.Tensor) else type(loss.value).__name__
-        )
+        given = f"one of shape {tuple(loss.value.shape)}" if hasattr(loss.value, "shape") else repr(loss.value)
         raise ObjectiveError(f"its value must be one number, a tensor without dimensions, not {given}: sum it up")
     for name, figure in loss.figures.items():
         if not isinstance(figure, tuple) or [getattr(t, "shape", None) for t in figure] != [values.new.shape] * 2:
