@@ -22,13 +22,19 @@ from tiny_models import make_tiny
 TrainMain = Callable[..., tuple[int, str, str]]
 
 WRONG = {
-    "algo=drgpo": "algo=drgpo: there is no such option; did you mean drgrpo? choose one of dapo, drgrpo, grpo",
+    "algo=drgpo": "algo=drgpo: there is no such option; did you mean drgrpo? choose one of cispo, dapo, drgrpo",
     "algo.clip_lw=1": "algo.clip_lw=1: there is no setting 'clip_lw' here; did you mean clip_low?",
     "+algo.clip_lw=1": "algo.clip_lw: there is no such setting; did you mean algo.clip_low?",
     "+stps=1": "stps: there is no such setting; did you mean steps?",
     "experiment=table4/qwen7b_none": "is an evaluation: python scripts/evaluate.py experiment=table4/qwen7b_none",
     "experiment=tiny_base": "experiment=tiny_base is a pretraining: python scripts/pretrain.py experiment=tiny_base",
     "seed=abc": "seed=abc: Value 'abc' of type 'str' could not be converted to Integer",
+    "algo.ratio=tokens": "expected one of [token, sequence, sequence_token, none]",
+    "algo.clip=cap": "expected one of [ppo, weight, none]",
+    "algo.ratio=none": "algo.ratio=none leaves algo.clip=ppo nothing to clip: set algo.clip=none",
+    "algo=gspo algo.credit=answer_span": "would be averaged out: use algo.ratio=sequence_token",
+    "algo=grpo algo.advantage=leave_one_out": "has a scale of its own: set algo.std_norm=false",
+    "algo=maxrl algo.overlong=0.2": "divides by their mean, a success rate: set algo.overlong=0",
     "algo.length_norm=seqence": "expected one of [response, constant, token]",
     "template=null": "template=null names no option; choose one of chat",
     "template=None": "template=None: there is no such option; did you mean none?",
@@ -80,7 +86,7 @@ WRONG = {
     "algo.correction_cap=0": "algo.correction_cap=0.0 must be above 0",
     "rollout.gpu_memory=45": "rollout.gpu_memory=45.0 must be above 0 and at most 1: a share of the GPU's memory",
     "--fo": "unrecognized arguments: --fo",
-    "algo": "algo= names no option; choose one of dapo",
+    "algo": "algo= names no option; choose one of cispo",
 }
 
 
@@ -200,7 +206,7 @@ def test_help_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
     report = done.stdout.splitlines()[-1].split(maxsplit=2)
     assert report[2] == "[]"
     assert float(report[1]) < 1.5  # 0.2 s where nothing else runs
-    assert "algo: dapo, drgrpo, grpo" in done.stdout
+    assert "algo: cispo, dapo, drgrpo, grpo" in done.stdout
     for group in config.GROUPS:
         assert f"\n{group}: {', '.join(cli.options(ROOT / 'conf', group))}\n" in done.stdout
     assert "_schema_" not in done.stdout
