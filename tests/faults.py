@@ -54,7 +54,7 @@ def kill_in_rollout(when: int) -> None:
 
 def kill_in_reward(when: int) -> None:
     """The responses are sampled, not graded."""
-    from r1zero.train.callbacks.grading import Grading
+    from r1zero.rollout.grading import Grading
 
     before(Grading, "outcomes", nth(when, kill))
 

@@ -91,7 +91,7 @@ class RolloutBatch:
         right: bool [N], the verifier's own verdict, whatever weight it has in the reward.
         mask: N rows, bool [T_i]: the tokens that are trained on. All False for a response that the loss leaves
             out (algo.truncated=exclude); it still counts in B.
-        advantages: float32 [N]; empty until they are computed.
+        advantages: float32 [N]; NaN until they are computed.
         credit: token weights, N rows float32 [T_i]; None where all tokens of a response count alike.
         prompts: P prompts, with their questions.
         grades: N ``reward.Outcome``.
@@ -112,6 +112,10 @@ class RolloutBatch:
     grades: list[Any] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     minibatches: list[list[int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.advantages.numel():
+            self.advantages = torch.full((len(self.completions),), torch.nan)
 
     @property
     def groups(self) -> torch.Tensor:

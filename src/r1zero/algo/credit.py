@@ -3,10 +3,10 @@ r"""Credit allocation: how a response's advantage is shared out over its tokens.
 A rule gives each response a row of token weights, and token t of response i has the advantage
 A_i * weight_it. Uniform, all ones, is what GRPO and Dr. GRPO do. A rule of your own is a function
 
-    def my_rule(rollout, decode, **params) -> list of float tensors, one [T_i] per response
+    def my_rule(batch, **params) -> list of float tensors, one [T_i] per response
 
-named by its import path in ``algo.credit``. ``rollout`` is a ``RolloutBatch``; ``decode`` turns token
-ids into text.
+named by its import path in ``algo.credit``. ``batch`` is a ``RolloutBatch`` with its advantages. A rule with
+a second parameter ``decode`` is also given a function that turns token ids into text.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from r1zero.algo.own import takes_two
 from r1zero.batch import RolloutBatch
 
 Decode = Callable[[Sequence[int]], str]
@@ -96,7 +97,8 @@ def allocate(rule: Credit, rollout: RolloutBatch, decode: Decode, params: dict[s
     Raises:
         ValueError: it gave another number of rows or tokens, or a weight that is not finite.
     """
-    weights = [torch.as_tensor(row, dtype=torch.float32) for row in rule(rollout, decode, **params)]
+    made = rule(rollout, decode, **params) if takes_two(rule, "decode", params) else rule(rollout, **params)
+    weights = [torch.as_tensor(row, dtype=torch.float32) for row in made]
     if len(weights) != len(rollout.completions):
         raise ValueError(f"the credit rule gave {len(weights)} rows for {len(rollout.completions)} responses")
     for i, (row, completion) in enumerate(zip(weights, rollout.completions, strict=True)):

@@ -135,11 +135,16 @@ class SampledLoader(PromptLoader):
         mine: list[Prompt] = [self.prompts[i] for i in self.current[self.rank * share : (self.rank + 1) * share]]
         return PromptBatch(step, self.pass_index, mine)
 
-    def record(self, step: int, rates: Sequence[float]) -> None:
-        """Take the success rates of all questions of the step handed out last, in its order over all ranks."""
+    def record(self, step: int, rates: Sequence[float]) -> int:
+        """Take the success rates of all questions of the step handed out last, in its order over all ranks.
+
+        Returns:
+            questions whose rate is known by now.
+        """
         for index, rate in zip(self.current, rates, strict=True):
             self.history.rates[index] = float(rate)
             self.history.asked[index] = step
+        return len(self.history.rates)
 
     def _pick(self, step: int) -> list[int]:
         size, count = self.questions_per_step, len(self.prompts)

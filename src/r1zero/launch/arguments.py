@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from r1zero.errors import UserError
+from r1zero.launch.renamed import is_retired
 
 SWITCHES = ("-m", "--multirun", "--run", "-r", "--resolve")
 """Options of Hydra's own that take no value."""
@@ -81,7 +82,7 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
     texts = conf / "pretrain" / "data" if pretraining else conf / "data"
     option, place = ("text", "data.sources.text.path") if pretraining else ("file", "data.path")
     expanded: list[str] = []
-    for argument in arguments:
+    for argument in (a for a in arguments if not is_retired(a)):
         key, _, value = argument.partition("=")
         if key.lstrip("+~").split(".")[0] == "hydra" and ("_target_" in argument or "()" in argument):
             raise UserError(f"{key}: Hydra's own parts can't be replaced on the command line")

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
 from r1zero.launch.masking import masked
+from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import shown, write_whole
 
 log = logging.getLogger("r1zero")
@@ -54,7 +55,9 @@ def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:
         old = yaml.safe_load(stored.read_text()) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{stored} can't be read, so the run can't go on: it is no YAML any more") from error
-    before, now = flatten(old), flatten(masked(new))
+    settings = OmegaConf.create(old)
+    bring_up_to_date(settings, log.debug)
+    before, now = flatten(OmegaConf.to_container(settings)), flatten(masked(new))
     if before.get("model.name") != now.get("model.name"):
         names = f"model {before.get('model.name')}, and model {now.get('model.name')} is asked for"
         advice = "a checkpoint fits its own model alone; start a new run"

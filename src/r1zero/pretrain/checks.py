@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
+from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import not_made
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.pretrain.corpus import active_sources
@@ -24,6 +25,7 @@ def check(config: DictConfig) -> PretrainConfig:
     check_set(config)
     check_known(config)
     check_ranges(config)
+    bring_up_to_date(config)
     check_targets(config)
     cfg: Any = OmegaConf.to_object(config)
     check_sizes(cfg)

@@ -16,6 +16,7 @@ from r1zero.algo_config import AlgoConfig
 from r1zero.config import TrainConfig
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
+from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import not_made
 from r1zero.launch.targets import check_targets
 from r1zero.learn.optimizer import check_memory
@@ -71,6 +72,7 @@ def check(config: DictConfig) -> None:
     check_set(config)
     check_known(config)
     check_ranges(config)
+    bring_up_to_date(config)
     check_targets(config)
     if config.model.context is None:
         config.model.context = folder_context(config.model.path)

@@ -24,12 +24,14 @@ from r1zero.learn.policy import Policy, eos_ids, load_tokenizer, resolve_model
 from r1zero.reward.grader import Grader
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine
+from r1zero.rollout.live import LiveEngine
 from r1zero.seeding import derive_seed
 from r1zero.templates import Template
 from r1zero.train import build
 from r1zero.train.callbacks.checkpoint import check_checkpoint, discard_half_written, newest_checkpoint
 from r1zero.train.callbacks.metrics import MetricsCallback
 from r1zero.train.callbacks.progress import closing_table
+from r1zero.train.callbacks.rollout import RolloutCallback
 from r1zero.train.checks import optimizer_steps
 from r1zero.train.context import RunContext
 from r1zero.train.curves import draw_curves
@@ -128,7 +130,7 @@ def _train_with(
         cfg=cfg,
         run_dir=run_dir,
         tokenizer=tokenizer,
-        start_engine=start_engine,
+        engine=LiveEngine(start_engine, lambda: trainer.world_size),
         grader=grader,
         sampling=build.train_sampling(cfg, template, stop_ids),
         eval_sampling=build.eval_sampling(cfg, template, stop_ids),
@@ -140,7 +142,12 @@ def _train_with(
         loggers = build.build_loggers(config, trainer.global_rank)
         trainer.loggers = loggers
         trainer.callbacks = trainer._callback_connector._reorder_callbacks(  # type: ignore[attr-defined]
-            [*trainer.callbacks, RecordSettings(config, context, status), *build.build_callbacks(config, context)]  # type: ignore[attr-defined]
+            [
+                *trainer.callbacks,  # type: ignore[attr-defined]
+                RolloutCallback(context),
+                RecordSettings(config, context, status),
+                *build.build_callbacks(config, context),
+            ]
         )
         _describe(cfg, context, policy, data, checkpoint)
         status.write("running")

@@ -19,7 +19,7 @@ class Run:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
-        self.context: Any = SimpleNamespace(evaluations=[], run_dir=folder, is_main=True)
+        self.context: Any = SimpleNamespace(after_evaluation=[], run_dir=folder, is_main=True)
         self.module = PolicyGradientModule.__new__(PolicyGradientModule)
         self.weights = 0
         self.callback = BestPolicyCallback(self.context)
@@ -31,33 +31,21 @@ class Run:
 
         monkeypatch.setattr(best_module, "export_policy", export)
 
-    def start(self) -> None:
-        self.callback.on_train_start(None, self.module)  # type: ignore[arg-type]
-
-    def evaluated(self, step: int, accuracy: float, last: bool = False) -> None:
+    def evaluated(self, step: int, accuracy: float) -> None:
         self.weights = step
-        self.context.evaluations.append({"step": step, "average": {"accuracy": accuracy}})
-        if last:
-            self.callback.on_train_end(None, self.module)  # type: ignore[arg-type]
-        else:
-            self.step()
-
-    def step(self) -> None:
-        self.callback.on_train_batch_start(None, self.module, None, 0)  # type: ignore[arg-type]
+        for look in self.context.after_evaluation:
+            look(self.module, {"step": step, "average": {"accuracy": accuracy}})
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    made = Run(tmp_path, monkeypatch)
-    made.start()
-    return made
+    return Run(tmp_path, monkeypatch)
 
 
 def test_only_an_improvement_is_exported(run):
     for step, accuracy in ((0, 0.2), (10, 0.1), (20, 0.4), (30, 0.4), (40, 0.3)):
         run.evaluated(step, accuracy)
-        run.step()  # a step without an evaluation
-    run.evaluated(50, 0.6, last=True)
+    run.evaluated(50, 0.6)
     assert run.exports == [20, 50]
     assert json.loads((run.folder / "policy_best" / "evaluation.json").read_text())["step"] == 50
 
@@ -73,15 +61,7 @@ def test_a_resumed_run_knows_its_best(run, tmp_path, monkeypatch):
     run.evaluated(0, 0.2)
     run.evaluated(10, 0.5)
     later = Run(tmp_path, monkeypatch)
-    later.context.evaluations += run.context.evaluations
     later.callback.load_state_dict(run.callback.state_dict())
-    later.start()
-    later.step()
     later.evaluated(20, 0.4)
     later.evaluated(30, 0.6)
     assert later.exports == [30]
-
-
-def test_without_evaluations_nothing_happens(run):
-    run.step()
-    assert run.exports == []

@@ -91,7 +91,7 @@ def test_a_logger_that_fails_is_left_out_and_the_others_go_on(caplog: pytest.Log
     broken, seen = Broken(), []
     fine = SimpleNamespace(log_metrics=lambda metrics, step: seen.append(step))
     trainer: Any = SimpleNamespace(loggers=[broken, fine], callback_metrics={})
-    callback = MetricsCallback(SimpleNamespace(pending={}))  # type: ignore[arg-type]
+    callback = MetricsCallback(SimpleNamespace(pending={}, after_evaluation=[]))  # type: ignore[arg-type]
     for step in range(3):
         callback._emit(trainer, {"a": 1.0}, step)
     assert seen == [0, 1, 2]
@@ -105,7 +105,7 @@ def test_a_full_disk_is_not_taken_for_a_logger_that_fails() -> None:
 
     trainer: Any = SimpleNamespace(loggers=[SimpleNamespace(log_metrics=full)], callback_metrics={})
     with pytest.raises(OSError, match="No space left"):
-        MetricsCallback(SimpleNamespace(pending={}))._emit(trainer, {"a": 1.0}, 0)  # type: ignore[arg-type]
+        MetricsCallback(SimpleNamespace(pending={}, after_evaluation=[]))._emit(trainer, {"a": 1.0}, 0)  # type: ignore[arg-type]
 
 
 def test_tables_that_wandb_does_not_take_are_given_up(caplog: pytest.LogCaptureFixture) -> None:

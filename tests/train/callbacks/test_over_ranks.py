@@ -11,14 +11,17 @@ import pytest
 import torch
 
 from r1zero.algo.stats import ReduceFn
+from r1zero.algo_config import AlgoConfig
 from r1zero.batch import Completion, Prompt, Question, RolloutBatch
 from r1zero.config import RewardConfig
 from r1zero.reward.grader import Grader
 from r1zero.reward.health import RewardError
 from r1zero.reward.outcome import Outcome, Status
+from r1zero.rollout import collect as collect_module
+from r1zero.rollout.collect import Collector
+from r1zero.rollout.engine import Sampling
+from r1zero.rollout.live import LiveEngine
 from r1zero.rollout.scoring import evaluate
-from r1zero.train.callbacks import rollout as rollout_module
-from r1zero.train.callbacks.rollout import RolloutCallback
 
 T = TypeVar("T")
 
@@ -87,10 +90,11 @@ def test_an_uneven_last_shard_weighs_what_it_holds(grader: Grader, count: int) -
 def metrics_of(grades: list[list[Outcome]], lengths: list[list[int]], monkeypatch: Any) -> list[Any]:
     """The rollout metrics of two ranks with two responses each, in one group."""
     local = threading.local()
-    monkeypatch.setattr(rollout_module, "reduce_over_ranks", lambda values, how, device: local.reduce(values, how))
-    module: Any = SimpleNamespace(device=torch.device("cpu"))
+    monkeypatch.setattr(collect_module, "reduce_over_ranks", lambda values, how, device: local.reduce(values, how))
+    module: Any = SimpleNamespace(device=torch.device("cpu"), policy_version=0)
+    cfg: Any = SimpleNamespace(algo=AlgoConfig(name="drgrpo"))
     with Grader(RewardConfig(name="test")) as grader:
-        callback = RolloutCallback(SimpleNamespace(grader=grader))  # type: ignore[arg-type]
+        collector = Collector(cfg, LiveEngine(lambda: 1 / 0), grader, Sampling(), None)  # type: ignore[arg-type,return-value]
 
         def work(rank: int, reduce: ReduceFn) -> dict[str, float]:
             local.reduce = reduce
@@ -98,7 +102,7 @@ def metrics_of(grades: list[list[Outcome]], lengths: list[list[int]], monkeypatc
             rewards = torch.tensor([grade.reward for grade in grades[rank]])
             right, mask = torch.tensor([g.right for g in grades[rank]]), [c.sampled() for c in completions]
             batch = RolloutBatch(completions, 2, 0, rewards, right, mask, rewards - rewards.mean(), grades=grades[rank])
-            return callback._metrics(module, batch)
+            return collector._figures(module, batch)
 
         return over_two_ranks(work)
 

@@ -21,6 +21,7 @@ from r1zero.learn.module import PolicyGradientModule
 from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.outcome import Outcome, Status
 from r1zero.rollout.engine import Sampling
+from r1zero.train.callbacks.rollout import RolloutCallback
 from r1zero.train.context import RunContext
 
 MARK = "@@"
@@ -50,7 +51,7 @@ def peak_memory() -> int:
 
 
 class TurnStart(pl.Callback):
-    """The first callback: puts the stand-ins in place, then waits for its turn before every step.
+    """Puts the stand-ins in place, then waits for its turn before every step.
 
     Args:
         context: the run's parts.
@@ -63,24 +64,23 @@ class TurnStart(pl.Callback):
     def __init__(self, context: RunContext, fixed: bool, active: float | None, lengths: Sequence[int]) -> None:
         self.context, self.fixed, self.active, self.lengths = context, fixed, active, list(lengths)
         self.started = 0.0
+        context.before_sampling.insert(0, self._wait)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the stand-ins in place."""
         context = self.context
+        collector = next(c for c in trainer.callbacks if isinstance(c, RolloutCallback)).collector  # type: ignore[attr-defined]
         if self.fixed:
-            context.sampling = Sampling(**{**vars(context.sampling), "stop": (), "stop_ids": ()})
+            context.sampling = collector.sampling = Sampling(**{**vars(context.sampling), "stop": (), "stop_ids": ()})
         if self.active is not None:
-            context.grader = DrawnRewards(context.grader.config, self.active, context.cfg.rollout.group_size)
+            drawn = DrawnRewards(context.grader.config, self.active, context.cfg.rollout.group_size)
+            context.grader = collector.grader = collector.grading.grader = drawn
         if self.lengths:
-            context._engine = DrawnResponses(context.cfg.seed, self.lengths)
+            context.engine.start = lambda: DrawnResponses(context.cfg.seed, self.lengths)
         say(kind="start", torch=torch.__version__, threads=torch.get_num_threads())
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Wait; compare with the bare engine where that is asked for."""
-        assert isinstance(batch, PromptBatch)
-        assert isinstance(pl_module, PolicyGradientModule)
+    def _wait(self, module: PolicyGradientModule, batch: PromptBatch) -> None:
+        """Compare with the bare engine where that is asked for."""
         while True:
             say(kind="ready")
             command = sys.stdin.readline().split()
@@ -88,14 +88,14 @@ class TurnStart(pl.Callback):
                 break
             if not command or command[0] != "bare":
                 raise SystemExit(0)
-            say(kind="bare", rounds=compare_with_bare(self.context, pl_module, batch, int(command[1])))
+            say(kind="bare", rounds=compare_with_bare(self.context, module, batch, int(command[1])))
         if isinstance(self.context.grader, DrawnRewards):
             self.context.grader.begin(batch)
         self.started = time.perf_counter()
 
 
 class TurnEnd(pl.Callback):
-    """The last callback: says how the step went."""
+    """Says how the step went."""
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
@@ -189,8 +189,8 @@ def compare_with_bare(
     from r1zero.rollout.vllm.engine import VLLMEngine
     from r1zero.rollout.vllm.request import sampling_params
 
-    context.sync(module)
-    engine = context.engine
+    context.engine.sync(module)
+    engine = context.engine.now
     if not isinstance(engine, VLLMEngine):
         return []
     prompts = [p.ids for p in batch.prompts]

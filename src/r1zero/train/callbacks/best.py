@@ -15,43 +15,26 @@ from r1zero.train.context import RunContext
 class BestPolicyCallback(pl.Callback):
     """Exports ``policy_best/`` whenever an evaluation's average accuracy is above all earlier ones.
 
-    Must stand after EvaluationCallback: in the hooks that follow an evaluation the weights are still those
-    that were evaluated (trap 52). The model that training started from counts but is not exported; without
-    a better policy there is no folder. Of equal evaluations the first is kept.
+    Right after the evaluation, while the weights are still those that were evaluated (trap 52). The model that
+    training started from counts but is not exported; without a better policy there is no folder. Of equal
+    evaluations the first is kept.
     """
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
         self.best: float | None = None
-        self._seen = 0
+        context.after_evaluation.append(self._look)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What a resumed run brings along was looked at before."""
-        self._seen = len(self.context.evaluations)
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Look at an evaluation that has just been made."""
-        self._look(pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the last evaluation."""
-        self._look(pl_module)
-
-    def _look(self, module: pl.LightningModule) -> None:
-        assert isinstance(module, PolicyGradientModule)
-        new, self._seen = self.context.evaluations[self._seen :], len(self.context.evaluations)
-        for result in new:
-            accuracy = result["average"]["accuracy"]
-            if self.best is not None and accuracy <= self.best:
-                continue
-            self.best = accuracy
-            if result["step"] > 0:
-                folder = self.context.run_dir / "policy_best"
-                export_policy(module, self.context, folder)
-                if self.context.is_main:
-                    (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
+    def _look(self, module: PolicyGradientModule, result: dict[str, Any]) -> None:
+        accuracy = result["average"]["accuracy"]
+        if self.best is not None and accuracy <= self.best:
+            return
+        self.best = accuracy
+        if result["step"] > 0:
+            folder = self.context.run_dir / "policy_best"
+            export_policy(module, self.context, folder)
+            if self.context.is_main:
+                (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far goes on over a resume."""

@@ -18,8 +18,7 @@ class BiasCallback(pl.Callback):
 
     The weights are functions of rewards and lengths alone, so all four algorithms come with every rollout,
     whichever of them trains; one that is none of the four, such as DAPO, is measured beside them (on several
-    ranks by the mean length of each rank's own responses). Must stand after RolloutCallback and before
-    MetricsCallback.
+    ranks by the mean length of each rank's own responses).
 
     Args:
         context: the run.
@@ -47,8 +46,7 @@ class BiasCallback(pl.Callback):
         """Measure the rollout that has just been sampled."""
         assert isinstance(batch, PromptBatch)
         rollout = batch.rollout
-        if rollout is None:
-            raise RuntimeError("the batch holds no rollout: put callbacks.bias after callbacks.rollout")
+        assert rollout is not None
         mine = self.bins.sums(rollout.rewards, rollout.right, rollout.lengths)
         sums = mine.like(reduce_over_ranks(mine.flat(), "sum", pl_module.device))
         rollout.metrics |= sums.metrics()

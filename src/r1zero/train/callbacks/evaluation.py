@@ -19,23 +19,20 @@ from r1zero.train.context import RunContext
 class EvaluationCallback(pl.Callback):
     """Evaluates the policy that is about to sample, every ``eval.every`` rollout steps and at both ends.
 
-    It runs before RolloutCallback in the same hook, so both share one weight sync, and the figures of
-    evaluation and rollout at step s describe the same policy (trap 52). Not Lightning's validation loop:
-    the engine wants all questions of a benchmark at once to keep its batch full.
+    Evaluation and rollout of step s share one weight sync, and their figures describe the same policy
+    (trap 52). Not Lightning's validation loop: the engine wants all questions of a benchmark at once to
+    keep its batch full.
     """
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
+        context.before_sampling.append(self._evaluate_where_due)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Evaluate where step ``batch.step`` is due."""
-        assert isinstance(batch, PromptBatch)
-        cfg = self.context.cfg.eval
-        due = cfg.at_start if batch.step == 0 else bool(cfg.every) and batch.step % cfg.every == 0
+    def _evaluate_where_due(self, module: PolicyGradientModule, batch: PromptBatch) -> None:
+        cfg, step = self.context.cfg.eval, batch.step
+        due = cfg.at_start if step == 0 else bool(cfg.every) and step % cfg.every == 0
         if due:
-            self._evaluate(pl_module, batch.step)
+            self._evaluate(module, step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the final policy, unless the run was interrupted."""
@@ -45,15 +42,14 @@ class EvaluationCallback(pl.Callback):
             self._evaluate(pl_module, pl_module.rollout_step)
 
     @torch.no_grad()
-    def _evaluate(self, module: pl.LightningModule, step: int) -> None:
-        assert isinstance(module, PolicyGradientModule)
+    def _evaluate(self, module: PolicyGradientModule, step: int) -> None:
         context = self.context
         if not context.benchmarks:
             return
         started = time.perf_counter()
-        context.sync(module)
+        context.engine.sync(module)
         engine: Any = SimpleNamespace(
-            generate=lambda *request: context.sampled(module, lambda engine: engine.generate(*request))
+            generate=lambda *request: context.engine.sampled(module, lambda engine: engine.generate(*request))
         )
         results, _ = evaluate(
             engine,
@@ -65,11 +61,14 @@ class EvaluationCallback(pl.Callback):
             world_size=context.world_size,
             reduce_fn=lambda values, how: reduce_over_ranks(values, how, module.device),
         )
-        context.evaluations.append({"step": step, **results})
+        result = {"step": step, **results}
+        context.evaluations.append(result)
         context.pending["time/eval"] = time.perf_counter() - started
         context.pending.update(
-            {f"eval/{name}/{metric}": value for name, result in results.items() for metric, value in result.items()}
+            {f"eval/{name}/{metric}": value for name, figures in results.items() for metric, value in figures.items()}
         )
+        for look in context.after_evaluation:
+            look(module, result)
 
     def state_dict(self) -> dict[str, Any]:
         """Past results, so that a resumed run still knows its first evaluation."""

@@ -66,7 +66,8 @@ class MetricsCallback(pl.Callback):
     """Gathers the figures of rollout, learner and evaluation into the row of a rollout step.
 
     The row's ``step`` counts the rollout steps that made the policy which sampled: row 0 and the
-    evaluation beside it describe the base model. Must stand after the callbacks whose figures it takes.
+    evaluation beside it describe the base model. The row is written when the step has ended; a callback with
+    figures of its own puts them into ``batch.rollout.metrics`` at the batch's start.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -74,6 +75,8 @@ class MetricsCallback(pl.Callback):
         self.file: MetricsFile | None = None
         self.totals = {"time": 0.0, "tokens": 0.0, "sync_diff": 0.0, "sync_steps": 0.0}
         self._started = 0.0
+        self._ended = False
+        context.after_evaluation.append(self._evaluated)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the table; cut off what a resumed run will write again."""
@@ -105,10 +108,16 @@ class MetricsCallback(pl.Callback):
         self._emit(trainer, row, batch.step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the last evaluation, which belongs to no rollout."""
+        """Write the last evaluation, which belongs to no rollout, or wait for it."""
         assert isinstance(pl_module, PolicyGradientModule)
+        self._ended = True
         if self.context.pending:
             self._emit(trainer, dict(self.context.pending), pl_module.rollout_step)
+
+    def _evaluated(self, module: PolicyGradientModule, result: dict[str, Any]) -> None:
+        """An evaluation after the last step has a row to itself."""
+        if self._ended:
+            self._emit(module.trainer, dict(self.context.pending), module.rollout_step)
 
     def _emit(self, trainer: pl.Trainer, row: dict[str, float], step: int) -> None:
         self.context.pending.clear()

@@ -61,37 +61,31 @@ class StepBar:
 
 
 class ProgressCallback(pl.Callback):
-    """Shows how far the run is and how it fares. Must stand after EvaluationCallback and RolloutCallback."""
+    """Shows how far the run is and how it fares."""
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
         self._bar: StepBar | None = None
-        self._shown = 0
+        context.after_evaluation.append(self._print_evaluation)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
         assert isinstance(pl_module, PolicyGradientModule)
-        self._shown = len(self.context.evaluations)
         if self.context.is_main:
             self._bar = StepBar("rollout step", self.context.cfg.steps, pl_module.rollout_step)
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Print an evaluation that has just been made."""
-        self._print_evaluations()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar."""
         assert isinstance(batch, PromptBatch)
+        assert isinstance(pl_module, PolicyGradientModule)
+        assert batch.rollout is not None
         if self._bar is not None:
-            self._bar.show(batch.step + 1, step_line({k: float(v) for k, v in trainer.callback_metrics.items()}))
+            self._bar.show(batch.step + 1, step_line(batch.rollout.metrics | pl_module.step_metrics))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the last evaluation and close the bar."""
-        self._print_evaluations()
+        """Close the bar."""
         self.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -103,11 +97,9 @@ class ProgressCallback(pl.Callback):
         if self._bar is not None:
             self._bar.close()
 
-    def _print_evaluations(self) -> None:
-        new, self._shown = self.context.evaluations[self._shown :], len(self.context.evaluations)
+    def _print_evaluation(self, module: PolicyGradientModule, result: dict[str, Any]) -> None:
         if self.context.is_main:
-            for result in new:
-                console.print(evaluation_line(result))
+            console.print(evaluation_line(result))
 
 
 def step_line(metrics: dict[str, float]) -> str:
@@ -116,8 +108,9 @@ def step_line(metrics: dict[str, float]) -> str:
     for name, label in (("length/correct", "right"), ("length/incorrect", "wrong")):
         if metrics[name] == metrics[name]:
             parts.append(f"{label} {metrics[name]:.1f}")
-    total = max(metrics["time/step"], 1e-9)
-    split = [f"{n} {metrics[f'time/{n}'] / total:.0%}" for n in ("rollout", "reward", "sync", "learn")]
+    spent = {name: metrics[f"time/{name}"] for name in ("rollout", "reward", "sync", "learn")}
+    total = max(sum(spent.values()), 1e-9)
+    split = [f"{name} {seconds / total:.0%}" for name, seconds in spent.items()]
     return "  ".join(parts) + f"  {total:.2f} s ({' '.join(split)})"
 
 

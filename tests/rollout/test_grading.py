@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from r1zero.batch import Completion, Prompt, PromptBatch, Question
 from r1zero.config import RewardConfig
 from r1zero.reward.grader import Grader
-from r1zero.train.callbacks.grading import Grading
+from r1zero.rollout.grading import Grading
 
 ANSWERS = ["4", "5", "\\frac{1}{2}", "0.5", "x"]
 
@@ -47,14 +46,14 @@ def test_streamed_verdicts_are_those_of_the_end(order: list[int]) -> None:
         submitted: list[str] = []
         plain = grader.submit
         grader.submit = lambda item: (submitted.append(item.question), plain(item))[1]  # type: ignore[method-assign]
-        grading, engine = Grading(SimpleNamespace(grader=grader)), Telling(order)  # type: ignore[arg-type]
+        grading, engine = Grading(grader), Telling(order)  # type: ignore[arg-type]
         with grading.listening(engine, batch):  # type: ignore[arg-type]
             engine.generate(groups)
             assert submitted == [f"q{i}" for i in order for _ in ANSWERS], "graded as they are told of, not later"
         streamed = grading.outcomes(batch, groups)
         assert len(submitted) == 15, "no group is graded twice"
         assert engine.on_group is None
-        at_end = Grading(SimpleNamespace(grader=grader)).outcomes(batch, groups)  # type: ignore[arg-type]
+        at_end = Grading(grader).outcomes(batch, groups)  # type: ignore[arg-type]
     assert [(o.status, o.reward, o.rule) for o in streamed] == [(o.status, o.reward, o.rule) for o in at_end]
     assert [o.reward for o in streamed] == [0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1]
 
@@ -64,7 +63,7 @@ def test_an_engine_that_fails_midway_leaves_no_verdict_behind() -> None:
     batch, groups = step_of(3)
     other = [[Completion([1], "\\boxed{x}", "stop") for _ in ANSWERS] for _ in groups]
     with Grader(RewardConfig(name="math_verify", workers=1)) as grader:
-        grading, engine = Grading(SimpleNamespace(grader=grader)), Telling([0, 1, 2], fails=True)  # type: ignore[arg-type]
+        grading, engine = Grading(grader), Telling([0, 1, 2], fails=True)  # type: ignore[arg-type]
         with pytest.raises(RuntimeError, match="gone"), grading.listening(engine, batch):  # type: ignore[arg-type]
             engine.generate(groups)
         assert [o.reward for o in grading.outcomes(batch, other)] == [0] * 10 + [1] * 5

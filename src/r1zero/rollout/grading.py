@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from r1zero.batch import Completion, PromptBatch
-from r1zero.reward.grader import GradeItem
+from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.outcome import Outcome
 from r1zero.rollout.engine import Engine
-from r1zero.train.context import RunContext
 
 
 class Grading:
@@ -20,8 +19,8 @@ class Grading:
     The outcomes are those of grading everything at the end: a verdict depends on the response alone.
     """
 
-    def __init__(self, context: RunContext) -> None:
-        self.context = context
+    def __init__(self, grader: Grader) -> None:
+        self.grader = grader
         self._begun: dict[tuple[int, int], list[Future[Outcome]]] = {}
 
     @contextmanager
@@ -53,7 +52,7 @@ class Grading:
     def _submit(self, batch: PromptBatch, index: int, group: list[Completion]) -> None:
         question = batch.prompts[index].question
         self._begun[batch.step, index] = [
-            self.context.grader.submit(
+            self.grader.submit(
                 GradeItem(
                     response=completion.text,
                     gold=question.gold,

@@ -1,4 +1,4 @@
-"""Bias, credit, advantages and diversity in real training steps on fixed rollouts; the history of a sampler."""
+"""Bias and diversity in real training steps on fixed rollouts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ import torch
 from objective_support import algo_config, fit, make_module, random_policy, random_rollout, weights
 from r1zero.algo.bias import BiasBins
 from r1zero.algo_config import AlgoConfig
-from r1zero.batch import Prompt, PromptBatch, Question, RolloutBatch
-from r1zero.data.samplers import SampledLoader, curriculum
-from r1zero.errors import UserError
+from r1zero.batch import RolloutBatch
 from r1zero.train.callbacks.bias import BiasCallback
-from r1zero.train.callbacks.extensions import CreditCallback, DiversityCallback, HistoryCallback
+from r1zero.train.callbacks.diversity import DiversityCallback
 
 
 def context(folder: Path, algo: AlgoConfig, group: int = 4) -> Any:
@@ -76,35 +74,6 @@ def test_an_algorithm_beside_the_four_has_its_column(tmp_path: Path) -> None:
     assert table["token"].notna().all()
 
 
-def test_uniform_credit_and_group_advantages_change_nothing_and_others_do(tmp_path: Path) -> None:
-    algo = algo_config("drgrpo", minibatch_size=16)
-    plain = train(algo)
-    same = train(algo, CreditCallback(context(tmp_path, algo)))
-    assert all(torch.equal(plain[name], same[name]) for name in plain)
-    for change in ({"credit": "length_aware"}, {"advantage": f"{__name__}.halved"}):
-        other = algo_config("drgrpo", minibatch_size=16, **change)
-        moved = train(other, CreditCallback(context(tmp_path, other)))
-        assert any(not torch.equal(plain[name], moved[name]) for name in plain), change
-
-
-def halved(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
-    groups = rewards.view(-1, group_size)
-    return ((groups - groups.mean(dim=1, keepdim=True)) / 2).flatten() - 0.01
-
-
-def broken(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
-    return rewards[:3]
-
-
-def test_a_function_of_the_user_that_fails_is_one_line(tmp_path: Path) -> None:
-    algo = algo_config("drgrpo", minibatch_size=16, advantage=f"{__name__}.broken")
-    with pytest.raises(UserError, match=r"algo.advantage=.*broken failed: ValueError: it gave") as error:
-        train(algo, CreditCallback(context(tmp_path, algo)))
-    assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match=r"algo.credit=lenght_aware is unknown"):
-        CreditCallback(context(tmp_path, algo_config("drgrpo", credit="lenght_aware")))
-
-
 def test_diversity_figures(tmp_path: Path) -> None:
     algo = algo_config("drgrpo", minibatch_size=16)
     seen: list[dict[str, float]] = []
@@ -119,20 +88,3 @@ def test_diversity_figures(tmp_path: Path) -> None:
     assert [bool(figures) for figures in seen] == [True, False, True]
     assert set(seen[0]) == {"diversity/distinct_answers", "diversity/distinct_2", "diversity/self_similarity"}
     assert seen[0]["diversity/distinct_answers"] == 3.0  # answers 0, 1, 2, 0 in each group of four
-
-
-def test_the_sampler_is_told_how_the_policy_fared(tmp_path: Path) -> None:
-    prompts = [Prompt(Question(f"q{i}", ("1",)), f"q{i}", [i]) for i in range(6)]
-    loader = SampledLoader(prompts, 2, 3, 0, rule=curriculum)
-    batch: PromptBatch = next(iter(loader))
-    batch.rollout = random_rollout(0, questions=2)
-    HistoryCallback(context(tmp_path, algo_config("drgrpo"))).on_train_batch_start(
-        SimpleNamespace(train_dataloader=loader),  # type: ignore[arg-type]
-        SimpleNamespace(device=torch.device("cpu")),  # type: ignore[arg-type]
-        batch,
-        0,
-    )
-    expected = batch.rollout.rewards.view(2, 4).mean(dim=1).tolist()
-    asked = [prompt.ids[0] for prompt in batch.prompts]
-    assert [loader.history.rate(index) for index in asked] == expected
-    assert batch.rollout.metrics["sampler/known"] == 2.0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from r1zero.errors import SyncError, UserError
-from r1zero.train.context import ENGINE_RESTARTS, RunContext
+from r1zero.rollout.live import ENGINE_RESTARTS, LiveEngine
 
 MODULE: Any = SimpleNamespace(policy_version=3, policy=SimpleNamespace(named_weights=lambda: iter(["w"])))
 
@@ -43,11 +42,9 @@ class Fake:
         self._note("close")
 
 
-def context(engines: list[Fake], ranks: int = 1) -> RunContext:
+def live(engines: list[Fake], ranks: int = 1) -> LiveEngine:
     waiting = iter(engines)
-    trainer: Any = SimpleNamespace(global_rank=0, world_size=ranks)
-    none: Any = None
-    return RunContext(none, Path(), none, lambda: next(waiting), none, none, none, {}, trainer)  # type: ignore[arg-type,return-value]
+    return LiveEngine(lambda: next(waiting), lambda: ranks)  # type: ignore[arg-type,return-value]
 
 
 @pytest.mark.parametrize("fails", ["wake", "load", "sample", "close"])
@@ -55,21 +52,21 @@ def test_whatever_it_does_when_it_dies_another_goes_on(fails: str) -> None:
     """Issue 6, item 6: also while it wakes or takes weights, and also where what is left of it can't be closed."""
     calls: list[str] = []
     first = Fake(calls, fails if fails != "close" else "sample")
-    made = context([first, Fake(calls)])
+    made = live([first, Fake(calls)])
     if fails == "close":
         first.close = lambda: first._note("close") or 1 / 0  # type: ignore[method-assign,assignment,func-returns-value]
     assert made.sampled(MODULE, lambda engine: engine.sample()) == "responses"  # type: ignore[attr-defined]
     whole = ["wake", "load", "sample"]
     begun = whole[: whole.index(first.fails) + 1]
     assert calls == [*begun, "close", *whole]
-    assert made.engine.version == 3
+    assert made.now.version == 3
 
 
 def test_a_sync_alone_is_repeated_too() -> None:
     calls: list[str] = []
-    made = context([Fake(calls, "load"), Fake(calls, "wake"), Fake(calls)])
+    made = live([Fake(calls, "load"), Fake(calls, "wake"), Fake(calls)])
     assert made.sync(MODULE) >= 0
-    assert made.engine.version == 3
+    assert made.now.version == 3
     assert calls == ["wake", "load", "close", "wake", "close", "wake", "load"]
 
 
@@ -77,10 +74,10 @@ def test_the_end_of_patience() -> None:
     """Also where no other engine can help: wrong settings, wrong weights, ranks that would not take part."""
     calls: list[str] = []
     with pytest.raises(RuntimeError, match="died"):
-        context([Fake(calls, "load") for _ in range(ENGINE_RESTARTS + 1)]).sync(MODULE)
+        live([Fake(calls, "load") for _ in range(ENGINE_RESTARTS + 1)]).sync(MODULE)
     assert calls.count("load") == ENGINE_RESTARTS + 1
     for error, ranks in ((UserError("u"), 1), (SyncError("s"), 1), (RuntimeError("r"), 2)):
         calls.clear()
         with pytest.raises(type(error)):
-            context([Fake(calls, "load", error)], ranks).sync(MODULE)
+            live([Fake(calls, "load", error)], ranks).sync(MODULE)
         assert calls == ["wake", "load"]

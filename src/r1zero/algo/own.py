@@ -1,0 +1,58 @@
+"""Advantage and credit functions of the user's own: how they are called, and what they may give.
+
+A function takes the batch, ``f(batch, **params)``, with everything that is known of a rollout step
+(:class:`r1zero.batch.RolloutBatch`). Older ones take two arguments, ``f(rewards, group_size, **params)`` for
+advantages and ``f(rollout, decode, **params)`` for credit; the signature tells.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from r1zero.batch import RolloutBatch
+
+
+def takes_two(function: Callable[..., Any], second: str, params: Mapping[str, Any]) -> bool:
+    """Whether a function has the older form of two arguments.
+
+    It has where a parameter bears the second one's name, or where the batch alone does not satisfy it.
+
+    Args:
+        function: of the user's own, or a built-in one.
+        second: name of the older form's second argument.
+        params: keyword arguments that every call has.
+    """
+    signature = inspect.signature(function)
+    if second in signature.parameters and second not in params:
+        return True
+    try:
+        signature.bind(None, **params)
+    except TypeError:
+        return True
+    return False
+
+
+def own_advantages(function: Callable[..., Any], rollout: RolloutBatch, params: Mapping[str, Any]) -> torch.Tensor:
+    """Call an advantage function and check what it gives.
+
+    Returns:
+        float32 [N].
+
+    Raises:
+        ValueError: another shape, or a number that is not finite.
+    """
+    if takes_two(function, "group_size", params):
+        made = function(rollout.rewards, rollout.group_size, **params)
+    else:
+        made = function(rollout, **params)
+    made = torch.as_tensor(made, dtype=torch.float32).detach().cpu()
+    wanted = tuple(rollout.rewards.shape)
+    if made.shape != wanted:
+        raise ValueError(f"it gave shape {tuple(made.shape)}; {wanted} is needed, one advantage for each response")
+    if bad := (~torch.isfinite(made)).nonzero().flatten().tolist():
+        raise ValueError(f"it gave {made[bad[0]].item()} for response {bad[0]}; advantages must be finite")
+    return made

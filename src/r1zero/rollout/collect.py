@@ -1,0 +1,198 @@
+"""One rollout step, from questions to what the loss will use. Reads from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from r1zero.algo.advantages import group_advantages
+from r1zero.algo.credit import CREDITS, allocate
+from r1zero.algo.own import own_advantages
+from r1zero.algo.stats import Tally, rollout_summary
+from r1zero.batch import Completion, PromptBatch, RolloutBatch
+from r1zero.config import TrainConfig
+from r1zero.errors import UserError
+from r1zero.launch.plugins import find_function
+from r1zero.learn.module import PolicyGradientModule, reduce_over_ranks
+from r1zero.reward.grader import Grader
+from r1zero.rollout.ahead import Sampled
+from r1zero.rollout.engine import Engine, Sampling
+from r1zero.rollout.grading import Grading
+from r1zero.rollout.live import LiveEngine
+from r1zero.seeding import derive_seed
+
+
+class History(Protocol):
+    """What chooses questions by how the policy fared on them."""
+
+    def record(self, step: int, rates: Sequence[float]) -> int:
+        """Take the success rates of a step's questions over all ranks; how many questions have one by now."""
+        ...
+
+
+class Collector:
+    """Samples, grades, says which answers are right and which tokens are trained, and with what advantage.
+
+    All that is learned is decided here; callbacks only watch.
+
+    Args:
+        cfg: settings of the run.
+        engine: samples.
+        grader: the verifier and the reward functions.
+        sampling: sampling settings of a rollout.
+        tokenizer: decodes tokens for credit rules.
+
+    Raises:
+        UserError: an advantage or credit function can't be found, or does not take its parameters.
+    """
+
+    def __init__(
+        self, cfg: TrainConfig, engine: LiveEngine, grader: Grader, sampling: Sampling, tokenizer: Any
+    ) -> None:
+        self.cfg, self.engine, self.grader, self.sampling, self.tokenizer = cfg, engine, grader, sampling, tokenizer
+        self.grading = Grading(grader)
+        algo = cfg.algo
+        self.advantage = find_function(
+            algo.advantage, {"group": group_advantages}, "algo.advantage", algo.advantage_params
+        )
+        self.credit = find_function(algo.credit, CREDITS, "algo.credit", algo.credit_params)
+
+    @torch.no_grad()
+    def collect(
+        self,
+        module: PolicyGradientModule,
+        batch: PromptBatch,
+        *,
+        following: PromptBatch | None = None,
+        history: History | None = None,
+    ) -> RolloutBatch:
+        """Fill ``batch.rollout`` and give it back.
+
+        Args:
+            module: the learner.
+            batch: the questions of this step.
+            following: those of the next one, where it is sampled while this one is learned.
+            history: is told how the policy fared.
+        """
+        started = time.perf_counter()
+        sampled, synced = self._sample(module, batch)
+        generated = time.perf_counter()
+        grades = self.grading.outcomes(batch, sampled.groups)  # most are there: groups are graded as they finish
+        graded = time.perf_counter()
+
+        completions = [completion for group in sampled.groups for completion in group]
+        batch.rollout = rollout = RolloutBatch(
+            completions=completions,
+            group_size=self.cfg.rollout.group_size,
+            version=sampled.version,
+            rewards=torch.tensor([grade.reward for grade in grades]),
+            right=torch.tensor([grade.right for grade in grades]),
+            mask=[c.sampled() & self._is_trained(c) for c in completions],
+            prompts=batch.prompts,
+            grades=grades,
+        )
+        rollout.advantages = self._advantages(rollout)
+        rollout.credit = self._credit(rollout)
+        known = self._tell(history, module, batch.step, rollout) if history is not None else {}
+        rollout.metrics = self._figures(module, rollout) | known
+
+        seconds = generated - started - synced
+        rollout.metrics["throughput/rollout_tokens_per_s"] = rollout.metrics.pop("tokens") / max(seconds, 1e-9)
+        synced += self._let_go(module, following)
+        rollout.metrics |= {"time/sync": synced, "time/rollout": seconds, "time/reward": graded - generated}
+        return rollout
+
+    # -- sampling -------------------------------------------------------------------------------------
+
+    def _sample(self, module: PolicyGradientModule, batch: PromptBatch) -> tuple[Sampled, float]:
+        """The step's responses, and seconds that loading weights took; those sampled ahead where there are any."""
+        sampled = self.engine.ahead.take(batch.step)
+        if sampled is not None:
+            return sampled, 0.0
+        synced = self.engine.sync(module)
+        groups = self.engine.sampled(module, lambda engine: self._generate(engine, batch, module.global_rank))
+        version = self.engine.now.version
+        assert version is not None
+        return Sampled(batch.step, version, groups), synced
+
+    def _generate(self, engine: Engine, batch: PromptBatch, rank: int) -> list[list[Completion]]:
+        """Sample; where the engine tells of finished groups, they are graded meanwhile."""
+        seed = derive_seed(self.cfg.seed, "rollout", batch.step, rank)
+        with self.grading.listening(engine, batch):
+            return engine.generate([p.ids for p in batch.prompts], self.sampling, seed)
+
+    def _let_go(self, module: PolicyGradientModule, following: PromptBatch | None) -> float:
+        """Leave the device to the learner, or sample the next step by the weights of now; seconds of loading them."""
+        if following is None:
+            if not self.cfg.rollout.async_steps:
+                self.engine.now.sleep()
+            return 0.0
+        synced = self.engine.sync(module)
+        engine, step, version, rank = self.engine.now, following.step, module.policy_version, module.global_rank
+        self.engine.ahead.start(lambda: Sampled(step, version, self._generate(engine, following, rank)))
+        return synced
+
+    # -- what is learned ------------------------------------------------------------------------------
+
+    def _is_trained(self, completion: Completion) -> bool:
+        """Whether the loss looks at a response at all; one that it leaves out still counts in B (semantics 1)."""
+        return not (completion.truncated and self.cfg.algo.truncated.value == "exclude")
+
+    def _advantages(self, rollout: RolloutBatch) -> torch.Tensor:
+        """One for each response, by the paper's rule or the user's."""
+        algo = self.cfg.algo
+        if algo.advantage == "group":
+            return group_advantages(rollout.rewards, rollout.group_size, std_norm=algo.std_norm)
+        try:
+            return own_advantages(self.advantage, rollout, algo.advantage_params)
+        except Exception as error:
+            raise UserError(f"algo.advantage={algo.advantage} failed: {type(error).__name__}: {error}") from error
+
+    def _credit(self, rollout: RolloutBatch) -> list[torch.Tensor] | None:
+        """Weights of the tokens; None where all of a response count alike."""
+        algo = self.cfg.algo
+        if algo.credit == "uniform":
+            return None
+        try:
+            return allocate(self.credit, rollout, self._decode, algo.credit_params)
+        except Exception as error:
+            raise UserError(f"algo.credit={algo.credit} failed: {type(error).__name__}: {error}") from error
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
+
+    # -- what is told of it ---------------------------------------------------------------------------
+
+    def _tell(
+        self, history: History, module: PolicyGradientModule, step: int, rollout: RolloutBatch
+    ) -> dict[str, float]:
+        """Record the share of right answers to each question, over all ranks."""
+        solved = rollout.right.double().view(-1, rollout.group_size).mean(dim=1)
+        rates = torch.zeros(module.trainer.world_size, len(solved), dtype=torch.float64)
+        rates[module.global_rank] = solved
+        rates = reduce_over_ranks(rates, "sum", module.device)
+        return {"sampler/known": float(history.record(step, rates.flatten().tolist()))}
+
+    def _figures(self, module: PolicyGradientModule, rollout: RolloutBatch) -> dict[str, float]:
+        """Figures over the responses of all ranks, of what the loss will really use."""
+        tally, lengths = Tally(), rollout.lengths
+        rollout_summary(
+            tally, rollout.rewards, rollout.right, lengths, rollout.truncated, rollout.advantages, rollout.group_size
+        )
+        tally.total("tokens", lengths.sum().item())
+        health = self.grader.stats(rollout.grades)
+        # Shares of this rank's responses; every rank holds as many.
+        for name in ("timeouts", "failures", "unparsed", "fast_path_frac"):
+            tally.mean(f"reward/{name}", torch.tensor([health[name]]))
+        tally.maximum("reward/seconds_p99", health["seconds_p99"])
+        metrics = tally.reduce(lambda values, how: reduce_over_ranks(values, how, module.device))
+        variance = metrics.pop("reward/second_moment") - metrics["reward/mean"] ** 2
+        metrics["reward/std"] = math.sqrt(max(variance, 0.0))
+        metrics["sync/version"] = float(rollout.version)
+        metrics["sync/lag"] = float(module.policy_version - rollout.version)
+        self.grader.check_health(rollout.grades, metrics["reward/failures"])
+        return metrics
