@@ -214,10 +214,7 @@ class ProgressCallback(pl.Callback):
 
 
 class InterruptCallback(interrupt.InterruptCallback):
-    """The first Ctrl-C or SIGTERM ends the run after the optimizer step under way, with a checkpoint; a second at once.
-
-    Must stand before CheckpointCallback.
-    """
+    """The first Ctrl-C or SIGTERM ends the run after the optimizer step under way, with a checkpoint; a second at once."""
 
     unit = "optimizer step"
 
