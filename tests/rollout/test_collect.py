@@ -65,7 +65,7 @@ def collected(
 ) -> tuple[RolloutBatch, Scripted]:
     """One rollout step of the scripted engine."""
     algo, engine = algo or algo_config("drgrpo"), Scripted()
-    cfg: Any = SimpleNamespace(seed=0, algo=algo, rollout=SimpleNamespace(group_size=4, async_steps=0))
+    cfg: Any = SimpleNamespace(seed=0, algo=algo, rollout=SimpleNamespace(group_size=4, async_steps=0, max_tokens=12))
     tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: " ".join(map(str, ids)))
     module: Any = SimpleNamespace(
         device=torch.device("cpu"),
@@ -139,6 +139,20 @@ def test_truncated_responses_left_out_are_masked_and_still_counted() -> None:
     assert [bool(row.any()) for row in rollout.mask] == [not t for t in rollout.truncated]
     assert len(rollout.mask) == 12
     assert rollout.metrics["length/truncated_frac"] == pytest.approx(1 / 12)
+
+
+def test_responses_near_the_limit_are_punished_where_that_is_asked_for() -> None:
+    """Half of a limit of 12: 0 up to 6 tokens, -1 at 12. Lengths are 10 and 11 for the answers 7 and 8."""
+    rollout, _ = collected(algo=algo_config("drgrpo", overlong=0.5))
+    assert rollout.rewards[:2].tolist() == pytest.approx([1 - 4 / 6, -5 / 6])
+    assert rollout.right.tolist() == RIGHT
+
+
+def test_the_published_advantages_are_at_hand() -> None:
+    rollout, _ = collected(algo=algo_config("drgrpo", advantage="leave_one_out"))
+    assert rollout.advantages[:4].tolist() == pytest.approx([2 / 3, -2 / 3, 2 / 3, -2 / 3])
+    grpo, _ = collected(algo=algo_config("grpo"))
+    assert grpo.advantages[:4].tolist() == pytest.approx([3**0.5 / 2, -(3**0.5) / 2] * 2)
 
 
 # -- functions of the user's own --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Advantage and credit functions of the user's own: how they are called, and what they may give.
+"""Advantage and credit functions, the user's own among them: how they are called, and what they may give.
 
 A function takes the batch, ``f(batch, **params)``, with everything that is known of a rollout step
 (:class:`r1zero.batch.RolloutBatch`). Older ones take two arguments, ``f(rewards, group_size, **params)`` for
@@ -36,7 +36,7 @@ def takes_two(function: Callable[..., Any], second: str, params: Mapping[str, An
     return False
 
 
-def own_advantages(function: Callable[..., Any], rollout: RolloutBatch, params: Mapping[str, Any]) -> torch.Tensor:
+def checked_advantages(function: Callable[..., Any], rollout: RolloutBatch, params: Mapping[str, Any]) -> torch.Tensor:
     """Call an advantage function and check what it gives.
 
     Returns:

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import torch
 
-from r1zero.algo.advantages import group_advantages
+from r1zero.algo.advantages import ADVANTAGES, overlong_penalty
 from r1zero.algo.credit import CREDITS, allocate
-from r1zero.algo.own import own_advantages
+from r1zero.algo.own import checked_advantages
 from r1zero.algo.stats import Tally, rollout_summary
 from r1zero.batch import Completion, PromptBatch, RolloutBatch
 from r1zero.config import TrainConfig
@@ -19,6 +19,7 @@ from r1zero.errors import UserError
 from r1zero.launch.plugins import find_function
 from r1zero.learn.module import PolicyGradientModule, reduce_over_ranks
 from r1zero.reward.grader import Grader
+from r1zero.reward.outcome import Outcome
 from r1zero.rollout.ahead import Sampled
 from r1zero.rollout.engine import Engine, Sampling
 from r1zero.rollout.grading import Grading
@@ -56,9 +57,7 @@ class Collector:
         self.cfg, self.engine, self.grader, self.sampling, self.tokenizer = cfg, engine, grader, sampling, tokenizer
         self.grading = Grading(grader)
         algo = cfg.algo
-        self.advantage = find_function(
-            algo.advantage, {"group": group_advantages}, "algo.advantage", algo.advantage_params
-        )
+        self.advantage = find_function(algo.advantage, ADVANTAGES, "algo.advantage", algo.advantage_params)
         self.credit = find_function(algo.credit, CREDITS, "algo.credit", algo.credit_params)
 
     @torch.no_grad()
@@ -89,7 +88,7 @@ class Collector:
             completions=completions,
             group_size=self.cfg.rollout.group_size,
             version=sampled.version,
-            rewards=torch.tensor([grade.reward for grade in grades]),
+            rewards=self._rewards(grades, completions),
             right=torch.tensor([grade.right for grade in grades]),
             mask=[c.sampled() & self._is_trained(c) for c in completions],
             prompts=batch.prompts,
@@ -138,17 +137,24 @@ class Collector:
 
     # -- what is learned ------------------------------------------------------------------------------
 
+    def _rewards(self, grades: list[Outcome], completions: list[Completion]) -> torch.Tensor:
+        """The graded ones, less what a response that comes near the limit is punished with (algo.overlong)."""
+        rewards, share = torch.tensor([grade.reward for grade in grades]), self.cfg.algo.overlong
+        if share:
+            lengths = torch.tensor([float(c.length) for c in completions])
+            rewards += overlong_penalty(lengths, self.cfg.rollout.max_tokens, share)
+        return rewards
+
     def _is_trained(self, completion: Completion) -> bool:
         """Whether the loss looks at a response at all; one that it leaves out still counts in B (semantics 1)."""
         return not (completion.truncated and self.cfg.algo.truncated.value == "exclude")
 
     def _advantages(self, rollout: RolloutBatch) -> torch.Tensor:
-        """One for each response, by the paper's rule or the user's."""
+        """One for each response, by a published rule or the user's."""
         algo = self.cfg.algo
-        if algo.advantage == "group":
-            return group_advantages(rollout.rewards, rollout.group_size, std_norm=algo.std_norm)
+        params = {"std_norm": algo.std_norm} if algo.advantage == "group" else algo.advantage_params
         try:
-            return own_advantages(self.advantage, rollout, algo.advantage_params)
+            return checked_advantages(self.advantage, rollout, params)
         except Exception as error:
             raise UserError(f"algo.advantage={algo.advantage} failed: {type(error).__name__}: {error}") from error
 

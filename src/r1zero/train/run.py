@@ -12,6 +12,7 @@ import torch
 import transformers
 from omegaconf import DictConfig, OmegaConf
 
+from r1zero.algo_config import AlgoConfig
 from r1zero.config import TrainConfig
 from r1zero.data.datamodule import PromptDataModule
 from r1zero.launch.console import console
@@ -196,8 +197,7 @@ def _describe(
     size = f"{count / 1e9:.2f} B" if count > 5e8 else f"{count / 1e6:.2f} M"
     algo, rollout = cfg.algo, cfg.rollout
     console.print(
-        f"[bold]{cfg.name}[/bold]: {algo.name} (length_norm={algo.length_norm.value}, "
-        f"std_norm={str(algo.std_norm).lower()}), model {cfg.model.name} ({size} parameters), "
+        f"[bold]{cfg.name}[/bold]: {algo.name} ({objective_of(algo)}), model {cfg.model.name} ({size} parameters), "
         f"template {cfg.template.name}, data {cfg.data.name} ({len(data.prompts):,} questions), seed {cfg.seed}"
     )
     console.print(
@@ -207,6 +207,15 @@ def _describe(
     )
     if checkpoint is not None:
         console.print(f"  going on from {shown(checkpoint)}")
+
+
+def objective_of(algo: AlgoConfig) -> str:
+    """The functions that decide what is learned, and the settings that the built-in ones go by."""
+    loss = f"length_norm={algo.length_norm.value}" if algo.loss == "policy_gradient" else f"loss={algo.loss}"
+    group = algo.advantage == "group"
+    advantage = f"std_norm={str(algo.std_norm).lower()}" if group else f"advantage={algo.advantage}"
+    credit = [] if algo.credit == "uniform" else [f"credit={algo.credit}"]
+    return ", ".join([loss, advantage, *credit])
 
 
 def summarize(

@@ -133,7 +133,7 @@ def completions_table(batch: PromptBatch, rank: int, *, full: bool) -> pd.DataFr
             "completion": completion.text,
             "gold": list(prompt.question.gold),
             "extracted": grade.extracted,
-            "reward": grade.reward,
+            "reward": float(rollout.rewards[i]),
             "right": bool(rollout.right[i]),
             "status": grade.status.value,
             "rule": grade.rule,
