@@ -214,7 +214,7 @@ class ProgressCallback(pl.Callback):
 
 
 class InterruptCallback(interrupt.InterruptCallback):
-    """The first Ctrl-C or SIGTERM ends the run after the optimizer step under way, with a checkpoint; a second stops."""
+    """The first Ctrl-C or SIGTERM ends the run after the optimizer step under way, with a checkpoint; a second now."""
 
     unit = "optimizer step"
 
