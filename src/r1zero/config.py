@@ -91,7 +91,11 @@ class TemplateConfig:
     chat: bool = False
     """Put the text through the tokenizer's own chat template."""
     system: str | None = None
-    """System message of the chat template."""
+    """System message of the chat template; null: the model's own default, '': an empty one."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the chat template, e.g. {enable_thinking: false}."""
+    date: str = "2024-07-26"
+    """The day that a chat template is told when it asks for today's date: prompts don't change overnight."""
 
 
 @dataclass

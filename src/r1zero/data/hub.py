@@ -7,6 +7,7 @@ from typing import Any
 
 from r1zero.config import DataConfig
 from r1zero.data import fields
+from r1zero.data.values import typed_rows
 from r1zero.errors import UserError
 
 
@@ -136,7 +137,7 @@ def _cached(path: str, revision: str | None) -> str | None:
 
 def _rows(table: Any) -> list[dict[str, Any]]:
     rows = []
-    for item in table:
+    for item in typed_rows(table.features.arrow_schema, table):
         row = fields.as_row(item)
         assert row is not None  # rows of a data set are always records
         rows.append(row)

@@ -46,7 +46,9 @@ def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = Non
         return _generate(cfg, seed)
     what = describe(cfg)
     rows = read_rows(cfg)
-    found = fields.resolve(rows[0], cfg.question_key, cfg.answer_key, what)
+    found = fields.resolve(fields.typical(rows), cfg.question_key, cfg.answer_key, what)
+    if found.unread:
+        log.warning("%s: not shown to the model: %s", what, "; ".join(found.unread))
     chosen = _select(rows, cfg, what)
     if cfg.rows is not None and len(chosen) != cfg.rows:
         raise UserError(
@@ -60,7 +62,11 @@ def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = Non
             text = found.question_of(row)
         except ValueError as error:
             raise UserError(f"{what} row {index}: {error}") from None
-        value = found.gold_of(row)
+        try:
+            value = found.gold_of(row)
+        except ValueError as error:
+            bad.append((index, str(error)))
+            continue
         gold = prepare_gold(value)
         if gold:
             meta = {name: row[name] for name in META if isinstance(row.get(name), (str, int, float))}

@@ -6,18 +6,27 @@ Nothing heavy is imported at the top: :func:`check_source` runs before torch and
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from r1zero.config import DataConfig
 from r1zero.data import fields
+from r1zero.data.values import typed_rows
 from r1zero.errors import UserError
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+PACKED = (".gz", ".zst")
+"""Suffixes of compression, behind those of text files."""
 GENERATORS = ("arithmetic",)
+LOOKED_AT = 64
+"""Rows of a file that are looked at before anything heavy is loaded."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
 
@@ -39,15 +48,18 @@ def source_kind(cfg: DataConfig) -> str:
             raise UserError(f"data.generator={cfg.generator} is unknown; choose one of {', '.join(GENERATORS)}")
         return "generator"
     if cfg.path is None:
-        raise UserError("data.path is not set: give a hub id, a .jsonl, .json, .csv or .parquet file, or a folder")
+        raise UserError(f"data.path is not set: give a hub id, a file ({', '.join(SUFFIXES)}), or a folder")
     path = Path(cfg.path).expanduser()
     if path.is_dir():
         return "folder"
     if path.exists():
-        if path.suffix.lower() not in SUFFIXES:
-            raise UserError(f"data.path={cfg.path} has no known suffix; known are {', '.join(SUFFIXES)}")
+        if suffix_of(path) not in SUFFIXES:
+            raise UserError(
+                f"data.path={cfg.path} has no known suffix; known are {', '.join(SUFFIXES)}, "
+                f"and text packed as {' or '.join(PACKED)}"
+            )
         return "file"
-    if path.suffix.lower() in SUFFIXES or not HUB_ID.fullmatch(cfg.path):
+    if suffix_of(path) in SUFFIXES or not HUB_ID.fullmatch(cfg.path):
         raise UserError(f"data.path={cfg.path} does not exist (working directory {Path.cwd()})")
     return "hub"
 
@@ -55,7 +67,7 @@ def source_kind(cfg: DataConfig) -> str:
 def check_source(cfg: DataConfig) -> None:
     """Find early, without heavy imports, what makes a set unusable: a missing path, a file without the fields.
 
-    Of a file only the first row is read; hub ids and folders are looked at when they are loaded.
+    Of a file only the first rows are read; hub ids and folders are looked at when they are loaded.
 
     Raises:
         UserError: In one line, what is wrong with ``data.path`` or the fields.
@@ -65,12 +77,15 @@ def check_source(cfg: DataConfig) -> None:
         path = Path(str(cfg.path)).expanduser()
         if path.stat().st_size == 0:
             raise UserError(f"data.path={cfg.path} is an empty file")
-        if path.suffix.lower() in (".jsonl", ".csv"):
-            reader = _jsonl if path.suffix.lower() == ".jsonl" else _csv
-            first = next(reader(path), None)
-            if first is None:
+        if suffix_of(path) in (".jsonl", ".csv", ".tsv"):
+            first = list(islice(READERS[suffix_of(path)](path, cfg.split), LOOKED_AT))
+            if not first:
                 raise UserError(f"data.path={cfg.path} holds no rows")
-            fields.resolve(first, cfg.question_key, cfg.answer_key, describe(cfg))
+            found = fields.resolve(fields.typical(first), cfg.question_key, cfg.answer_key, describe(cfg))
+            try:
+                found.question_of(first[0])
+            except ValueError as error:
+                raise UserError(f"{describe(cfg)} row 0: {error}") from None
     elif kind == "folder" and not any(Path(str(cfg.path)).expanduser().iterdir()):
         raise UserError(f"data.path={cfg.path} is an empty folder")
 
@@ -84,8 +99,7 @@ def read_rows(cfg: DataConfig) -> list[dict[str, Any]]:
     kind = source_kind(cfg)
     if kind == "file":
         path = Path(str(cfg.path)).expanduser()
-        readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
-        rows = list(readers[path.suffix.lower()](path))
+        rows = list(READERS[suffix_of(path)](path, cfg.split))
     else:
         from r1zero.data import hub
 
@@ -95,7 +109,14 @@ def read_rows(cfg: DataConfig) -> list[dict[str, Any]]:
     return rows
 
 
-def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+def suffix_of(path: Path) -> str:
+    """The suffix that says what a file is, in lower case, without that of its compression."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    packed = len(suffixes) > 1 and suffixes[-1] in PACKED and suffixes[-2] != ".parquet"
+    return suffixes[-2] if packed else suffixes[-1] if suffixes else ""
+
+
+def _jsonl(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
     with _text(path) as file:
         for number, line in enumerate(_lines(file, path), start=1):
             if not line.strip():
@@ -104,10 +125,12 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 item = json.loads(line)
             except json.JSONDecodeError as error:
                 raise UserError(f"{path} line {number} is not JSON: {error.msg} at column {error.colno}") from None
+            except (RecursionError, ValueError) as error:
+                raise UserError(f"{path} line {number} can't be read: {_first_line(error)}") from None
             yield _row(item, path, f"line {number}")
 
 
-def _json(path: Path) -> Iterator[dict[str, Any]]:
+def _json(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
     with _text(path) as file:
         text = "".join(_lines(file, path))
     try:
@@ -117,38 +140,62 @@ def _json(path: Path) -> Iterator[dict[str, Any]]:
             yield from _jsonl(path)
             return
         raise UserError(f"{path} line {error.lineno} is not JSON: {error.msg} at column {error.colno}") from None
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {_first_line(error)}") from None
     if isinstance(content, Mapping):
-        lists = [value for value in content.values() if isinstance(value, list)]
-        if len(lists) != 1:
-            raise UserError(f"{path} must hold an array of rows, or an object with one such array; it holds an object "
-                            f"with: {', '.join(content)}")  # fmt: skip
-        content = lists[0]
+        content = _rows_in(content, split, path)
     if not isinstance(content, list):
         raise UserError(f"{path} must hold an array of rows; it holds a {type(content).__name__}")
     for index, item in enumerate(content):
         yield _row(item, path, f"element {index}")
 
 
-def _csv(path: Path) -> Iterator[dict[str, Any]]:
+def _rows_in(content: Mapping[str, Any], split: str, path: Path) -> Any:
+    """The array of rows in an object: the only one whose elements are records, else the one named as the split."""
+    found = {name: value for name, value in content.items() if isinstance(value, list) and fields.are_rows(value)}
+    if len(found) > 1 and split in found:
+        return found[split]
+    if len(found) != 1:
+        several = f"several: choose one by data.split from {', '.join(found)}"
+        held = several if found else f"an object with: {', '.join(content)}"
+        raise UserError(f"{path} must hold an array of rows, or an object with one such array; it holds {held}")
+    return next(iter(found.values()))
+
+
+def _tsv(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
+    return _csv(path, split, delimiter="\t")
+
+
+def _csv(path: Path, split: str = "", delimiter: str = ",") -> Iterator[dict[str, Any]]:
     csv.field_size_limit(1 << 24)
     with _text(path, newline="") as file:
-        reader = csv.DictReader(_lines(file, path))
+        reader = csv.DictReader(_lines(file, path), delimiter=delimiter)
         for row in reader:
             if None in row or None in row.values():
                 raise UserError(f"{path} line {reader.line_num} has another number of fields than the header")
             yield row
 
 
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _parquet(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
-                yield from (_row(item, path, "a row") for item in batch.to_pylist())
+                rows = typed_rows(batch.schema, batch.to_pylist())
+                yield from (_row(item, path, "a row") for item in rows)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path} can't be read as parquet: {_first_line(error)}") from None
+
+
+READERS: dict[str, Callable[[Path, str], Iterator[dict[str, Any]]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _parquet,
+}
 
 
 def _row(item: Any, path: Path, place: str) -> dict[str, Any]:
@@ -159,10 +206,18 @@ def _row(item: Any, path: Path, place: str) -> dict[str, Any]:
 
 
 def _text(path: Path, newline: str | None = None) -> Any:
+    packed = path.suffix.lower()
     try:
+        if packed == ".gz":
+            return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
+        if packed == ".zst":
+            import pyarrow
+
+            stream = pyarrow.input_stream(str(path), compression="zstd")
+            return io.TextIOWrapper(stream, encoding="utf-8-sig", newline=newline)
         return path.open(encoding="utf-8-sig", newline=newline)
     except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}") from None
+        raise UserError(f"{path} can't be read: {error.strerror or _first_line(error)}") from None
 
 
 def _lines(file: Any, path: Path) -> Iterator[str]:
@@ -173,6 +228,8 @@ def _lines(file: Any, path: Path) -> Iterator[str]:
             yield line
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text after line {number}") from None
+    except (EOFError, OSError, zlib.error) as error:
+        raise UserError(f"{path} can't be read after line {number}: {_first_line(error)}") from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from r1zero.batch import Prompt
-from r1zero.config import DataConfig, TemplateConfig
+from r1zero.config import DataConfig
 from r1zero.data.datamodule import PromptDataModule
 from r1zero.data.overlap import overlap
 from r1zero.data.prompts import load_questions
@@ -22,16 +22,10 @@ from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine, Sampling
 from r1zero.seeding import derive_seed
-from r1zero.templates import Template
+from r1zero.templates import Template, template_of
 from r1zero.train.checks import has_gpu
 
 log = logging.getLogger("r1zero")
-
-
-def template_of(cfg: TemplateConfig) -> Template:
-    """The template as an object."""
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(cfg).items()}
-    return Template(**settings)
 
 
 def sampling_of(cfg: SamplingConfig, template: Template, stop_ids: tuple[int, ...], **changed: Any) -> Sampling:

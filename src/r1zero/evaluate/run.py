@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from r1zero.errors import UserError
-from r1zero.evaluate.build import Subject, sampling_of, template_of
+from r1zero.evaluate.build import Subject, sampling_of
 from r1zero.evaluate.config import EvaluateConfig
 from r1zero.evaluate.metrics import add_answer_groups
 from r1zero.evaluate.plots import draw_bars
@@ -26,6 +26,7 @@ from r1zero.launch.console import console
 from r1zero.launch.masking import masked
 from r1zero.launch.run_folder import Status, lock_folder, one_line, set_up_logging, stack_versions
 from r1zero.reward.grader import Grader
+from r1zero.templates import template_of
 
 log = logging.getLogger("r1zero")
 

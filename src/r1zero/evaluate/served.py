@@ -113,7 +113,7 @@ class ServedModel:
         settings = self._settings(sampling, seed)
         if self.template.chat:
             system = self.template.system
-            messages = [{"role": "system", "content": system}] if system else []
+            messages = [] if system is None else [{"role": "system", "content": system}]
             messages.append({"role": "user", "content": prompt.text})
             answer = await client.chat.completions.create(messages=messages, **settings)
             text = answer.choices[0].message.content or ""
@@ -153,6 +153,8 @@ class ServedModel:
                 "skip_special_tokens": True,
                 "spaces_between_special_tokens": False,
             }
+            if self.template.chat_template_kwargs:
+                settings["extra_body"]["chat_template_kwargs"] = dict(self.template.chat_template_kwargs)
         elif not sampling.keep_stop and sampling.stop:
             settings["stop"] = list(sampling.stop)
         return settings

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from r1zero.data import fields
+from r1zero.data.chat import said_last
 from r1zero.errors import UserError
 from r1zero.pretrain.config import SourceConfig
 
@@ -86,7 +87,7 @@ def _form_of(source: SourceConfig, first: Mapping[str, Any], what: str, key: str
         if isinstance(value, (list, tuple)) and value and not isinstance(value[0], Mapping):
             value = value[0]  # several accepted answers: the first one is written
         elif isinstance(value, (list, tuple)):
-            value = fields.said_last(value) if value else None
+            value = said_last(value) if value else None
         if value is None or not str(value).strip():
             raise UserError(f"{where} has no field '{found.answer}', or nothing in it")
         if isinstance(value, (Mapping, list, tuple)):

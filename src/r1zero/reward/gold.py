@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+import struct
 from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Integral, Real
@@ -38,16 +39,54 @@ def prepare_gold(value: Any) -> tuple[str, ...]:
     if isinstance(value, Integral):
         return (str(int(value)),)
     if isinstance(value, Real | Decimal):
-        number = float(value)
-        if not math.isfinite(number):
+        return _from_decimal(value) if isinstance(value, Decimal) else _from_float(float(value))
+    if isinstance(value, bytes | bytearray):
+        try:
+            return _from_text(value.decode())
+        except UnicodeDecodeError:
             return ()
-        return (str(int(number)) if number.is_integer() else repr(number),)
     if isinstance(value, dict):
         return ()
     if isinstance(value, Iterable):
         forms = [form for item in value for form in prepare_gold(item)]
         return tuple(dict.fromkeys(forms))
     return ()
+
+
+def _from_decimal(value: Decimal) -> tuple[str, ...]:
+    """All digits of an exact decimal, without zeros behind them."""
+    if not value.is_finite():
+        return ()
+    text = f"{value:f}"
+    return (text.rstrip("0").rstrip(".") or "0" if "." in text else text,)
+
+
+def _from_float(number: float) -> tuple[str, ...]:
+    if not math.isfinite(number):
+        return ()
+    return (str(int(number)) if number.is_integer() else repr(shortest(number)),)
+
+
+def shortest(number: float) -> float:
+    """The decimal that a float was meant to be, where rounding shows: 0.3 for 0.30000000000000004.
+
+    A float of 16 or 17 digits that is a 32-bit float, or is equal to one of at most 12 digits to within the
+    rounding of a few operations, is taken for that one: a guess, which the data layer names.
+    """
+    if len(repr(number).lstrip("-0.").replace(".", "")) < 15:
+        return number
+    for digits in range(1, 13):
+        short = float(f"{number:.{digits}g}")
+        if abs(short - number) <= 4 * math.ulp(number):
+            return short
+    for digits in range(1, 9):
+        short = float(f"{number:.{digits}g}")
+        try:
+            if struct.unpack("f", struct.pack("f", short))[0] == number:
+                return short
+        except OverflowError:
+            continue
+    return number
 
 
 def _from_text(value: str) -> tuple[str, ...]:

@@ -138,21 +138,6 @@ def sync_tolerance(cfg: TrainConfig) -> float:
     return (1e-3 if formats == {"float32"} else 0.1) - math.log(rollout.top_p)
 
 
-def template_of(cfg: TrainConfig) -> Template:
-    """The template as an object."""
-    t = cfg.template
-    return Template(
-        name=t.name,
-        text=t.text,
-        stop=tuple(t.stop),
-        keep_stop=t.keep_stop,
-        stop_tokens=tuple(t.stop_tokens),
-        extractor=t.extractor,
-        chat=t.chat,
-        system=t.system,
-    )
-
-
 def close_loggers(loggers: list[Any]) -> None:
     """Finish W&B runs on every way out, so that nothing later in this process writes into them (trap 55)."""
     if any(isinstance(logger, pl.loggers.WandbLogger) for logger in loggers):

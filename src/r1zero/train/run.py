@@ -27,7 +27,7 @@ from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine
 from r1zero.rollout.live import LiveEngine
 from r1zero.seeding import derive_seed
-from r1zero.templates import Template
+from r1zero.templates import Template, template_of
 from r1zero.train import build
 from r1zero.train.callbacks.checkpoint import check_checkpoint, discard_half_written, newest_checkpoint
 from r1zero.train.callbacks.metrics import MetricsCallback
@@ -69,7 +69,7 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) 
         log.warning("no checkpoint in %s yet: the run starts from its beginning", run_dir)
     folder = resolve_model(cfg.model)
     tokenizer = load_tokenizer(folder, cfg.model.trust_remote_code)
-    template = build.template_of(cfg)
+    template = template_of(cfg.template)
     with Grader(cfg.reward, extractor=template.extractor) as grader:
         return _train_with(grader, cfg, config, run_dir, status, folder, tokenizer, template, checkpoint)
 
