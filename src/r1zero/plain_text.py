@@ -12,7 +12,8 @@ FIRST = 0xF0000
 
 def special_texts(tokenizer: Any) -> list[str]:
     """Texts that the tokenizer turns into one token wherever they stand, the longest first."""
-    made, size = getattr(tokenizer, "_r1zero_special", (0, [])), len(tokenizer)
+    made: tuple[int, list[str]] = getattr(tokenizer, "_r1zero_special", (0, []))
+    size = len(tokenizer)
     if made[0] != size:
         added = getattr(tokenizer, "added_tokens_decoder", {})
         made = size, sorted((str(token) for token in added.values() if str(token)), key=len, reverse=True)

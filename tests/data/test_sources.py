@@ -99,7 +99,7 @@ BROKEN = {
     "ragged.csv": ("problem,answer\nq,1\nq,2,3\n", "line 3 has another number of fields"),
     "head.csv": ("problem,answer\n", "holds no rows"),
     "not.parquet": ("PAR1 or not", "can't be read as parquet"),
-    "words.txt": ("q", "has no known suffix; known are .jsonl, .json, .csv, .parquet"),
+    "words.txt": ("q", "has no known suffix; known are .jsonl, .json, .csv, .tsv, .parquet"),
 }
 
 
