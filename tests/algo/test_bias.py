@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from r1zero.algo.bias import (
+    RUNNING,
     VARIANTS,
     BiasBins,
+    BiasSums,
     question_weights,
     ramble_gradient,
     token_weights,
-    with_one_in_use,
 )
 from r1zero.algo.loss import aggregate, clipped_surrogate
 
@@ -71,20 +72,19 @@ def test_weights_are_the_gradient_of_the_loss_that_trains() -> None:
         assert torch.allclose(-8 * logp.grad[:, 0].double(), expected, rtol=1e-5)
 
 
-def test_an_algorithm_that_is_none_of_the_four_is_measured_beside_them() -> None:
-    """DAPO by hand: w = A B / sum T, so its pull of a question is the mean |A| T times 8 over 255 tokens."""
-    variants = with_one_in_use("dapo", "token", True)
-    assert [*variants] == [*VARIANTS, "dapo"]
-    sums = BiasBins(4, 100, 128, 4, variants).sums(REWARDS, REWARDS > 0.5, LENGTHS)
-    pulls = {r["low"]: r["dapo"] for r in sums.rows(128) if r["kind"] == "question"}
-    hard = 8 / 255 * (1.5 * 10 + 0.5 * (20 + 40 + 50)) / 4
-    easy = 8 / 255 * (0.5 * (10 + 20 + 25) + 1.5 * 80) / 4
-    assert pulls == {0.25: pytest.approx(hard, rel=1e-6), 0.75: pytest.approx(easy, rel=1e-6)}
-    assert sums.like(sums.flat()).metrics() == pytest.approx(sums.metrics(), nan_ok=True)
-    four = BiasBins(4, 100, 128, 4).sums(REWARDS, REWARDS > 0.5, LENGTHS).metrics()
-    assert {name: sums.metrics()[name] for name in four} == pytest.approx(four, nan_ok=True)
-    assert with_one_in_use("mine", "constant", True) == VARIANTS
-    assert [*with_one_in_use("drgrpo", "token", False)][-1] == "drgrpo_as_set"
+def sums_of(rewards: torch.Tensor, lengths: torch.Tensor, group: int, limit: int, bins: int = 16) -> BiasSums:
+    """With the weights of Dr. GRPO as the running ones; right answers are those of reward 1."""
+    running = token_weights(rewards, lengths, group, length_norm="constant", std_norm=False, constant=100).abs()
+    return BiasBins(group, 100, limit, bins).sums(rewards, rewards == 1, lengths, running * lengths)
+
+
+def test_the_running_objective_stands_beside_the_four() -> None:
+    found = sums_of(REWARDS, LENGTHS, 4, 128)
+    assert found.names == (*VARIANTS, RUNNING)
+    metrics = found.metrics()
+    for figure in ("length_slope", "extreme_share"):
+        assert metrics[f"bias/{figure}/running"] == pytest.approx(metrics[f"bias/{figure}/drgrpo"], nan_ok=True)
+    assert all(row["running"] == pytest.approx(row["drgrpo"]) for row in found.rows(128))
 
 
 def test_groups_of_equal_rewards_weigh_nothing() -> None:
@@ -99,7 +99,7 @@ def test_length_slope_is_minus_one_under_length_norm_and_zero_without() -> None:
     """Groups with one right answer each, so that difficulty does not mix in."""
     rewards = torch.tensor([1.0, 0, 0, 0] * 3)
     lengths = torch.tensor([9.0, 10, 20, 40, 9, 80, 160, 12, 9, 33, 44, 55])
-    found = BiasBins(4, 100, 200).sums(rewards, rewards > 0.5, lengths).metrics()
+    found = sums_of(rewards, lengths, 4, 200).metrics()
     for name, (length_norm, _) in VARIANTS.items():
         assert found[f"bias/length_slope/{name}"] == pytest.approx(-1.0 if length_norm == "response" else 0.0, abs=1e-6)
 
@@ -107,7 +107,7 @@ def test_length_slope_is_minus_one_under_length_norm_and_zero_without() -> None:
 def test_std_norm_moves_weight_to_extreme_questions() -> None:
     """Claim (c) with equal lengths: 1 of 8 against 4 of 8 has 7/16 of the pull; with std norm sqrt(7/16)."""
     rewards = torch.tensor([1.0] + [0.0] * 7 + [1.0] * 4 + [0.0] * 4)
-    found = BiasBins(8, 100, 200).sums(rewards, rewards > 0.5, torch.full((16,), 30.0)).metrics()
+    found = sums_of(rewards, torch.full((16,), 30.0), 8, 200).metrics()
     plain, normed = 7 / 16, math.sqrt(7 / 16)
     for name, (_, std_norm) in VARIANTS.items():
         share = normed if std_norm else plain
@@ -115,16 +115,15 @@ def test_std_norm_moves_weight_to_extreme_questions() -> None:
 
 
 def test_sums_of_two_ranks_are_the_sums_of_all() -> None:
-    bins = BiasBins(4, 100, 128)
-    whole = bins.sums(REWARDS, REWARDS > 0.5, LENGTHS)
-    parts = [bins.sums(REWARDS[part], REWARDS[part] > 0.5, LENGTHS[part]) for part in (slice(4), slice(4, None))]
+    whole = sums_of(REWARDS, LENGTHS, 4, 128)
+    parts = [sums_of(REWARDS[part], LENGTHS[part], 4, 128) for part in (slice(4), slice(4, None))]
     joined = whole.like(parts[0].flat() + parts[1].flat())
     assert torch.allclose(joined.flat(), whole.flat())
     assert joined.metrics() == pytest.approx(whole.metrics(), nan_ok=True)
 
 
 def test_rows_hold_the_filled_bins() -> None:
-    rows = BiasBins(4, 100, 128, bins=4).sums(REWARDS, REWARDS > 0.5, LENGTHS).rows(128)
+    rows = sums_of(REWARDS, LENGTHS, 4, 128, bins=4).rows(128)
     tokens = {(r["answer"], r["low"]): r for r in rows if r["kind"] == "token"}
     assert {key: r["count"] for key, r in tokens.items()} == {
         ("wrong", 0.0): 1, ("wrong", 32.0): 2, ("wrong", 64.0): 1, ("right", 0.0): 4,
@@ -136,11 +135,7 @@ def test_rows_hold_the_filled_bins() -> None:
 
 
 def test_a_length_on_an_edge_and_one_beyond_the_limit_have_a_bin() -> None:
-    rows = (
-        BiasBins(2, 100, 64, bins=4)
-        .sums(torch.tensor([1.0, 0]), torch.tensor([True, False]), torch.tensor([16.0, 65.0]))
-        .rows(64)
-    )
+    rows = sums_of(torch.tensor([1.0, 0]), torch.tensor([16.0, 65.0]), 2, 64, bins=4).rows(64)
     assert [(r["low"], r["high"]) for r in rows if r["kind"] == "token"] == [(48.0, 64.0), (0.0, 16.0)]
 
 

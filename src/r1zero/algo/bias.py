@@ -6,13 +6,14 @@ token weight
     w_i = A_i / T_i   (length_norm = response)      w_i = A_i / C   (constant)      w_i = A_i B / sum T   (token)
 
 The weight of a question is what its G responses pull altogether, 1/G sum_i |w_i| T_i. Both follow from
-rewards and lengths alone, so one rollout shows what each of the four algorithms would have done with it.
+rewards and lengths alone, so one rollout shows what each of the four algorithms would have done with it. Beside
+them stands what the objective that runs does with it: the mean of |w_it| over a response's tokens, from ``meter.py``.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -30,16 +31,8 @@ VARIANTS: Variants = {
 """The four algorithms of Fig. 8: name -> (length_norm, std_norm)."""
 
 
-def with_one_in_use(name: str, length_norm: str, std_norm: bool) -> Variants:
-    """The four, and the algorithm in use where it is none of them, as DAPO is not.
-
-    It stands under its own name; under ``<name>_as_set`` where settings made something else of one of the four.
-    """
-    used = (length_norm, std_norm)
-    if used in VARIANTS.values():
-        return VARIANTS
-    return VARIANTS | {f"{name}_as_set" if name in VARIANTS else name: used}
-
+RUNNING = "running"
+"""Name of what the objective that runs does, masks, credit and advantages as they are (``meter.py``)."""
 
 EXTREME = 0.25
 """A question is very hard or very easy when its success rate is at most this, or at least 1 minus it."""
@@ -96,46 +89,49 @@ class BiasBins:
         constant: C of Dr. GRPO, tokens.
         limit: response-length limit, tokens.
         bins: parts of the limit.
-        variants: the algorithms that are compared.
     """
 
     group_size: int
     constant: float
     limit: int
     bins: int = 16
-    variants: Variants = field(default_factory=lambda: VARIANTS)
 
-    def sums(self, rewards: torch.Tensor, right: torch.Tensor, lengths: torch.Tensor) -> BiasSums:
+    def sums(
+        self, rewards: torch.Tensor, right: torch.Tensor, lengths: torch.Tensor, running: torch.Tensor
+    ) -> BiasSums:
         """Bin the rollout of one rank.
 
         Args:
             rewards: float [N].
             right: the verifier's verdict, bool [N].
             lengths: generated tokens, float [N].
+            running: what the objective that runs does, sum_t |w_it| of each response, float64 [N].
         """
         solved = right.view(-1, self.group_size).sum(dim=1)
         slot = (lengths.double() / self.limit * self.bins).ceil().long().clamp(1, self.bins) - 1
-        width = 1 + len(self.variants)
+        weights = {
+            name: token_weights(
+                rewards, lengths, self.group_size, length_norm=length_norm, std_norm=std_norm, constant=self.constant
+            )
+            for name, (length_norm, std_norm) in VARIANTS.items()
+        } | {RUNNING: running.double() / lengths.double()}
+        width = 1 + len(weights)
         tokens = torch.zeros(2, self.bins, width, dtype=torch.float64)
         questions = torch.zeros(self.group_size + 1, width, dtype=torch.float64)
-        moments = torch.zeros(len(self.variants), 5, dtype=torch.float64)
+        moments = torch.zeros(len(weights), 5, dtype=torch.float64)
         place = right.long() * self.bins + slot
         tokens.view(-1, width)[:, 0].index_add_(0, place, torch.ones(len(place), dtype=torch.float64))
         questions[:, 0].index_add_(0, solved, torch.ones(len(solved), dtype=torch.float64))
-        for column, (length_norm, std_norm) in enumerate(self.variants.values()):
-            weights = token_weights(
-                rewards, lengths, self.group_size, length_norm=length_norm, std_norm=std_norm, constant=self.constant
-            )
-            tokens.view(-1, width)[:, column + 1].index_add_(0, place, weights.abs())
-            pull = question_weights(weights, lengths, self.group_size)
-            questions[:, column + 1].index_add_(0, solved, pull)
-            picked = ~right & (weights != 0)
-            x, y = lengths[picked].double().log(), weights[picked].abs().log()
+        for column, weight in enumerate(weights.values()):
+            tokens.view(-1, width)[:, column + 1].index_add_(0, place, weight.abs())
+            questions[:, column + 1].index_add_(0, solved, question_weights(weight, lengths, self.group_size))
+            picked = ~right & (weight != 0)
+            x, y = lengths[picked].double().log(), weight[picked].abs().log()
             moments[column] = torch.tensor(
                 [float(len(x)), float(x.sum()), float(y.sum()), float((x * y).sum()), float((x * x).sum())],
                 dtype=torch.float64,
             )
-        return BiasSums(tokens, questions, moments, tuple(self.variants))
+        return BiasSums(tokens, questions, moments)
 
 
 @dataclass
@@ -152,7 +148,7 @@ class BiasSums:
     tokens: torch.Tensor
     questions: torch.Tensor
     moments: torch.Tensor
-    names: tuple[str, ...] = tuple(VARIANTS)
+    names: tuple[str, ...] = (*VARIANTS, RUNNING)
 
     def flat(self) -> torch.Tensor:
         """All sums in one row, to be added over ranks."""
@@ -163,7 +159,7 @@ class BiasSums:
         parts = flat.split([self.tokens.numel(), self.questions.numel(), self.moments.numel()])
         shapes = (self.tokens.shape, self.questions.shape, self.moments.shape)
         tokens, questions, moments = (part.view(shape) for part, shape in zip(parts, shapes, strict=True))
-        return BiasSums(tokens, questions, moments, self.names)
+        return BiasSums(tokens, questions, moments)
 
     def metrics(self) -> dict[str, float]:
         """The biases of each algorithm as two figures.

@@ -63,7 +63,7 @@ def logged() -> set[str]:
     declare(tally)
     rewards, lengths = torch.tensor([1.0, 0, 0, 1]), torch.tensor([1.0, 2, 3, 4])
     rollout_summary(tally, rewards, rewards > 0.5, lengths, rewards > 2, rewards - 0.5, 4)
-    names = set(tally.reduce()) | set(BiasBins(4, 9, 9).sums(rewards, rewards > 0.5, lengths).metrics())
+    names = set(tally.reduce()) | set(BiasBins(4, 9, 9).sums(rewards, rewards > 0.5, lengths, lengths).metrics())
     names |= {f"time/{part}" for part in ("rollout", "reward", "sync", "learn", "step")} | {"sync/version"}
     names |= {"throughput/rollout_tokens_per_s", "throughput/learn_tokens_per_s", "eval/average/accuracy"}
     return names | {f"eval/arithmetic/{m}" for m in ("accuracy", "length_correct", "length_incorrect")}

@@ -50,8 +50,9 @@ def make_run(
     for step in range(6):
         rewards = torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 0, 0] * 4)
         lengths = torch.linspace(20, 90, 48)
-        sums = bins.sums(rewards, rewards > 0.5, lengths)
-        bias_rows += [{"step": step, **row} for row in sums.rows(100)]
+        running = (rewards - 0.5).abs() * lengths / 100
+        sums = bins.sums(rewards, rewards > 0.5, lengths, running)
+        bias_rows += [{"step": step, "algorithm": algo, **row} for row in sums.rows(100)]
         row = {"step": step, "reward/mean": 0.5 + step / 20, "length/mean": 30.0, "length/incorrect": 33.0 + seed,
                "length/correct": 29.0, "policy/entropy": 0.5, "group/zero_advantage_frac": 0.1,
                **sums.metrics()}  # fmt: skip
@@ -286,30 +287,35 @@ def test_fig4_weights_are_relative_to_each_algorithms_mean(study: Path) -> None:
     assert grpo[0] > 1.5 * grpo[-1]  # longer wrong answers are punished less
 
 
-def test_the_algorithm_in_use_is_drawn_where_it_is_none_of_the_four(tmp_path: Path) -> None:
+def test_the_algorithm_that_ran_is_drawn_where_it_is_none_of_the_four(tmp_path: Path) -> None:
     """DAPO's own column of one run, relative to its own mean, beside the four of both."""
     folder, other = make_run(tmp_path, "dapo"), make_run(tmp_path, "grpo")
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    config["algo"] |= {"length_norm": "token", "std_norm": True}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    for name, file in (("grpo_no_length_norm", "bias.csv"), ("bias/length_slope/grpo", "metrics.csv")):
-        table = pd.read_csv(folder / file)
-        table[name.replace("grpo_no_length_norm", "dapo").replace("grpo", "dapo")] = table[name]
-        table.to_csv(folder / file, index=False)
     runs = find_runs([folder, other])
-    assert [figures.used_by(run) for run in runs] == ["dapo", "grpo"]
+    assert [figures.used_by(run) for run in runs] == ["running", "running"]
     figure, numbers = figures.fig4(runs)
     style.plt.close(figure)
     rows = numbers[numbers["panel"] == "question"].set_index("series")
     assert set(rows.index) == {*ALGOS, "dapo"}
-    assert rows.loc["dapo", "relative_weight"].tolist() == pytest.approx(
-        rows.loc["grpo_no_length_norm", "relative_weight"].tolist()
-    )
     counts = {name: rows.loc[name, "count"].tolist() for name in ("dapo", "grpo_no_length_norm")}
     assert counts == {"dapo": [24.0] * 3, "grpo_no_length_norm": [48.0] * 3}
     figure, numbers = figures.extras(runs)
     style.plt.close(figure)
     assert set(numbers[numbers["panel"].str.startswith("Length bias")]["series"]) == {"dapo", "grpo"}
+
+
+def test_runs_without_a_running_column_are_read_by_their_settings(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "mine")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["algo"] |= {"length_norm": "constant", "std_norm": True}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    for file in ("bias.csv", "metrics.csv"):
+        table = pd.read_csv(folder / file)
+        table[[name for name in table if not name.endswith("running")]].to_csv(folder / file, index=False)
+    (run,) = find_runs([folder])
+    assert figures.used_by(run) == "grpo_no_length_norm"
+    figure, numbers = figures.fig4([run])
+    style.plt.close(figure)
+    assert set(numbers["series"]) == set(ALGOS)
 
 
 def test_figures_command_draws_what_the_runs_can_fill(tmp_path: Path) -> None:

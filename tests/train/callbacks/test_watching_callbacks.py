@@ -56,22 +56,36 @@ def test_bias_csv_and_figures_are_those_of_each_rollout(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "bias.csv", keep_default_na=False)
     for step, rollout in rollouts().items():
         lengths = torch.tensor([float(len(c.ids)) for c in rollout.completions])
-        sums = BiasBins(4, 9.0, 9, 3).sums(rollout.rewards, rollout.right, lengths)
+        running = rollout.advantages.abs() * lengths / 9  # Dr. GRPO, nothing left out
+        sums = BiasBins(4, 9.0, 9, 3).sums(rollout.rewards, rollout.right, lengths, running)
         assert seen[step] == pytest.approx(sums.metrics(), nan_ok=True)
+        assert set(table["algorithm"]) == {"drgrpo"}
         rows = table[table["step"] == step].drop(columns="step").to_dict("records")
         assert len(rows) == len(sums.rows(9))
         for row, expected in zip(rows, sums.rows(9), strict=True):
             assert row["kind"] == expected["kind"]
             assert float(row["grpo"]) == pytest.approx(expected["grpo"])
+            assert float(row["running"]) == pytest.approx(expected["running"]) == pytest.approx(expected["drgrpo"])
 
 
-def test_an_algorithm_beside_the_four_has_its_column(tmp_path: Path) -> None:
-    """What is in use is measured too, also where it is none of the four of Fig. 8."""
-    algo = algo_config("token", minibatch_size=16)
-    train(algo, BiasCallback(context(tmp_path, algo), bins=3))
+def test_what_the_loss_leaves_out_has_no_weight(tmp_path: Path) -> None:
+    """algo.truncated=exclude: the references count the responses that were cut, the running column does not."""
+    algo = algo_config("drgrpo", minibatch_size=16)
+
+    class Excluded(BiasCallback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            for completion, row in zip(batch.rollout.completions, batch.rollout.mask, strict=True):
+                row &= not completion.truncated
+            super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+    train(algo, Excluded(context(tmp_path, algo), bins=3))
     table = pd.read_csv(tmp_path / "bias.csv")
-    assert (table["token"] > 0).any()
-    assert table["token"].notna().all()
+    for step, rollout in rollouts().items():
+        kept = ~torch.tensor([c.truncated for c in rollout.completions])
+        weight = rollout.advantages.abs() / 9
+        rows = table[(table["step"] == step) & (table["kind"] == "token")]
+        for column, counted in (("drgrpo", torch.ones_like(kept)), ("running", kept)):
+            assert (rows[column] * rows["count"]).sum() == pytest.approx(float(weight[counted].sum()), rel=1e-5)
 
 
 def test_diversity_figures(tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
-from r1zero.algo.bias import VARIANTS
+from r1zero.algo.bias import RUNNING, VARIANTS
 from r1zero.errors import UserError
+
+MEASURED = (RUNNING, *VARIANTS)
+"""What the objective that runs does, and what the paper's four algorithms would have done."""
 
 X_AXIS = "progress/rollout_step"
 GROUPS = ("algo.name", "model.name", "template.name")
@@ -29,8 +32,14 @@ PANELS: dict[str, list[tuple[str, list[str]]]] = {
         ("Cut by the limit", ["length/truncated_frac"]),
     ],
     "Biases": [
-        ("Length bias: slope of log weight on log length", [f"bias/length_slope/{name}" for name in VARIANTS]),
-        ("Share of the pull of very easy and very hard questions", [f"bias/extreme_share/{name}" for name in VARIANTS]),
+        (
+            "Length bias: slope of log weight on log length",
+            [f"bias/length_slope/{name}" for name in MEASURED],
+        ),
+        (
+            "Share of the pull of very easy and very hard questions",
+            [f"bias/extreme_share/{name}" for name in MEASURED],
+        ),
     ],
     "Sampler and learner": [
         ("Difference of log-probabilities, mean", ["sync/logprob_diff_mean"]),

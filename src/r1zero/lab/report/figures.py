@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 
 from r1zero import plotting as style
-from r1zero.algo.bias import VARIANTS, with_one_in_use
+from r1zero.algo.bias import RUNNING, VARIANTS
 from r1zero.errors import UserError
 from r1zero.lab.report.runs import Run
 
 Drawn = tuple[Any, pd.DataFrame]
 COLUMNS = ["panel", "series", "x", "mean", "low", "high", "seeds"]
 
-BINS = ("step", "kind", "answer", "low", "high", "count")
-"""Columns of bias.csv that are no algorithm's."""
+BINS = ("step", "algorithm", "kind", "answer", "low", "high", "count")
+"""Columns of bias.csv that are no weights."""
 
 TRAINING = (
     ("reward/mean", "Training reward", "share of right responses"),
@@ -122,7 +122,7 @@ def fig4(runs: Sequence[Run]) -> Drawn:
     All runs' rollouts are pooled; each algorithm's weights are relative to its own mean, so that the four
     can be compared on one axis (an optimizer that scales gradients, as Adam does, sees no more than that).
     """
-    tables = [run.bias for run in runs if run.bias is not None]
+    tables = [_named(run.bias, run.algo) for run in runs if run.bias is not None]
     if not tables:
         raise UserError("no run has a bias.csv; train with callbacks.bias, which is on by default")
     bias = pd.concat(tables)
@@ -142,6 +142,13 @@ def fig4(runs: Sequence[Run]) -> Drawn:
     style.from_zero(axes[2])
     style.shared_legend(figure, axes)
     return figure, pd.concat(numbers)
+
+
+def _named(bias: pd.DataFrame, algo: str) -> pd.DataFrame:
+    """A bias table whose running column has the algorithm's name; left out where it is one of the four."""
+    if algo in VARIANTS:
+        return bias.drop(columns=RUNNING, errors="ignore")
+    return bias.rename(columns={RUNNING: algo})
 
 
 def _weights(axis: Any, part: pd.DataFrame, panel: str) -> pd.DataFrame:
@@ -260,12 +267,12 @@ def extras(runs: Sequence[Run]) -> Drawn:
 
 
 def used_by(run: Run) -> str:
-    """The algorithm that a run used, as its ``bias/`` figures call it: by its settings, whatever its name."""
+    """What a run did, as its ``bias/`` figures call it; runs from before there was such a column by their settings."""
+    if run.series(f"bias/extreme_share/{RUNNING}"):
+        return RUNNING
     algo = run.config["algo"]
-    if "length_norm" not in algo or "std_norm" not in algo:
-        return run.algo
-    used = (str(algo["length_norm"]), bool(algo["std_norm"]))
-    return next(name for name, variant in with_one_in_use(run.algo, *used).items() if variant == used)
+    used = (str(algo.get("length_norm")), bool(algo.get("std_norm")))
+    return next((name for name, variant in VARIANTS.items() if variant == used), run.algo)
 
 
 FIGURES: dict[str, tuple[Callable[[Sequence[Run]], Drawn], str]] = {

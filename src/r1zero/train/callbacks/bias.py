@@ -1,12 +1,15 @@
-"""BiasCallback: what each of the four algorithms would make of the rollout, as figures and as bias.csv."""
+"""BiasCallback: what the objective that runs, and each of the paper's four, makes of the rollout."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
-from r1zero.algo.bias import BiasBins, with_one_in_use
+from r1zero.algo.bias import BiasBins
+from r1zero.algo.meter import response_weights, trained_tokens
+from r1zero.algo.objective import Scale
 from r1zero.batch import PromptBatch
 from r1zero.learn.module import PolicyGradientModule, reduce_over_ranks
 from r1zero.train.callbacks.metrics import MetricsFile
@@ -16,9 +19,9 @@ from r1zero.train.context import RunContext
 class BiasCallback(pl.Callback):
     """Measures the effective weight of tokens against length and of questions against success rate (Fig. 4).
 
-    The weights are functions of rewards and lengths alone, so all four algorithms come with every rollout,
-    whichever of them trains; one that is none of the four, such as DAPO, is measured beside them (on several
-    ranks by the mean length of each rank's own responses).
+    The four algorithms of the paper are references: their weights follow from rewards and lengths, whichever of
+    them trains. The column ``running`` is what the learner's own objective does with this rollout, masks, credit
+    and advantages included, the rollout taken as one optimizer step; ``algorithm`` says its name.
 
     Args:
         context: the run.
@@ -29,9 +32,7 @@ class BiasCallback(pl.Callback):
         self.context = context
         cfg = context.cfg
         limit = cfg.rollout.max_tokens
-        constant = float(cfg.algo.norm_constant or limit)
-        variants = with_one_in_use(cfg.algo.name, cfg.algo.length_norm.value, cfg.algo.std_norm)
-        self.bins = BiasBins(cfg.rollout.group_size, constant, limit, bins, variants)
+        self.bins = BiasBins(cfg.rollout.group_size, float(cfg.algo.norm_constant or limit), limit, bins)
         self.file: MetricsFile | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -47,9 +48,15 @@ class BiasCallback(pl.Callback):
         assert isinstance(batch, PromptBatch)
         rollout = batch.rollout
         assert rollout is not None
-        mine = self.bins.sums(rollout.rewards, rollout.right, rollout.lengths)
-        sums = mine.like(reduce_over_ranks(mine.flat(), "sum", pl_module.device))
+        assert isinstance(pl_module, PolicyGradientModule)
+        learner, device = pl_module.learner, pl_module.device
+        counts = torch.tensor([float(len(rollout.completions)), float(trained_tokens(rollout))], dtype=torch.float64)
+        responses, tokens = reduce_over_ranks(counts, "sum", device).tolist()
+        scale = Scale(int(responses), int(tokens), learner.constant)
+        running = response_weights(learner.objective, learner.algo, scale, rollout)
+        mine = self.bins.sums(rollout.rewards, rollout.right, rollout.lengths, running)
+        sums = mine.like(reduce_over_ranks(mine.flat(), "sum", device))
         rollout.metrics |= sums.metrics()
         if self.file is not None:
             for row in sums.rows(self.bins.limit):
-                self.file.append({"step": batch.step, **row})
+                self.file.append({"step": batch.step, "algorithm": learner.algo.name, **row})
