@@ -28,6 +28,9 @@ def main() -> int:
     figure.add_argument("runs", nargs="+", help="run folders, folders above them, or wandb:entity/project")
     figure.add_argument("--figures", help="comma-separated, such as fig4,fig8; default: those that the runs can fill")
     figure.add_argument("--output", type=Path, help="folder to write; default: figures/ in the first folder")
+    browse = commands.add_parser("completions", help="a page to browse the responses of a run, or of two side by side")
+    browse.add_argument("runs", nargs="+", type=Path, help="one run folder, or two")
+    browse.add_argument("--output", type=Path, help="file to write; default: completions.html in the first folder")
     arguments = parser.parse_args()
     try:
         if arguments.command == "models":
@@ -35,6 +38,11 @@ def main() -> int:
 
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
             print(draw_models(arguments.folders, arguments.output))
+            return 0
+        if arguments.command == "completions":
+            from r1zero.lab.report.completions import completions_page
+
+            print(completions_page(arguments.runs, arguments.output))
             return 0
         if arguments.command == "figures":
             from r1zero.lab.report.training import write_figures

@@ -192,7 +192,7 @@ def test_the_miniature_report_is_one_file_with_everything(study: Path, tmp_path:
     assert (tmp_path / "out" / "verdicts.md").read_text().count("| holds |") == len(found)
     text = path.read_text()
     for name in ("fig4", "fig5", "fig6", "fig7", "fig8", "extras", "control"):
-        assert f'<figure id="{name}">' in text
+        assert f'<figure id="{name}" data-plot>' in text
         for suffix in ("png", "svg", "csv"):
             assert (tmp_path / "out" / "figures" / f"{name}.{suffix}").stat().st_size > 200
     assert "25.0 [20.0, 30.0]" in text

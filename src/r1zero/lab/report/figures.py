@@ -12,6 +12,7 @@ import pandas as pd
 from r1zero import plotting as style
 from r1zero.algo.bias import RUNNING, VARIANTS
 from r1zero.errors import UserError
+from r1zero.lab.report import interactive
 from r1zero.lab.report.runs import Run
 
 Drawn = tuple[Any, pd.DataFrame]
@@ -306,7 +307,7 @@ def draw(names: Sequence[str], runs: Sequence[Run], folder: Path) -> dict[str, P
     for name in names:
         if name not in FIGURES:
             raise UserError(f"figure {name} is unknown; choose from {', '.join(FIGURES)}")
-    return {name: style.save(*FIGURES[name][0](runs), folder, name) for name in names}
+    return {name: interactive.save(*FIGURES[name][0](runs), folder, name) for name in names}
 
 
 def _same_limits(axes: Sequence[Any]) -> None:

@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from r1zero.errors import UserError
-from r1zero.lab.report import figures, page
+from r1zero.lab.report import figures, interactive, page
 from r1zero.lab.report.runs import Run, find_runs
 from r1zero.lab.report.verdicts import STATES, Verdict, verdicts
 
@@ -77,13 +79,12 @@ def write_miniature(folders: Sequence[Path], out: Path) -> tuple[Path, list[Verd
 
 
 def _save_control(members: Sequence[Run], out: Path) -> Path:
-    from r1zero import plotting as style
 
     figure, numbers = figures.fig5(members)
-    return style.save(figure, numbers, out / "figures", "control")
+    return interactive.save(figure, numbers, out / "figures", "control")
 
 
-def _table1(out: Path) -> str:
+def _table1(out: Path) -> Markup:
     """Accuracy of the base models in percent, from the evaluations beside the report."""
     results = []
     for file in sorted((out / "table1").glob("*/results.json")):
@@ -91,7 +92,7 @@ def _table1(out: Path) -> str:
         if content.get("sets"):
             results.append(content)
     if not results:
-        return ""
+        return Markup("")
     sets = list(dict.fromkeys(name for content in results for name in content["sets"]))
     rows = []
     for content in results:

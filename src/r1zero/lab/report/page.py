@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,24 +11,16 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
 from r1zero.lab.report.figures import FIGURES
 from r1zero.lab.report.runs import Run
 from r1zero.lab.report.verdicts import Verdict, interval
 
-CSS = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.4rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; font-size: 0.9rem; margin: 0.8rem 0; }
-th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #e4e4e4; text-align: left; vertical-align: top; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; } figcaption { color: #555; font-size: 0.9rem; }
-.word { font-weight: 600; white-space: nowrap; }
-.holds { color: #00664b; } .does-not-hold { color: #a33d00; } .not-enough-runs { color: #666; }
-pre { background: #f6f6f6; padding: 0.8rem; overflow-x: auto; font-size: 0.8rem; }
-.note { color: #666; font-size: 0.85rem; }
-"""
+TEMPLATES = Environment(loader=PackageLoader("r1zero.lab.report"), autoescape=True, undefined=StrictUndefined)
+MACROS: Any = TEMPLATES.get_template("macros.html.j2").module
 
 
 @dataclass(frozen=True)
@@ -37,63 +28,45 @@ class Section:
     """A heading and its HTML."""
 
     title: str
-    body: str
+    body: Markup
 
 
 def document(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """A whole HTML document."""
-    parts = [f"<h2>{html.escape(s.title)}</h2>\n{s.body}" for s in sections if s.body]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head>\n'
-        f"<body><h1>{html.escape(title)}</h1>\n<p>{html.escape(lead)}</p>\n" + "\n".join(parts) + "\n</body></html>\n"
+    """A whole HTML document; plotly comes with it where a figure can be hovered over."""
+    interactive = any("data-plot" in section.body for section in sections)
+    script = Markup(get_plotlyjs() if interactive else "")  # a library of ours to ship, not a value from a run
+    return TEMPLATES.get_template("document.html.j2").render(
+        title=title, lead=lead, sections=sections, interactive=interactive, plotly=script
     )
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> Markup:
     """A table; cells are escaped; columns in ``numbers`` are set right."""
-
-    def cell(tag: str, text: str, at: int) -> str:
-        kind = ' class="number"' if at in numbers else ""
-        return f"<{tag}{kind}>{html.escape(text)}</{tag}>"
-
-    lines = ["<tr>" + "".join(cell("th", text, i) for i, text in enumerate(header)) + "</tr>"]
-    lines += ["<tr>" + "".join(cell("td", text, i) for i, text in enumerate(row)) + "</tr>" for row in rows]
-    return "<table>" + "\n".join(lines) + "</table>"
+    return Markup(MACROS.table(header, rows, numbers))
 
 
-def verdict_table(found: Sequence[Verdict]) -> str:
+def verdict_table(found: Sequence[Verdict]) -> Markup:
     """Claim, the paper's place, measured mean and interval, verdict."""
-    rows = []
-    for v in found:
-        kind = v.word.replace(" ", "-")
-        note = f'<br><span class="note">{html.escape(v.note)}</span>' if v.note else ""
-        rows.append(
-            f"<tr><td>({html.escape(v.key)})</td><td>{html.escape(v.claim)}</td><td>{html.escape(v.paper)}</td>"
-            f'<td>{html.escape(v.measured)}{note}</td><td class="word {kind}">{v.word}</td></tr>'
-        )
-    head = "<tr><th></th><th>claim</th><th>paper</th><th>measured: mean [95 % interval]</th><th></th></tr>"
-    return f"<table>{head}{''.join(rows)}</table>"
+    return Markup(MACROS.verdicts(found))
 
 
-def picture(path: Path, caption: str) -> str:
-    """A PNG inside the document."""
+def picture(path: Path, caption: str) -> Markup:
+    """A PNG inside the document, and what plotly draws in its place where ``plotting.save`` left that beside it."""
     data = base64.b64encode(path.read_bytes()).decode()
-    name = html.escape(path.stem)
-    return (
-        f'<figure id="{name}"><img src="data:image/png;base64,{data}" alt="{html.escape(caption)}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
+    plot = path.with_suffix(".plotly.json")
+    # "<" can't stand in a script element: a label could close it.
+    text = Markup(plot.read_text().replace("<", "\\u003c")) if plot.is_file() else None
+    return Markup(MACROS.picture(path.stem, data, caption, text))
 
 
-def figures_section(paths: dict[str, Path], note: str = "") -> str:
+def figures_section(paths: dict[str, Path], note: str = "") -> Markup:
     """All figures with their captions."""
     hint = "Lines are means over seeds, bands reach from the lowest to the highest seed."
     shown = [picture(path, f"{name}: {FIGURES[name][1] if name in FIGURES else ''}") for name, path in paths.items()]
-    return f'<p class="note">{html.escape(hint)} {html.escape(note)}</p>' + "".join(shown)
+    return Markup(MACROS.figures(f"{hint} {note}", shown))
 
 
-def results_table(runs: Sequence[Run]) -> str:
+def results_table(runs: Sequence[Run]) -> Markup:
     """Before and after training, one row per recipe, means over seeds with 95 % intervals."""
     groups: dict[tuple[str, str, str, str], list[Run]] = {}
     for run in runs:
@@ -111,25 +84,22 @@ def results_table(runs: Sequence[Run]) -> str:
     return table(header, rows, numbers=(4, 5, 6, 7))
 
 
-def settings_section(runs: Sequence[Run]) -> str:
+def settings_section(runs: Sequence[Run]) -> Markup:
     """The settings that all runs share, those that vary, and where each run lies."""
     flat = [flatten(run.config) for run in runs]
     keys = sorted({key for values in flat for key in values})
     common = {k: flat[0].get(k) for k in keys if len({repr(values.get(k)) for values in flat}) == 1}
     varying = [k for k in keys if k not in common and not k.startswith(("paths.", "logger.", "name", "group"))]
     shared = {k: v for k, v in common.items() if not k.startswith(("paths.", "axes."))}
-    listing = html.escape(yaml.safe_dump(shared, sort_keys=True, allow_unicode=True))
+    listing = yaml.safe_dump(shared, sort_keys=True, allow_unicode=True)
     rows = [
         [run.name, run.state, *(_short(values.get(k)) for k in varying)] for run, values in zip(runs, flat, strict=True)
     ]
     title = f"what all {len(runs)} runs share ({len(shared)} settings)"
-    return (
-        f"<details><summary>{title}</summary><pre>{listing}</pre></details>"
-        "<details><summary>what varies, run by run</summary>" + table(["run", "state", *varying], rows) + "</details>"
-    )
+    return Markup(MACROS.settings(title, listing, table(["run", "state", *varying], rows)))
 
 
-def environment_section(runs: Sequence[Run]) -> str:
+def environment_section(runs: Sequence[Run]) -> Markup:
     """Versions, machine and time that the figures come from."""
     versions: dict[str, set[str]] = {}
     for run in runs:
@@ -146,7 +116,7 @@ def environment_section(runs: Sequence[Run]) -> str:
     return table(["", ""], rows)
 
 
-def frame_table(frame: pd.DataFrame) -> str:
+def frame_table(frame: pd.DataFrame) -> Markup:
     """A data frame as it stands."""
     numeric = [i for i, name in enumerate(frame.columns) if pd.api.types.is_numeric_dtype(frame[name])]
     cells = [[_short(value) for value in row] for row in frame.itertuples(index=False)]
