@@ -21,6 +21,13 @@ ASSETS = Path(__file__).parent / "data" / "assets"
 """What comes with the package; ``${asset:name}`` in a config is a path below it."""
 
 
+class Gold(str, Enum):
+    """Who decides whether a response is right: the verifier by gold answers, or reward functions alone."""
+
+    verify = "verify"
+    none = "none"
+
+
 class BadGold(str, Enum):
     """What to do with a question whose gold answer can't be graded against itself."""
 
@@ -87,7 +94,8 @@ class TemplateConfig:
     stop_tokens: list[str] = field(default_factory=list)
     """Special tokens that end a response besides the model's own EOS ids."""
     extractor: str = "boxed"
-    """boxed: the last balanced \\boxed{}; answer_tag: the last <answer>...</answer>."""
+    """boxed: the last balanced \\boxed{}; answer_tag: the last <answer>...</answer>; or the import path of a function
+    (text of a response) -> answer or None."""
     chat: bool = False
     """Put the text through the tokenizer's own chat template."""
     system: str | None = None
@@ -114,6 +122,10 @@ class DataConfig:
     """Field of the question, dots reach into nested fields; null: found by name."""
     answer_key: str | None = None
     """Field of the gold answer; null: found by name."""
+    gold: Gold = Gold.verify
+    """none: there are no gold answers; reward.functions alone decide, the verifier does not count."""
+    keep: list[str] = field(default_factory=list)
+    """Columns that reward functions see in meta, e.g. [tests, starter_code]; dots reach into nested fields."""
     where: dict[str, Any] = field(default_factory=dict)
     """Keep only rows whose field has one of these values, e.g. {level: [3, 4, 5]}."""
     limit: int | None = ranged(None, at_least=1, at_most=10**9)
@@ -121,7 +133,7 @@ class DataConfig:
     rows: int | None = ranged(None, at_least=1, at_most=10**9)
     """Rows that the set is known to have; another count is an error."""
     generator: str | None = None
-    """arithmetic: make the questions instead of reading them."""
+    """arithmetic or programs: make the questions instead of reading them."""
     params: dict[str, Any] = field(default_factory=dict)
     """Settings of the generator."""
     max_prompt_tokens: int = ranged(1024, at_least=1, at_most=10**8)
@@ -144,6 +156,8 @@ class RewardFunctionConfig:
     """Weight in the summed reward."""
     params: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments given at every call."""
+    timeout: float | None = ranged(None, above=0, at_most=3600)
+    """Seconds a call may take before its worker is killed and it counts 0; null: reward.timeout."""
 
 
 @dataclass

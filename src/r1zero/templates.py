@@ -32,7 +32,8 @@ class Template:
     default), ``chat_template_kwargs`` its further arguments; it is told that today is ``date``. ``stop``
     strings end a response and stay in it when ``keep_stop``; ``stop_tokens`` are special tokens that end it
     besides the model's own EOS ids (those the vocabulary lacks are ignored). ``extractor`` names how the
-    final answer is found: the last balanced ``\boxed{}`` or the last ``<answer>`` block.
+    final answer is found: the last balanced ``\boxed{}`` the last ``<answer>`` block, or what a function of yours
+    finds, named by its import path.
     """
 
     name: str
@@ -49,8 +50,12 @@ class Template:
     def __post_init__(self) -> None:
         if self.text.count("{question}") != 1:
             raise UserError(f"template.text of '{self.name}' must hold {{question}} exactly once")
-        if self.extractor not in EXTRACTORS:
-            raise UserError(f"template.extractor={self.extractor} is unknown; choose one of {', '.join(EXTRACTORS)}")
+        if self.extractor not in EXTRACTORS and "." not in self.extractor:
+            known = ", ".join(EXTRACTORS)
+            raise UserError(
+                f"template.extractor={self.extractor} is unknown; choose one of {known}, or the import path of a "
+                "function of yours"
+            )
         self._today()
         if taken := sorted(set(self.chat_template_kwargs) & OURS):
             raise UserError(f"template.chat_template_kwargs.{taken[0]} has no place here: the run sets it itself")

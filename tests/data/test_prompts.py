@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from r1zero.batch import Question
-from r1zero.config import BadGold, DataConfig
+from r1zero.config import BadGold, DataConfig, Gold
 from r1zero.data.prompts import build_prompts, load_questions
+from r1zero.data.sources import check_source
 from r1zero.errors import UserError
 from r1zero.templates import Template
 from tiny_models import tiny_tokenizer
@@ -191,3 +195,55 @@ def test_levels_of_the_real_set_make_the_level_subset(shared):
     whole = load_questions(DataConfig(name="m", path=f"{shared}/data/train/math_lvl3to5.jsonl"))
     assert [question.text for question in chosen] == [question.text for question in whole]
     assert {question.meta["level"] for question in chosen} == {3, 4, 5}
+
+
+KEPT = [
+    {"problem": f"q{n}", "answer": n, "tests": [{"args": [n], "want": [1, None, "x"]}], "extra": {"deep": {"n": n}}}
+    for n in range(3)
+]
+
+
+def test_kept_columns_reach_the_question(make):
+    """Of any JSON value, by the name as it is written, dots reach into nested fields."""
+    questions = load_questions(make(KEPT, keep=["tests", "extra.deep.n", "extra"]))
+    assert [q.meta["tests"] for q in questions] == [row["tests"] for row in KEPT]
+    assert [q.meta["extra.deep.n"] for q in questions] == [0, 1, 2]
+    assert questions[1].meta["extra"] == {"deep": {"n": 1}}
+    assert "tests" not in load_questions(make(KEPT))[0].meta
+
+
+def test_a_kept_column_that_is_not_there_is_told_early(make):
+    for read in (load_questions, check_source):
+        with pytest.raises(UserError, match=r"has no column data.keep=test; its columns are: problem, answer, tests"):
+            read(make(KEPT, keep=["tests", "test"]))
+        with pytest.raises(UserError, match=r"has no column data.keep=extra.n; its columns"):
+            read(make(KEPT, keep=["extra.n"]))
+    with pytest.raises(UserError, match=r"has no column data\.keep=tests; its columns are: terms"):
+        load_questions(DataConfig(name="s", generator="arithmetic", params={"count": 2}, keep=["tests"]))
+
+
+def test_a_column_that_is_not_json_is_told(tmp_path):
+    table = pa.table({"problem": ["a"], "answer": ["1"], "when": [datetime.datetime(2025, 1, 2)]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="row 0: column 'when' can't be kept, it is not JSON"):
+        load_questions(DataConfig(name="s", path=str(tmp_path / "t.parquet"), keep=["when"]))
+
+
+def test_without_gold_no_answer_is_needed(make):
+    """No field of an answer, no check of golds; multiple choice is as good as any other text."""
+    rows = [{"question": f"q{n}", "tests": [n], "options": ["a"]} for n in range(3)]
+    cfg = make(rows, gold=Gold.none, keep=["tests"])
+    check_source(cfg)
+    questions = load_questions(cfg, check=lambda golds: [(0, "never asked")])
+    assert [(q.text, q.gold, q.meta) for q in questions] == [(f"q{n}", (), {"tests": [n]}) for n in range(3)]
+    with pytest.raises(UserError, match="multiple choice"):
+        check_source(make(rows))
+
+
+def test_programs_have_no_golds():
+    cfg = DataConfig(name="p", generator="programs", params={"count": 3}, gold=Gold.none, keep=["tests"])
+    assert [q.gold for q in load_questions(cfg)] == [(), (), ()]
+    with pytest.raises(UserError, match=r"set data\.gold=none"):
+        load_questions(DataConfig(name="p", generator="programs", params={"count": 3}))
+    sums = DataConfig(name="s", generator="arithmetic", params={"count": 2}, gold=Gold.none)
+    assert [q.gold for q in load_questions(sums)] == [(), ()]

@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 
@@ -163,7 +164,7 @@ def test_a_plug_in_that_fails_counts_zero_and_shows(name, status, detail):
 
 def test_a_plug_in_gets_what_it_names():
     with Grader(config(all={"path": "worker_functions.everything", "params": {"extra": 1}})) as grader:
-        assert grader.grade("\\boxed{4}", ("4",)).components["all"] == 6.0
+        assert grader.grade("\\boxed{4}", ("4",)).components["all"] == 7.0
 
 
 def test_mistakes_of_the_user_are_named():
@@ -274,3 +275,168 @@ def test_a_closed_grader_opens_again():
     second = grader.grade("\\boxed{\\min(1,2)}", ("1",))
     grader.close()
     assert (first.status, second.status) == (Status.right, Status.right)
+
+
+class Answers:
+    """A pool whose workers answer as they are told."""
+
+    def __init__(self, *results: dict[str, object]) -> None:
+        self.results, self.jobs = list(results), []
+
+    def submit(self, job, timeout=None):
+        self.jobs.append((job, timeout))
+        future: Future[dict[str, object]] = Future()
+        future.set_result(self.results.pop(0))
+        return future
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"right": "no", "rule": "x"}, {"right": 1, "rule": "x"}, {"right": True}, {"error": "crash", "seconds": "x"}],
+    ids=str,
+)
+def test_a_result_without_sense_is_a_crash(monkeypatch, answer):
+    """No future stays open, whatever arrives."""
+    with Grader(config(bad={"path": "worker_functions.fine"})) as grader:
+        monkeypatch.setattr(grader, "_pool", Answers(answer, {"value": 1.0}))
+        future = grader.submit(GradeItem("\\boxed{\\min(1,2)}", ("1",)))
+        assert future.result(timeout=1).status is Status.crash
+
+
+@pytest.mark.parametrize("value", ["5", None, [1], True, math.nan, math.inf])
+def test_a_reward_that_is_no_number_is_a_crash(monkeypatch, value):
+    with Grader(config(bad={"path": "worker_functions.fine"})) as grader:
+        monkeypatch.setattr(grader, "_pool", Answers({"value": value}))
+        outcome = grader.submit(GradeItem("\\boxed{4}", ("4",))).result(timeout=1)
+    assert outcome.status is Status.crash
+    assert outcome.reward == 0.0
+
+
+def test_a_hanging_answer_costs_its_deadline_once(monkeypatch):
+    """100 answers of 3 distinct pairs: 3 jobs for the workers, whether asked for at once or one after the other."""
+    monkeypatch.setattr(grader_module.compare, "against_any", needs_algebra)
+    late = {"error": "timeout", "detail": "no verdict within 3 s", "seconds": 3.0}
+    with Grader(RewardConfig(name="test")) as grader:
+        pool = Answers(late, late, {"right": True, "rule": "math_verify", "seconds": 1.0})
+        monkeypatch.setattr(grader, "_pool", pool)
+        items = [GradeItem(f"so \\boxed{{{'abc'[n % 3]}}} or {n}", ("z",)) for n in range(100)]
+        got = grader.grade_batch(items)
+    assert len(pool.jobs) == 3
+    assert [outcome.status.value for outcome in got] == (["timeout", "timeout", "right"] * 34)[:100]
+    assert sum(outcome.seconds for outcome in got) < 8.0
+
+
+def needs_algebra(*_: object, **__: object) -> None:
+    raise grader_module.compare.NeedsCas
+
+
+def test_verdicts_are_remembered_by_answer_gold_and_prose_and_bounded(monkeypatch):
+    monkeypatch.setattr(grader_module.compare, "against_any", needs_algebra)
+    monkeypatch.setattr(grader_module, "REMEMBERED", 2)
+    right = {"right": True, "rule": "r"}
+    with Grader(RewardConfig(name="test")) as grader:
+        pool = Answers(*[right] * 5)
+        monkeypatch.setattr(grader, "_pool", pool)
+        for answer, gold in ("ax", "ay", "ax", "bx", "ax", "ay"):  # the last one was dropped by then
+            grader.grade(f"\\boxed{{{answer}}}", (gold,))
+        assert len(pool.jobs) == 4
+        grader.grade("</think> <answer> a </answer>", ("x",), extractor="answer_tag")
+        assert len(pool.jobs) == 5
+
+
+def test_kept_columns_reach_a_plug_in():
+    with Grader(config(m={"path": "worker_functions.with_meta", "weight": 0.5})) as grader:
+        outcomes = [grader.grade(text, ("4",), meta={"wanted": "so"}) for text in ("so", "no")]
+    assert [outcome.components["m"] for outcome in outcomes] == [1.0, 0.0]
+
+
+def test_a_function_has_a_deadline_of_its_own():
+    longer = {"path": "worker_functions.slow", "params": {"seconds": 1.5}, "timeout": 30.0}
+    shorter = {"path": "worker_functions.slow", "params": {"seconds": 0.5}, "timeout": 0.1}
+    with Grader(config(a=longer, b=shorter)) as grader:
+        outcome = grader.grade("\\boxed{4}", ("4",))
+    assert outcome.components == {"verifier": 1.0, "a": 1.0, "b": 0.0}
+    assert (outcome.status, outcome.detail) == (Status.timeout, "reward function b: no verdict within 0.1 s")
+    assert outcome.right  # the verifier's verdict, whatever a function does
+
+
+def test_without_gold_the_functions_decide():
+    """Right from half of the sum of the positive weights; the verifier's weight does not count."""
+    functions = {"h": {"path": "worker_functions.half"}, "cost": {"path": "worker_functions.fine", "weight": -0.001}}
+    with Grader(RewardConfig(name="t", weight=0.7, timeout=3.0, functions=config(**functions).functions)) as grader:
+        half = grader.grade("half", ())
+        less = grader.grade("no", ())
+        with_gold = grader.grade("half \\boxed{4}", ("4",))
+    assert half.components == {"h": 0.5, "cost": 4.0}
+    assert half.reward == pytest.approx(0.496)
+    assert (half.right, half.status) == (False, Status.wrong)
+    assert (less.right, less.status) == (False, Status.wrong)
+    assert with_gold.reward == pytest.approx(0.7 + 0.5 - 0.001 * 14)
+    with Grader(config(h={"path": "worker_functions.half", "weight": 2.0})) as grader:
+        assert [grader.grade(text, ()).right for text in ("half", "no")] == [True, False]
+        assert grader.grade("half", ()).reward == 1.0
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        ({"path": "worker_functions.missing"}, "can't be loaded .ImportError: worker_functions has no function"),
+        ({"path": "worker_functions.needs_more"}, "it takes 'answer_sheet', which is neither among question"),
+        ({"path": "worker_functions.fine", "params": {"depth": 3}}, "it takes no 'depth', which its params name"),
+        ({"path": "worker_functions.with_meta", "params": {"meta": {}}}, "params.meta has a name that every"),
+        ({"path": "worker_functions.SLEEPER"}, "can't be loaded .TypeError"),
+    ],
+)
+def test_a_function_that_does_not_fit_is_told_before_the_run(function, line):
+    with Grader(config(mine=function)) as grader, pytest.raises(UserError, match=line) as told:
+        grader.check_functions()
+    assert "\n" not in str(told.value)
+    assert str(told.value).startswith("reward.functions.mine.path=worker_functions.")
+
+
+def test_functions_that_fit_pass_and_may_say_something(caplog):
+    fine = {"path": "worker_functions.needs_more", "params": {"answer_sheet": "x"}}
+    functions = config(a=fine, b={"path": "worker_functions.with_notice"})
+    with Grader(functions) as grader, caplog.at_level(logging.WARNING, "r1zero"):
+        grader.check_functions()
+    assert [record.getMessage() for record in caplog.records] == ["reward.functions.b: nothing is private here"]
+
+
+def test_an_extractor_of_the_users_own():
+    """It runs in a worker; the verifier, the plug-ins and the audit of golds see what it found."""
+    with Grader(config(e={"path": "r1zero.reward.functions.exact_match"}), "worker_functions.last_word") as grader:
+        grader.check_functions()
+        outcome = grader.grade("it is \\boxed{3} or rather 4", ("4",))
+        assert (outcome.status, outcome.extracted, outcome.reward) == (Status.right, "4", 2.0)
+        assert grader.grade("it is 4.0 ", ("4",)).components == {"verifier": 1.0, "e": 0.0}
+        assert grader.grade(" ", ("4",)).status is Status.no_answer
+        assert grader.audit_golds([("4",), ("two words",)]) == []
+    with Grader(RewardConfig(name="test", timeout=1.0), "worker_functions.bad_extractor") as grader:
+        outcome = grader.grade("4", ("4",))
+    assert outcome.status is Status.crash
+    assert "template.extractor: TypeError" in outcome.detail
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("no.such.module.f", "template.extractor=no.such.module.f: there is no module"),
+        ("os.system", r"template.extractor=os.system is not allowed"),
+        ("worker_functions.nothing", "has no function nothing"),
+        ("worker_functions.takes_two", "must take one argument"),
+    ],
+)
+def test_an_extractor_that_does_not_fit_is_told(path, line):
+    with pytest.raises(UserError, match=line), Grader(RewardConfig(name="test"), path) as grader:
+        grader.check_functions()
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, math.nan, math.inf])
+def test_deadlines_are_positive_and_finite(timeout):
+    with pytest.raises(UserError, match=r"reward\.functions\.a\.timeout=.* must be above 0"):
+        Grader(config(a={"path": "worker_functions.fine", "timeout": timeout}))
+    with pytest.raises(UserError, match=r"reward\.timeout=.* must be above 0"):
+        Grader(RewardConfig(name="test", timeout=timeout))

@@ -308,3 +308,86 @@ def test_jobs_and_results_are_json(pool):
     """Nothing a worker says is unpickled; a lone surrogate passes both ways."""
     assert results(pool, [call("fine", "\ud800\x00\n")])[0]["value"] == 3.0
     assert json.loads(json.dumps("\ud800")) == "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("[1, 2]\n", 1),
+        ("5\n", 1),
+        ("null\n", 1),
+        ('"text"\n', 1),
+        ("no JSON at all\n", 1),
+        ("\n", 3),
+        ("\udcff\udcfe\n", 1),
+        ("[" * 100_000 + "\n", 1),
+        ('{"id": 987654321, "result": {"value": 9.0}}\n', 1),
+        ('{"result": {"value": 9.0}}\n', 1),
+        ('{"id": true, "result": 5}\n', 1),
+        ("x" * 2**21, 1),
+    ],
+    ids=str,
+)
+def test_no_future_stays_open_whatever_a_worker_writes(pool, text, lines):
+    """Anything but the result of the very job: a crash of that job, and the next one is answered."""
+    got = results(pool, [call("say", text=text, lines=lines), call("fine", "abc")])
+    assert got[0]["error"] == "crash"
+    assert "the worker wrote" in got[0]["detail"]
+    assert got[1]["value"] == 3.0
+
+
+def alive(file: Path) -> list[int]:
+    return [int(line) for line in file.read_text().split() if psutil.pid_exists(int(line))]
+
+
+@pytest.mark.parametrize("then", ["hang", "exit"])
+@pytest.mark.parametrize("new_session", [False, True])
+@pytest.mark.parametrize("name", ["popen", "fork"])
+def test_what_a_function_started_dies_with_its_worker(pool, tmp_path, name, new_session, then):
+    """Killed or ended, in the worker's group or out of it; a fork holds nothing that keeps a dead worker alive."""
+    file = tmp_path / "pids"
+    result = results(pool, [call(name, file=str(file), new_session=new_session, then=then)])[0]
+    assert (result["error"], result["detail"]) == {
+        "hang": ("timeout", "no verdict within 1 s"),
+        "exit": ("crash", "the worker process died"),
+    }[then]
+    assert file.read_text()
+    deadline = time.monotonic() + 10
+    while alive(file) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert alive(file) == []
+
+
+def test_what_a_function_left_running_ends_with_the_pool(tmp_path):
+    pool = WorkerPool(1, 10.0)
+    file = tmp_path / "pids"
+    got = results(pool, [call("popen", file=str(file), new_session=session, then="") for session in (False, True)])
+    assert [result["value"] for result in got] == [1.0, 1.0]
+    pool.close()
+    deadline = time.monotonic() + 10
+    while alive(file) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert alive(file) == []
+
+
+def test_a_forked_twin_does_not_answer(pool):
+    """Both sides of a fork return from the call: the worker's own answer counts, and no job gets another's."""
+    got = results(pool, [job for n in range(10) for job in (call("forked_twin"), call("fine", "x" * n))])
+    assert [result["value"] for result in got] == [value for n in range(10) for value in (2.0, float(n))]
+
+
+def test_a_job_may_have_a_deadline_of_its_own(pool):
+    """Longer and shorter than the pool's, also for a job that was sent ahead of its turn."""
+    slow, quick = call("slow", seconds=1.5), call("slow", seconds=0.6)
+    futures = [
+        pool.submit(slow, 30.0),
+        pool.submit(quick, 0.2),
+        pool.submit(quick),
+        pool.submit(slow),
+        pool.submit(slow, 30.0),
+    ]
+    got = [future.result(timeout=60) for future in futures]
+    assert [result.get("value") for result in got] == [1.0, None, 1.0, None, 1.0]
+    assert [result.get("detail") for result in got] == [
+        None, "no verdict within 0.2 s", None, "no verdict within 1 s", None
+    ]  # fmt: skip

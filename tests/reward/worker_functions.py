@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import signal
+import stat
+import subprocess
+import sys
 import time
 
 
@@ -64,3 +68,90 @@ def prints(response: str) -> float:
 
 def recurse() -> float:
     return recurse()
+
+
+def say(text: str, lines: int = 1) -> float:
+    """Writes into the worker's own socket, in its place."""
+    for entry in glob.glob("/proc/self/fd/*"):
+        number = int(entry.rpartition("/")[2])
+        try:
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                for _ in range(lines):
+                    data = text.encode("utf-8", "surrogateescape")
+                    while data:
+                        data = data[os.write(number, data) :]
+        except OSError:
+            continue
+    return 1.0
+
+
+SLEEPER = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); time.sleep(600)"
+
+
+def popen(file: str, new_session: bool, then: str) -> float:
+    """Starts a process that outlives the call, notes its number, and hangs, dies or returns."""
+    subprocess.Popen([sys.executable, "-c", SLEEPER, file], start_new_session=new_session)
+    return _end(file, then)
+
+
+def fork(file: str, new_session: bool, then: str) -> float:
+    """The same by fork, and the child forks once more."""
+    if os.fork() == 0:
+        if new_session:
+            os.setsid()
+        os.fork()
+        with open(file, "a") as out:
+            out.write(f"{os.getpid()}\n")
+        time.sleep(600)
+    return _end(file, then)
+
+
+def _end(file: str, then: str) -> float:
+    while not os.path.exists(file) or os.path.getsize(file) == 0:
+        time.sleep(0.01)
+    if then == "exit":
+        os._exit(0)
+    if then == "hang":
+        time.sleep(600)
+    return 1.0
+
+
+def forked_twin() -> float:
+    """Both sides of a fork come back from the call."""
+    return 2.0 if os.fork() else 3.0
+
+
+def slow(seconds: float) -> float:
+    time.sleep(seconds)
+    return 1.0
+
+
+def with_meta(meta: dict[str, object], response: str) -> float:
+    return float(meta["wanted"] == response)
+
+
+def needs_more(response: str, answer_sheet: str) -> float:
+    return 0.0
+
+
+def half(response: str) -> float:
+    return 0.5 if "half" in response else 0.49
+
+
+def with_notice(response: str) -> float:
+    return 0.0
+
+
+with_notice.notice = lambda: "nothing is private here"
+
+
+def last_word(text: str) -> str | None:
+    return text.split()[-1] if text.split() else None
+
+
+def bad_extractor(text: str) -> int:
+    return 5
+
+
+def takes_two(text: str, more: str) -> str:
+    return text + more

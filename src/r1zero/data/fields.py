@@ -105,7 +105,12 @@ class Fields:
 
 
 def resolve(
-    row: Mapping[str, Any], question_key: str | None, answer_key: str | None, what: str, key: str = "data"
+    row: Mapping[str, Any],
+    question_key: str | None,
+    answer_key: str | None,
+    what: str,
+    key: str = "data",
+    gold: bool = True,
 ) -> Fields:
     """Find the fields of question and answer from one row of a set, or from :func:`typical` of all.
 
@@ -115,6 +120,7 @@ def resolve(
         answer_key: The same for the gold answer.
         what: Name of the set for messages.
         key: What its settings begin with, for messages.
+        gold: Whether there are gold answers; without them no field of one is looked for.
 
     Raises:
         UserError: Naming the columns found, when a named field is missing, none has a known name, two may be the
@@ -123,10 +129,10 @@ def resolve(
     names = {name.casefold(): name for name in row}
     columns = ", ".join(columns_of(row))
     for option, field in (("question_key", question_key), ("answer_key", answer_key)):
-        if field is not None and not _has(row, field):
+        if field is not None and not has(row, field):
             raise UserError(f"{what} has no field {key}.{option}={field}; its fields are: {columns}")
     choice = _choices(row, names)
-    if answer_key is None and choice is not None:
+    if gold and answer_key is None and choice is not None:
         raise UserError(
             f"{what} is multiple choice (field '{choice}'), which is not supported; "
             f"name a field with the answer itself by {key}.answer_key, or use another set"
@@ -144,6 +150,10 @@ def resolve(
             context = tuple(names[name] for name in CONTEXT_NAMES if _filled(row, names, name))
             _refuse_second(row, names, question_key, what, key)
     solution = False
+    if not gold:
+        return Fields(
+            question_key, "", context, key=key, unread=_unread(row, names, {question_key, *context}, named, None)
+        )
     if answer_key is None:
         answer_key = _find(row, names, ANSWER_NAMES)
         if answer_key is None:
@@ -220,12 +230,13 @@ def _find(row: Mapping[str, Any], names: Mapping[str, str], known: Sequence[str]
     for name in known:
         if name in names:
             return names[name]
-        if "." in name and _has(row, name):
+        if "." in name and has(row, name):
             return name
     return None
 
 
-def _has(row: Mapping[str, Any], path: str) -> bool:
+def has(row: Mapping[str, Any], path: str) -> bool:
+    """Whether a row has a value, empty or not, at a dotted path."""
     if path in row:
         return True
     parent, dot, last = path.rpartition(".")

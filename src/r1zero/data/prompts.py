@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from r1zero.batch import Prompt, Question
-from r1zero.config import BadGold, DataConfig
+from r1zero.config import BadGold, DataConfig, Gold
 from r1zero.data import fields
+from r1zero.data.keep import check_kept, kept
 from r1zero.data.sources import describe, read_rows, source_kind
 from r1zero.errors import UserError
 from r1zero.reward.gold import prepare_gold
@@ -46,7 +48,10 @@ def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = Non
         return _generate(cfg, seed)
     what = describe(cfg)
     rows = read_rows(cfg)
-    found = fields.resolve(fields.typical(rows), cfg.question_key, cfg.answer_key, what)
+    verify = cfg.gold is Gold.verify
+    usual = fields.typical(rows)
+    found = fields.resolve(usual, cfg.question_key, cfg.answer_key, what, gold=verify)
+    check_kept(usual, cfg.keep, what)
     if found.unread:
         log.warning("%s: not shown to the model: %s", what, "; ".join(found.unread))
     chosen = _select(rows, cfg, what)
@@ -63,17 +68,18 @@ def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = Non
         except ValueError as error:
             raise UserError(f"{what} row {index}: {error}") from None
         try:
-            value = found.gold_of(row)
+            value = found.gold_of(row) if verify else None
         except ValueError as error:
             bad.append((index, str(error)))
             continue
         gold = prepare_gold(value)
-        if gold:
+        if gold or not verify:
             meta = {name: row[name] for name in META if isinstance(row.get(name), (str, int, float))}
+            meta |= kept(row, cfg.keep, f"{what} row {index}")
             questions.append(Question(text, gold, cfg.name, index, meta))
         else:
             bad.append((index, f"no gold answer in field '{found.answer}' ({_shown(value)})"))
-    if check is not None and questions:
+    if check is not None and questions and verify:
         reasons = dict(check([question.gold for question in questions]))
         bad += [(questions[at].row, why) for at, why in reasons.items()]
         questions = [question for at, question in enumerate(questions) if at not in reasons]
@@ -123,8 +129,9 @@ def build_prompts(
 
 def _generate(cfg: DataConfig, seed: int) -> list[Question]:
     """Questions of a generator; ``params.count`` is how many, ``data.limit`` cuts them."""
-    from r1zero.data.arithmetic import generate
+    from r1zero.data import arithmetic, programs
 
+    generate = {"arithmetic": arithmetic.generate, "programs": programs.generate}[str(cfg.generator)]
     plain: Any = OmegaConf.to_container(cfg.params) if OmegaConf.is_config(cfg.params) else cfg.params
     params = {str(name): value for name, value in plain.items()}
     split = str(params.pop("split", cfg.split))
@@ -135,6 +142,11 @@ def _generate(cfg: DataConfig, seed: int) -> list[Question]:
         questions = generate(split, count, int(params.pop("seed", seed)), **params)
     except (TypeError, ValueError) as error:
         raise UserError(f"{describe(cfg)}: data.params don't fit the generator: {error}") from None
+    if cfg.gold is Gold.none:
+        questions = [replace(question, gold=()) for question in questions]
+    elif not questions[0].gold:
+        raise UserError(f"{describe(cfg)}: its questions have unit tests and no gold answers; set data.gold=none")
+    check_kept(questions[0].meta, cfg.keep, describe(cfg))
     return questions[: cfg.limit]
 
 

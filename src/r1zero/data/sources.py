@@ -16,15 +16,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from r1zero.config import DataConfig
+from r1zero.config import DataConfig, Gold
 from r1zero.data import fields
+from r1zero.data.keep import check_kept
 from r1zero.data.values import typed_rows
 from r1zero.errors import UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PACKED = (".gz", ".zst")
 """Suffixes of compression, behind those of text files."""
-GENERATORS = ("arithmetic",)
+GENERATORS = ("arithmetic", "programs")
 LOOKED_AT = 64
 """Rows of a file that are looked at before anything heavy is loaded."""
 
@@ -81,7 +82,9 @@ def check_source(cfg: DataConfig) -> None:
             first = list(islice(READERS[suffix_of(path)](path, cfg.split), LOOKED_AT))
             if not first:
                 raise UserError(f"data.path={cfg.path} holds no rows")
-            found = fields.resolve(fields.typical(first), cfg.question_key, cfg.answer_key, describe(cfg))
+            usual, verify = fields.typical(first), cfg.gold is Gold.verify
+            found = fields.resolve(usual, cfg.question_key, cfg.answer_key, describe(cfg), gold=verify)
+            check_kept(usual, cfg.keep, describe(cfg))
             try:
                 found.question_of(first[0])
             except ValueError as error:

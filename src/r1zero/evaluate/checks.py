@@ -13,7 +13,7 @@ from r1zero.data.sources import check_source
 from r1zero.errors import UserError
 from r1zero.launch.run_folder import not_made
 from r1zero.ranges import check_ranges
-from r1zero.train.checks import LARGE_FOR_CPU, folder_context, has_gpu
+from r1zero.train.checks import LARGE_FOR_CPU, check_judge, folder_context, has_gpu
 
 SERVED = "server"
 """Name of the model option for a model behind a server."""
@@ -41,6 +41,7 @@ def check(config: DictConfig) -> None:
     if config.rescore is None:
         for data in config.benchmarks.values():
             check_source(data)
+            check_judge(data, config.reward)
         if config.overlap is not None:
             check_source(config.overlap)
 

@@ -86,6 +86,7 @@ def _evaluate(cfg: EvaluateConfig, run_dir: Path) -> None:
     )
     tables: dict[str, pd.DataFrame] = {}
     with Grader(cfg.reward, extractor=subject.template.extractor) as grader:
+        grader.check_functions()
         sampler = subject.sampler()
         try:
             for name, prompts in subject.prompts.items():
@@ -127,6 +128,7 @@ def _rescore(cfg: EvaluateConfig, run_dir: Path) -> None:
     tables: dict[str, pd.DataFrame] = {}
     changed = 0
     with Grader(cfg.reward, extractor=template_of(cfg.template).extractor) as grader:
+        grader.check_functions()
         for name in store.sets():
             table, count = regrade(store.read(name), grader)
             grader.check_health(outcomes_of(table))

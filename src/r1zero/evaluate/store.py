@@ -148,6 +148,7 @@ def question_columns(name: str, number: int, question: Question) -> dict[str, An
         "subject": str(subject),
         "text": question.text,
         "gold": list(question.gold),
+        "meta": json.dumps(meta),
     }
 
 
@@ -165,13 +166,16 @@ def grade_columns(outcome: Outcome) -> dict[str, Any]:
 
 def outcomes_of(table: pd.DataFrame) -> list[Outcome]:
     """The verdicts of a table as objects again."""
-    columns = (table[name] for name in ("status", "reward", "extracted", "rule", "seconds"))
-    return [Outcome(Status(s), r, e, rule, sec) for s, r, e, rule, sec in zip(*columns, strict=True)]
+    columns = (table[name] for name in ("status", "reward", "extracted", "rule", "seconds", "right"))
+    return [
+        Outcome(Status(s), r, e, rule, sec, verdict=bool(right))
+        for s, r, e, rule, sec, right in zip(*columns, strict=True)
+    ]
 
 
 def question_of(row: Any) -> Question:
     """The question of a row, as far as grading needs it."""
-    return Question(row.text, tuple(row.gold), row.set, int(row.row))
+    return Question(row.text, tuple(row.gold), row.set, int(row.row), json.loads(getattr(row, "meta", "{}")))
 
 
 # -- what the responses were drawn with --------------------------------------------------------------------

@@ -1,8 +1,10 @@
 """Example plug-in rewards. A plug-in is any function that takes some of these keywords and returns a float.
 
 Keywords: ``question``, ``response``, ``gold`` (tuple of acceptable answers), ``extracted`` (the answer that the
-template's extractor found, or None), ``tokens`` (generated tokens, or None), and whatever ``params`` names.
-It runs in a worker process with the verifier's deadline and memory limit.
+template's extractor found, or None), ``tokens`` (generated tokens, or None), ``meta`` (the question's columns
+named in ``data.keep``, by those names), and whatever ``params`` names. It runs in a worker process with the
+verifier's memory limit and with its own ``timeout``, else the verifier's; importing its module counts. A function
+may have an attribute ``notice``, a function without arguments: what it returns is shown as a warning at the start.
 """
 
 from __future__ import annotations

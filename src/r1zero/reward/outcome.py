@@ -38,6 +38,8 @@ class Outcome:
         components: Unweighted value of every reward that was summed ("verifier" and the plug-ins);
             empty where no plug-in is configured.
         detail: What went wrong, in words, for timeouts and crashes.
+        verdict: Whether the response is right where the status does not say so: it tells of a reward function
+            that failed beside the verifier. None: the status says it.
     """
 
     status: Status
@@ -47,6 +49,7 @@ class Outcome:
     seconds: float = 0.0
     components: dict[str, float] = field(default_factory=dict)
     detail: str = ""
+    verdict: bool | None = None
 
     @property
     def failed(self) -> bool:
@@ -55,5 +58,9 @@ class Outcome:
 
     @property
     def right(self) -> bool:
-        """Whether the answer was found and is equal to a gold answer."""
-        return self.status is Status.right
+        """Whether the verifier found the answer equal to a gold answer, whatever other rewards are summed.
+
+        A question without gold answers (``data.gold=none``) has no verifier: its response is right when the
+        summed reward of the functions is at least half of the sum of their positive weights.
+        """
+        return self.status is Status.right if self.verdict is None else self.verdict

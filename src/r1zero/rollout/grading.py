@@ -59,6 +59,7 @@ class Grading:
                     truncated=completion.truncated,
                     question=question.text,
                     tokens=completion.length,
+                    meta=question.meta,
                 )
             )
             for completion in group

@@ -32,7 +32,7 @@ def grade_texts(grader: Grader, items: Sequence[tuple[Question, str, bool, int]]
     """Grade (question, response text, whether the token limit cut it, its tokens), in order."""
     return grader.grade_batch(
         [
-            GradeItem(response=text, gold=question.gold, truncated=truncated, question=question.text, tokens=tokens)
+            GradeItem(text, question.gold, truncated, question.text, tokens=tokens, meta=question.meta)
             for question, text, truncated, tokens in items
         ]
     )

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.algo_config import AlgoConfig
-from r1zero.config import TrainConfig
+from r1zero.config import DataConfig, Gold, RewardConfig, TrainConfig
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
 from r1zero.launch.renamed import bring_up_to_date
@@ -91,8 +91,19 @@ def check(config: DictConfig) -> None:
         if data.generator and data.path:
             raise UserError(f"data {data.name} makes its questions, so path={data.path} has no use: choose data=file")
         check_source(data)
+        check_judge(data, cfg.reward)
     check_machine(cfg)
     check_servers(cfg.rollout, cfg.model)
+
+
+def check_judge(data: DataConfig, reward: RewardConfig) -> None:
+    """A set without gold answers needs a reward function that says what is right."""
+    if data.gold is Gold.none and not any(function.weight > 0 for function in reward.functions.values()):
+        raise UserError(
+            f"data {data.name} has no gold answers (gold=none) and reward={reward.name} has no function of positive "
+            "weight that could judge a response: choose another reward, such as reward=code_tests, or add "
+            "reward.functions"
+        )
 
 
 def check_known(config: DictConfig, where: str = "") -> None:

@@ -71,6 +71,7 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) 
     tokenizer = load_tokenizer(folder, cfg.model.trust_remote_code)
     template = template_of(cfg.template)
     with Grader(cfg.reward, extractor=template.extractor) as grader:
+        grader.check_functions()
         return _train_with(grader, cfg, config, run_dir, status, folder, tokenizer, template, checkpoint)
 
 

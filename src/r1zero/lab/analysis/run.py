@@ -129,6 +129,7 @@ def draw(
     tables: dict[str, pd.DataFrame] = {}
     missing: dict[str, int] = {}
     with Grader(cfg.reward, extractor=subject.template.extractor) as grader:
+        grader.check_functions()
         sampler = subject.sampler()
         try:
             for temperature in cfg.temperatures:

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -25,15 +26,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LOOK_AHEAD = 4
+MAX_LINE = 1 << 20  # bytes of one result; a worker that writes more without an end of line is not to be trusted
 SMALL = 8192  # bytes; only small jobs are sent ahead, so that a busy worker's socket never fills up
 START_SECONDS = 60.0
 
 
 @dataclass
 class Job:
-    """One unit of work, and the future that gets its result."""
+    """One unit of work, the seconds it may take, and the future that gets its result."""
 
+    number: int
     line: bytes
+    timeout: float
     future: Future[dict[str, Any]] = field(default_factory=Future)
     deaths: int = 0
 
@@ -42,6 +46,7 @@ class Job:
 class _Worker:
     number: int
     sock: socket.socket
+    pid: int | None = None
     ready: bool = False
     buffer: bytearray = field(default_factory=bytearray)
     jobs: deque[Job] = field(default_factory=deque)
@@ -53,12 +58,13 @@ class WorkerPool:
     """Runs jobs in ``workers`` processes; every future gets a dict, whatever happens to the process.
 
     The result is what the worker answered, or ``{"error": "timeout" | "crash", "detail": ...}``. A job whose
-    worker died is tried once more, because the worker may have been killed for something else.
+    worker died, or wrote anything but the result of that very job, is tried once more, because the worker may
+    have been killed for something else. A worker leads a process group: what it started dies with it.
     Usable from any thread. The processes start at the first job or at ``start``.
 
     Args:
         workers: Number of processes.
-        timeout: Seconds a job may run before its worker is killed.
+        timeout: Seconds a job may run before its worker is killed, where the job has no limit of its own.
         memory_gib: Address space of a worker; None: no limit.
     """
 
@@ -71,6 +77,7 @@ class WorkerPool:
         self._queue: deque[Job] = deque()
         self._pool: dict[int, _Worker] = {}
         self._numbers = itertools.count()
+        self._job_numbers = itertools.count()
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
@@ -79,13 +86,19 @@ class WorkerPool:
         self._broken = ""
         self._failed_starts = 0
 
-    def submit(self, payload: dict[str, Any]) -> Future[dict[str, Any]]:
+    def submit(self, payload: dict[str, Any], timeout: float | None = None) -> Future[dict[str, Any]]:
         """Queue one job (JSON types only) and return its future.
+
+        Args:
+            payload: The job's kind and arguments.
+            timeout: Seconds this job may run; None: the pool's.
 
         Raises:
             RuntimeError: The pool is closed.
         """
-        job = Job(json.dumps(payload).encode() + b"\n")
+        number = next(self._job_numbers)
+        line = json.dumps({**payload, "id": number}).encode() + b"\n"
+        job = Job(number, line, self.timeout if timeout is None else timeout)
         with self._lock:
             if self._closed:
                 raise RuntimeError("the worker pool is closed")
@@ -237,18 +250,22 @@ class WorkerPool:
             if event.data is None:
                 with contextlib.suppress(BlockingIOError):
                     self._wake[0].recv(4096)  # type: ignore[index]
-            elif event.data.number in self._pool and not self._receive(event.data, selector):
-                self._drop(event.data, selector, {"error": "crash", "detail": "the worker process died"})
+            elif event.data.number in self._pool and (why := self._receive(event.data, selector)):
+                self._drop(event.data, selector, {"error": "crash", "detail": why})
                 if self._server is not None and self._server.poll() is not None:
                     self._restart(selector)
         now = time.monotonic()
         for worker in [worker for worker in self._pool.values() if worker.deadline <= now]:
-            late = {"error": "timeout", "detail": f"no verdict within {self.timeout:g} s", "seconds": self.timeout}
+            limit = worker.jobs[0].timeout if worker.jobs else START_SECONDS
+            late = {"error": "timeout", "detail": f"no verdict within {limit:g} s", "seconds": limit}
             self._drop(worker, selector, late)
 
     def _restart(self, selector: selectors.BaseSelector) -> None:
-        """Start the helper process again after it died."""
+        """Start the helper process again after it died; what the workers had started is killed here, in its place."""
         for worker in list(self._pool.values()):
+            if worker.pid is not None:
+                with contextlib.suppress(OSError):
+                    os.killpg(worker.pid, signal.SIGKILL)
             self._drop(worker, selector, {"error": "crash", "detail": "the worker processes died"})
         self._stop_server()
         if not self._closed and not self._broken:
@@ -267,7 +284,7 @@ class WorkerPool:
                     worker.jobs.append(job)
                     if len(worker.jobs) == 1:
                         worker.started = time.monotonic()
-                        worker.deadline = worker.started + self.timeout
+                        worker.deadline = worker.started + job.timeout
                     self._send(worker, job.line)
 
     def _send(self, worker: _Worker, line: bytes) -> None:
@@ -282,33 +299,51 @@ class WorkerPool:
         finally:
             worker.sock.setblocking(False)
 
-    def _receive(self, worker: _Worker, selector: selectors.BaseSelector) -> bool:
-        """Read what a worker answered; False when it is gone."""
+    def _receive(self, worker: _Worker, selector: selectors.BaseSelector) -> str:
+        """Read what a worker wrote; the reason, in words, when it must go."""
         try:
             data = worker.sock.recv(1 << 16)
         except BlockingIOError:
-            return True
+            return ""
         except OSError:
-            return False
+            data = b""
         if not data:
-            return False
+            return "the worker process died"
         worker.buffer += data
         while (end := worker.buffer.find(b"\n")) >= 0:
             line = bytes(worker.buffer[:end])
             del worker.buffer[: end + 1]
             now = time.monotonic()
             if not worker.ready:
-                worker.ready = True
+                if not line.startswith(b"ready ") or not line[6:].isdigit():
+                    return "the worker process did not start as it should"
+                worker.pid, worker.ready = int(line[6:]), True
                 self._failed_starts = 0
-            elif worker.jobs:
-                result = json.loads(line)
+            else:
+                result = _result(line, worker.jobs[0].number if worker.jobs else None)
+                if result is None:
+                    return f"the worker wrote something that is not the result of its job: {line[:80]!r}"
                 _finish(worker.jobs.popleft(), {**result, "seconds": now - worker.started})
                 if result.get("detail") == "MemoryError":  # what is left of that heap is not to be trusted
                     self._drop(worker, selector, None)
-                    return True
+                    return ""
             worker.started = now
-            worker.deadline = now + self.timeout if worker.jobs else float("inf")
-        return True
+            worker.deadline = now + worker.jobs[0].timeout if worker.jobs else float("inf")
+        return "the worker wrote a line without an end" if len(worker.buffer) > MAX_LINE else ""
+
+
+def _result(line: bytes, number: int | None) -> dict[str, Any] | None:
+    """The result that a line holds for the job of this number; None for anything else."""
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(answer, dict) or number is None or answer.get("id") != number or "result" not in answer:
+        return None
+    result = answer["result"]
+    if not isinstance(result, dict) or result.get("error", "crash") not in ("crash", "timeout"):
+        return None
+    return result
 
 
 def _finish(job: Job, result: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ import inspect
 import json
 import logging
 import math
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,14 +24,26 @@ def preload() -> None:
 
 
 def serve(sock: socket.socket) -> None:
-    """Answer jobs, one JSON line each, until the other side closes the socket."""
+    """Answer jobs, one JSON line each with the job's number, until the other side closes the socket.
+
+    A process that a reward function forks loses the socket at once: it can't answer in the worker's place,
+    nor keep the socket open when the worker ends.
+    """
+    os.register_at_fork(after_in_child=lambda: _lose(sock.fileno()))
     with sock.makefile("rwb") as stream:
-        stream.write(b"ready\n")
+        stream.write(f"ready {os.getpid()}\n".encode())
         stream.flush()
         for line in stream:
-            result = _run(json.loads(line))
-            stream.write(json.dumps(result).encode() + b"\n")
+            job = json.loads(line)
+            stream.write(json.dumps({"id": job["id"], "result": _run(job)}).encode() + b"\n")
             stream.flush()
+
+
+def _lose(descriptor: int) -> None:
+    """Put nothing in the place of a file: reading ends, and what is written is lost."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
@@ -62,6 +75,55 @@ def _call(job: dict[str, Any]) -> dict[str, Any]:
     return {"value": number}
 
 
+def _extract(job: dict[str, Any]) -> dict[str, Any]:
+    answer = load_function(job["path"])(job["text"])
+    if answer is not None and not isinstance(answer, str):
+        raise TypeError(f"{job['path']} returned a {type(answer).__name__}, neither text nor None")
+    return {"answer": answer and answer.strip()}
+
+
+def _signature(job: dict[str, Any]) -> dict[str, Any]:
+    """Whether a function can be called as it will be: a fault in words, and what it has to say beforehand."""
+    try:
+        function = load_function(job["path"])
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # one written in C does not tell
+        return {}
+    except Exception as error:
+        return {"fault": f"it can't be loaded ({type(error).__name__}: {error})"}
+    fault = _misfit(parameters, job["params"], job["offered"])
+    notice = getattr(function, "notice", None)
+    return {"fault": fault, "notice": notice() if callable(notice) and not fault else None}
+
+
+def _misfit(
+    parameters: Mapping[str, inspect.Parameter], params: dict[str, Any], offered: Sequence[str] | None
+) -> str | None:
+    """Why a function can't be called with some of ``offered`` and with its params; None when it can."""
+    kinds = inspect.Parameter
+    required = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is kinds.empty and parameter.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
+    ]
+    if offered is None:
+        placed = (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD, kinds.VAR_POSITIONAL)
+        fits = len(required) <= 1 and any(parameter.kind in placed for parameter in parameters.values())
+        return None if fits else "it must take one argument, the text of a response"
+    takes_all = any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values())
+    for name in params:
+        if name in offered:
+            return f"params.{name} has a name that every function is given: {', '.join(offered)}"
+        if name not in parameters and not takes_all:
+            return f"it takes no '{name}', which its params name"
+    for name in required:
+        if name not in offered and name not in params:
+            return f"it takes '{name}', which is neither among {', '.join(offered)} nor in its params"
+        if parameters[name].kind is kinds.POSITIONAL_ONLY:
+            return f"'{name}' is positional only, and arguments are given by their names"
+    return None
+
+
 def _explain(job: dict[str, Any]) -> dict[str, Any]:
     from r1zero.reward.rules import mathverify
     from r1zero.reward.rules.latex import canonical
@@ -79,12 +141,14 @@ def _explain(job: dict[str, Any]) -> dict[str, Any]:
 HANDLERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "compare": _compare,
     "call": _call,
+    "extract": _extract,
+    "signature": _signature,
     "explain": _explain,
 }
 
 
 @lru_cache(maxsize=64)
-def load_function(path: str) -> Callable[..., float]:
+def load_function(path: str) -> Callable[..., Any]:
     """The function that an import path ("package.module.function") names.
 
     Raises:
