@@ -96,7 +96,9 @@ def test_the_helper_process_killed_from_outside_is_replaced(pool):
     """Workers die with it; the pool starts again, and no job is lost."""
     results(pool, [call("fine", "x")])  # the pool starts with its first job
     first = pool.pids()[0]
+    workers = psutil.Process(first).children()
     os.kill(first, signal.SIGKILL)
+    psutil.wait_procs(workers, timeout=10)  # until then they may still answer
     assert [result["value"] for result in results(pool, [call("fine", "x" * n) for n in range(20)])] == list(range(20))
     assert pool.pids()[0] != first
 
