@@ -184,6 +184,28 @@ class RewardConfig:
 
 
 @dataclass
+class RayConfig:
+    """Where the samplers of rollout=ray run and how they share the work."""
+
+    address: str | None = None
+    """null: a Ray of the run's own on this machine; auto: one that runs here; host:port or ray://host:port."""
+    engine: str = chosen("vllm", "hf")
+    """Engine of a sampler: vllm or hf."""
+    batching: str = chosen("exact", "continuous")
+    """exact: the draws of rollout=vllm with as many parts; continuous: one running batch for the requests of all ranks."""
+    transfer: str = chosen("object", "nccl")
+    """How weights travel: object, through Ray's shared memory; nccl, from GPU to GPU."""
+    gpus: float | None = ranged(None, at_least=0, at_most=1024)
+    """GPUs that a sampler reserves; null: rollout.tensor_parallel where there are any, else 0."""
+    cpus: float = ranged(1.0, at_least=0, at_most=4096)
+    """What a sampler reserves of Ray's count of CPUs."""
+    object_store_gib: float | None = ranged(None, above=0, at_most=10**5)
+    """GiB of shared memory for weights, of a Ray of the run's own; null: what one version needs."""
+    wait_s: float = ranged(120.0, above=0, at_most=10**6)
+    """Seconds to wait for a cluster: for its answer, and for free places on it."""
+
+
+@dataclass
 class RolloutConfig:
     """Sampling, and the engine that does it."""
 
@@ -219,6 +241,10 @@ class RolloutConfig:
     """What completions/ keeps: text, or full, with all that audit.py needs; null: full below 10,000 tokens a step."""
     parts: int | None = ranged(None, at_least=1, at_most=10**6)
     """Parts that a rank's prompts are sampled in, each by a seed of its own; null: 1, with servers one a server."""
+    samplers: int = ranged(1, at_least=1, at_most=4096)
+    """Engines that share the work (ray)."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Where they run (ray)."""
     servers: int = ranged(1, at_least=1, at_most=4096)
     """Servers that the trainer starts for itself, or scripts/serve.py starts (vllm_server)."""
     urls: list[str] = field(default_factory=list)

@@ -52,6 +52,10 @@ def build_engine(
         from r1zero.rollout.served.build import build_server_engine
 
         return build_server_engine(rollout, vllm_settings(rollout, model_path, **model))
+    if rollout.name == "ray":
+        from r1zero.rollout.ray.build import build_ray_engine
+
+        return build_ray_engine(rollout, vllm_settings(rollout, model_path, **model))
     if rollout.name == "vllm":
         from r1zero.rollout.vllm.engine import VLLMEngine
 
@@ -70,6 +74,6 @@ def build_engine(
             max_num_seqs=rollout.max_num_seqs,
         )
     else:
-        raise UserError(f"rollout.name={rollout.name} is unknown; choose vllm, vllm_server or hf")
+        raise UserError(f"rollout.name={rollout.name} is unknown; choose vllm, ray or hf")
     parts = rollout.parts or 1
     return InParts(engine, parts) if parts > 1 else engine

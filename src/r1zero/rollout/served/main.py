@@ -55,7 +55,7 @@ def end(code: int) -> None:
 
 def build(settings: dict[str, Any]) -> Any:
     """The engine, and the server in front of it."""
-    from r1zero.rollout.served.identity import identity, sizes
+    from r1zero.rollout.identity import identity, sizes
     from r1zero.rollout.served.server import EngineServer
     from r1zero.rollout.sync import expected_parameters
 

@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter as clock
 from typing import Any
 from unittest.mock import patch
@@ -21,7 +20,6 @@ from r1zero.batch import Completion
 from r1zero.errors import SyncError, UserError
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.rng import preserved_rng
-from r1zero.rollout.served.folder import read_weights
 from r1zero.rollout.sync import CheckedWeights, check_metadata, expected_parameters, torch_dtype
 from r1zero.rollout.text import check_request, response_texts
 from r1zero.rollout.vllm.process import (
@@ -33,7 +31,7 @@ from r1zero.rollout.vllm.process import (
     start_error,
 )
 from r1zero.rollout.vllm.request import finish_reason, sampled_logprobs, sampling_params
-from r1zero.rollout.vllm.worker import refresh_tied_head, seed_worker
+from r1zero.rollout.vllm.worker import refresh_tied_head, reload_worker, seed_worker, shared_files
 from r1zero.rollout.watchdog import Watchdog
 
 log = logging.getLogger("r1zero")
@@ -66,7 +64,7 @@ class VLLMEngine:
         enforce_eager: Skip torch.compile and CUDA graphs; None: on a CPU yes (compiling takes minutes), on a GPU no.
         sleep: Allow :meth:`sleep` on a GPU.
         max_num_seqs: Most responses sampled at the same time.
-        tensor_parallel: Devices, or CPU processes, that the model is cut over; only in a server's process.
+        tensor_parallel: Devices, or CPU processes, that the model is cut over; only in a sampler of rollout=ray.
         transfer: "nccl" opens vLLM's weight transfer between trainer and engine (GPU only).
         timeout_s: Seconds without a decoding step after which the engine counts as hung.
         on_hang: Is told in one line before a process that can't be interrupted is ended.
@@ -247,27 +245,17 @@ class VLLMEngine:
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Take the learner's weights; see :meth:`r1zero.rollout.engine.Engine.load_weights`."""
         self._expect(version)
-        checked = CheckedWeights(weights, self._expected, self._dtype)
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(checked)})
-        checked.verify(version)
-        self._arrived(version)
-
-    def load_folder(self, folder: Path, version: int) -> None:
-        """Take weights from a folder of safetensors; with tensor parallelism every worker reads its share."""
-        weights = self._counted(read_weights(folder))
+        checked = CheckedWeights(self._counted(weights), self._expected, self._dtype)
         if self._tensor_parallel == 1:
-            self.load_weights(weights, version)
-            return
-        self._expect(version)
-        checked = CheckedWeights(weights, self._expected, self._dtype)
-        for _ in checked:
-            pass
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(checked)})
+        else:
+            with shared_files(checked) as files:
+                self._llm.collective_rpc(reload_worker, args=(files,))
         checked.verify(version)
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
         self._arrived(version)
 
     def transfer(self, step: str, request: dict[str, Any]) -> None:
-        """One step of vLLM's own weight transfer, as its trainer side asks for it over the wire.
+        """One step of vLLM's own weight transfer, as its trainer side asks for it.
 
         Args:
             step: init_weight_transfer_engine, start_weight_update, update_weights or finish_weight_update.

