@@ -192,7 +192,7 @@ class RayConfig:
     engine: str = chosen("vllm", "hf")
     """Engine of a sampler: vllm or hf."""
     batching: str = chosen("exact", "continuous")
-    """exact: the draws of rollout=vllm with as many parts; continuous: one running batch for the requests of all ranks."""
+    """exact: the draws of rollout=vllm with as many parts; continuous: requests of all ranks share a running batch."""
     transfer: str = chosen("object", "nccl")
     """How weights travel: object, through Ray's shared memory; nccl, from GPU to GPU."""
     gpus: float | None = ranged(None, at_least=0, at_most=1024)

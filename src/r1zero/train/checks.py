@@ -21,6 +21,7 @@ from r1zero.launch.run_folder import not_made
 from r1zero.launch.targets import check_targets
 from r1zero.learn.optimizer import check_memory
 from r1zero.ranges import check_ranges
+from r1zero.rollout.ray.check import check_ray
 from r1zero.rollout.served.check import check_servers
 
 OWNED = {
@@ -94,6 +95,7 @@ def check(config: DictConfig) -> None:
         check_judge(data, cfg.reward)
     check_machine(cfg)
     check_servers(cfg.rollout, cfg.model)
+    check_ray(cfg.rollout)
 
 
 def check_judge(data: DataConfig, reward: RewardConfig) -> None:

@@ -221,7 +221,8 @@ class Fleet:
         continuous = self.settings.batching == "continuous"
         kind = "continuous" if continuous else self.settings.engine
         # ``state`` has a thread of its own: it answers while the engine works.
-        actor = ray.remote(concurrency_groups={"watch": 1})(watched(Sampler))
+        groups: Any = {"concurrency_groups": {"watch": 1}}
+        actor: Any = ray.remote(**groups)(watched(Sampler))
         for number in range(self.rollout.samplers):
             spec = {
                 "kind": kind, "engine": self._engine(), "environment": self._environment(), "namespace": namespace,

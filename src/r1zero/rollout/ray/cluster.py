@@ -19,7 +19,8 @@ from unittest.mock import patch
 from urllib.parse import urlsplit
 
 from r1zero.errors import UserError
-from r1zero.rollout.sync import first_line
+
+MISSING = "rollout=ray: Ray is not installed; pip install '.[ray]', or set rollout=vllm"
 
 PRIVATE = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray reports its use to its makers unless told not to
@@ -56,7 +57,7 @@ def import_ray(local: bool = False) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise UserError("rollout=ray: Ray is not installed; pip install '.[ray]', or set rollout=vllm") from error
+        raise UserError(MISSING) from error
     return ray
 
 
@@ -249,3 +250,8 @@ def deadline(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def first_line(error: BaseException) -> str:
+    """First non-empty line of an error's message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

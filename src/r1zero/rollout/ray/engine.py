@@ -384,8 +384,8 @@ def put(weights: Iterable[tuple[str, torch.Tensor]]) -> list[Any]:
             shards.append(ray.put(packed(shard)))
     except (ObjectStoreFullError, OutOfDiskError) as error:
         raise UserError(
-            "Ray's object store is full and the weights do not fit: raise rollout.ray.object_store_gib, or on a cluster "
-            "`ray start --object-store-memory`"
+            "Ray's object store is full and the weights do not fit: raise rollout.ray.object_store_gib, or on a "
+            "cluster `ray start --object-store-memory`"
         ) from error
     return shards
 

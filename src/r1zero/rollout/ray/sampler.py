@@ -122,10 +122,11 @@ class Sampler:
         if push is not None and self.push != push and self._newest()[1] == push:
             self._load()
 
-    def _newest(self) -> tuple[int | None, str | None, list[Any]]:
+    def _newest(self) -> Any:
         import ray
 
-        return ray.get(self._weights.newest.remote())
+        newest: Any = self._weights.newest.remote()
+        return ray.get(newest)
 
     def _load(self) -> None:
         version, push, shards = self._newest()
@@ -193,5 +194,5 @@ def unpacked(shards: list[Any]) -> Iterator[tuple[str, Any]]:
 def check_prompts(prompts: list[list[int]], rows: int) -> None:
     """Refuse token ids that the model has no row for: they would end the engine, for all ranks."""
     for index, ids in enumerate(prompts):
-        if ids and not (0 <= min(ids) and max(ids) < rows):
+        if ids and not (min(ids) >= 0 and max(ids) < rows):
             raise UserError(f"prompt {index} holds a token id outside the model's {rows} rows")

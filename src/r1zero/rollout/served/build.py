@@ -14,11 +14,11 @@ from r1zero.config import RolloutConfig
 from r1zero.errors import UserError
 from r1zero.reward.grader import available_cores
 from r1zero.rollout import ranks
+from r1zero.rollout.identity import identity
 from r1zero.rollout.served.client import TOKEN, Remote
 from r1zero.rollout.served.engine import ServerEngine
 from r1zero.rollout.served.fleet import Fleet
 from r1zero.rollout.served.folder import WeightStore, weights_root
-from r1zero.rollout.identity import identity
 from r1zero.rollout.sync import expected_parameters
 
 LOOPBACK = "127.0.0.1"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from r1zero.config import ModelConfig, RolloutConfig
 from r1zero.errors import UserError
-from r1zero.rollout.served.client import TOKEN, Remote, Unreachable
 from r1zero.rollout.identity import sizes
+from r1zero.rollout.served.client import TOKEN, Remote, Unreachable
 
-ELSEWHERE = {"urls": [], "servers": 1, "tensor_parallel": 1, "transfer": "folder", "weights_dir": None}
+ELSEWHERE = {"urls": [], "servers": 1, "transfer": "folder", "weights_dir": None}
 """Settings of ``vllm_server`` alone, and their values where it is not chosen."""
 
 

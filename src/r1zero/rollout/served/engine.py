@@ -15,14 +15,14 @@ import torch
 
 from r1zero.batch import Completion
 from r1zero.errors import SyncError, UserError
-from r1zero.rollout.engine import Sampling
-from r1zero.rollout.parts import Part, split
 from r1zero.rollout import ranks
+from r1zero.rollout.engine import Sampling
+from r1zero.rollout.identity import difference
+from r1zero.rollout.parts import Part, split
 from r1zero.rollout.served.board import Board
 from r1zero.rollout.served.client import Cancelled, Failed, Hangs, NotSynced, Remote, Unreachable
 from r1zero.rollout.served.fleet import Fleet
 from r1zero.rollout.served.folder import WeightStore
-from r1zero.rollout.identity import difference
 from r1zero.rollout.served.transfer import Servers, Transfer
 from r1zero.rollout.served.wire import decode_groups, encode_sampling
 from r1zero.rollout.sync import CheckedWeights, torch_dtype

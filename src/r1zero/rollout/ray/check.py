@@ -1,0 +1,39 @@
+"""Settings of rollout=ray that can't work; imports nothing heavy."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from r1zero.config import RayConfig, RolloutConfig
+from r1zero.errors import UserError
+from r1zero.rollout.ray.cluster import MISSING, knock
+
+
+def check_ray(rollout: RolloutConfig) -> None:
+    """Refuse what can't work, and knock at the address of a cluster.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    settings = rollout.ray
+    if rollout.name != "ray":
+        if settings != RayConfig() or rollout.samplers != 1:
+            given = "rollout.ray" if settings != RayConfig() else "rollout.samplers"
+            raise UserError(f"{given} has no use with rollout={rollout.name}: choose rollout=ray")
+        return
+    if find_spec("ray") is None:
+        raise UserError(MISSING)
+    if settings.engine == "hf" and settings.batching != "exact":
+        raise UserError("rollout.ray.batching=continuous needs vLLM: leave rollout.ray.engine=hf out")
+    if settings.engine == "hf" and (settings.transfer != "object" or rollout.tensor_parallel > 1):
+        raise UserError("rollout.ray.engine=hf takes weights through Ray's memory, and whole: leave the setting out")
+    if settings.transfer == "nccl" and not Path("/proc/driver/nvidia/version").exists():
+        raise UserError("rollout.ray.transfer=nccl goes from GPU to GPU, and no GPU was found: use transfer=object")
+    if settings.gpus is not None and rollout.tensor_parallel > 1 and settings.gpus != rollout.tensor_parallel:
+        raise UserError(
+            f"rollout.ray.gpus={settings.gpus:g}: a model cut over rollout.tensor_parallel={rollout.tensor_parallel} "
+            "needs as many GPUs; leave rollout.ray.gpus out"
+        )
+    if settings.address not in (None, "auto"):
+        knock(settings.address, settings.wait_s)
