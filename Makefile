@@ -34,10 +34,10 @@ test: lint  ## lint, types and all tests, with coverage of src/
 	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile --reruns 1 --cov=src --cov-report=term:skip-covered -q --durations=15
 
 test-fast: setup  ## tests that start no engine and need no real model
-	$(PY) -m pytest -q -m "not slow and not vllm"
+	$(PY) -m pytest -q -m "not slow and not vllm and not ray"
 
 soak: setup  ## 500 rollout steps with vLLM and 20 kills: is memory flat, are the weights the same?
-	R1ZERO_SOAK=500 $(PY) -m pytest -q -s tests/e2e/test_soak.py tests/lab/pipeline/test_run.py tests/rollout/test_served_training.py
+	R1ZERO_SOAK=500 $(PY) -m pytest -q -s tests/e2e/test_soak.py tests/lab/pipeline/test_run.py tests/rollout/test_ray_cluster.py
 
 docs: setup  ## the documentation as a site (site/), every link checked
 	$(PY) -m mkdocs build --strict -q

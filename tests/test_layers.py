@@ -56,7 +56,7 @@ def test_vllm_is_imported_in_its_own_files_alone() -> None:
         str(f.relative_to(ROOT)) for f in [*FILES, *SCRIPTS] for _, name in imports(f) if name.split(".")[0] == "vllm"
     }
     own_files = {f"src/r1zero/rollout/vllm/{name}.py" for name in ("engine", "request", "worker")}
-    assert found - {"src/r1zero/rollout/served/transfer.py"} == own_files
+    assert found - {"src/r1zero/rollout/ray/transfer.py"} == own_files
 
 
 def test_lightning_has_one_name() -> None:

@@ -19,7 +19,6 @@ from r1zero.evaluate.config import EvaluateConfig
 from r1zero.lab.analysis.config import AnalyzeConfig
 from r1zero.lab.benchmark.config import BenchmarkConfig
 from r1zero.lab.pipeline.config import PipelineConfig
-from r1zero.lab.serve.config import ServeConfig
 from r1zero.lab.study.config import StudyConfig
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.ranges import KEY, Range, check_ranges, chosen, ranged
@@ -31,7 +30,6 @@ ROOTS = (
     AnalyzeConfig,
     BenchmarkConfig,
     PipelineConfig,
-    ServeConfig,
     StudyConfig,
     PretrainConfig,
 )
@@ -138,7 +136,6 @@ COMMANDS = {
     "scripts/analyze.py": (["model=tiny", "sampling.temperature=inf"], "sampling.temperature=inf must be"),
     "scripts/benchmark.py": (["benchmark=tiny", "benchmark.lr=nan"], "benchmark.lr=nan must be"),
     "scripts/pipeline.py": (["experiment=smollm_pipeline", "heldout=0"], "heldout=0 must be at least 1"),
-    "scripts/serve.py": (["model=tiny", "port=-5"], "port=-5 must be at least 0"),
     "scripts/pretrain.py": (["experiment=tiny_base", "optim.lr=inf"], "optim.lr=inf must be at least 0"),
 }
 

@@ -236,25 +236,17 @@ class RolloutConfig:
     async_steps: int = chosen(0, 1)
     """rollout.async=1: sample step k + 1 while step k is learned; 0: take turns. 1 turns sampler_correction on."""
     timeout_s: float = ranged(600.0, above=0, at_most=10**6)
-    """Seconds without a decoding step after which an engine counts as hung; how long silent servers are waited for."""
+    """Seconds without a decoding step after which an engine counts as hung."""
     save: str | None = chosen(None, "full", "text")
     """What completions/ keeps: text, or full, with all that audit.py needs; null: full below 10,000 tokens a step."""
     parts: int | None = ranged(None, at_least=1, at_most=10**6)
-    """Parts that a rank's prompts are sampled in, each by a seed of its own; null: 1, with servers one a server."""
+    """Parts that a rank's prompts are sampled in, each by a seed of its own; null: 1, or one a sampler (ray)."""
     samplers: int = ranged(1, at_least=1, at_most=4096)
     """Engines that share the work (ray)."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Where they run (ray)."""
-    servers: int = ranged(1, at_least=1, at_most=4096)
-    """Servers that the trainer starts for itself, or scripts/serve.py starts (vllm_server)."""
-    urls: list[str] = field(default_factory=list)
-    """Running servers to use instead, [http://host:port,...]; their token in R1ZERO_SERVER_TOKEN (vllm_server)."""
-    tensor_parallel: int = ranged(1, at_least=1, at_most=4096)
-    """Devices that the model of each server is cut over (vllm_server)."""
-    weights_dir: str | None = None
-    """Folder that weights go through to the servers, seen by both; null: one in shared memory (vllm_server)."""
-    transfer: str = chosen("folder", "nccl")
-    """How weights travel to the servers: folder, or nccl, from GPU to GPU (vllm_server)."""
+    tensor_parallel: int = ranged(1, at_least=1, at_most=1024)
+    """Devices that the model of each sampler is cut over (ray)."""
 
 
 @dataclass

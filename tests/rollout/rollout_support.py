@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1zero.config import RolloutConfig
+from r1zero.config import RayConfig, RolloutConfig
 from r1zero.rollout.build import build_engine
 from tiny_models import make_tiny
 
@@ -70,9 +70,24 @@ def rng_states() -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def pair(folders: dict[str, Path]) -> Iterator[Served]:
-    """Two servers of the tied model."""
-    one = Served("vllm_server", folders["tied"], servers=2)
+def local_ray() -> Iterator[None]:
+    """A Ray of this machine that engines find and leave as it is; a start costs seconds."""
+    from r1zero.rollout.ray import cluster
+
+    started = cluster.start(cpus=16, gpus=0, store=200 * 2**20)
+    yield
+    started.close()
+
+
+def on_ray(folder: Path, samplers: int = 2, timeout_s: float = 60.0, **settings: Any) -> Served:
+    """Samplers with transformers' engine, the cheaper one to start."""
+    return Served("ray", folder, samplers=samplers, timeout_s=timeout_s, ray=RayConfig(**{"engine": "hf", **settings}))
+
+
+@pytest.fixture(scope="session")
+def pair(local_ray: None, folders: dict[str, Path]) -> Iterator[Served]:
+    """Two samplers of the tied model."""
+    one = on_ray(folders["tied"])
     yield one
     one.engine.close()
 
@@ -84,11 +99,11 @@ def pair(folders: dict[str, Path]) -> Iterator[Served]:
         for engine in ("vllm", "hf")
         for model in ("tied", "untied", "llama")
     ]
-    + [pytest.param(("vllm_server", "tied"), id="vllm_server-tied", marks=[pytest.mark.vllm])],
+    + [pytest.param(("ray", "tied"), id="ray-tied", marks=[pytest.mark.ray])],
 )
 def served(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[Served]:
     name, model = request.param
-    if name == "vllm_server":  # processes of their own cost most: the whole session shares two
+    if name == "ray":  # processes of their own cost most: the whole session shares two
         yield request.getfixturevalue("pair")
         return
     one = Served(name, folders[model])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r1zero.config import RolloutConfig
+from r1zero.config import RayConfig, RolloutConfig
 from r1zero.errors import UserError
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.hf_engine import HFEngine
@@ -28,17 +28,16 @@ def test_dtype_of_the_group_beats_the_models(folders: dict[str, Path]) -> None:
     assert str(engine._dtype) == "torch.float32"
 
 
-def test_an_engine_here_and_one_in_a_server_have_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_here_and_one_in_a_sampler_have_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """They differ by what only one of them has: sleep and a watchdog here, cut models and transfer there."""
-    from r1zero.rollout.served import build
-    from r1zero.rollout.served.build import server_settings
+    from r1zero.rollout.ray import build
     from r1zero.rollout.vllm import engine as vllm_engine
 
     given: list[dict] = []
     monkeypatch.setattr(vllm_engine, "VLLMEngine", lambda **settings: given.append(settings))
     rollout = RolloutConfig(
         name="vllm", gpu_memory=0.3, kv_cache_gib=0.2, enforce_eager=False, max_num_seqs=7, timeout_s=9.0,
-        dtype="bfloat16", tensor_parallel=2, servers=2, transfer="nccl",
+        dtype="bfloat16", tensor_parallel=2, ray=RayConfig(transfer="nccl"),
     )  # fmt: skip
     model = {"context": 64, "seed": 5, "revision": "main", "trust_remote_code": True}
     build_engine(rollout, "some/model", dtype="float32", **model)
@@ -47,12 +46,11 @@ def test_an_engine_here_and_one_in_a_server_have_the_same_settings(monkeypatch: 
         "trust_remote_code": True, "gpu_memory": 0.3, "kv_cache_gib": 0.2, "enforce_eager": False, "max_num_seqs": 7,
     }  # fmt: skip
     assert given == [here | {"sleep": True, "timeout_s": 9.0, "on_hang": None}]
-    served: list[dict] = []
-    monkeypatch.setattr(build, "build_server_engine", lambda rollout, engine: served.append(engine))
-    build_engine(dataclasses.replace(rollout, name="vllm_server"), "some/model", dtype="float32", **model)
-    servers = server_settings(rollout, served[0], root=Path("/w"))
+    sampled: list[dict] = []
+    monkeypatch.setattr(build, "build_ray_engine", lambda rollout, engine: sampled.append(engine))
+    build_engine(dataclasses.replace(rollout, name="ray"), "some/model", dtype="float32", **model)
     there = here | {"sleep": False, "tensor_parallel": 2, "transfer": "nccl"}
-    assert [server["engine"] for server in servers] == [there, there]
+    assert build.Fleet(rollout, sampled[0], 0)._engine() == there
 
 
 def test_vllm_is_not_imported_before_an_engine_is_built() -> None:
@@ -67,7 +65,7 @@ def test_files_that_import_vllm() -> None:
         for path in (ROOT / "src").rglob("*.py")
         if any(line.strip().startswith(("import vllm", "from vllm")) for line in path.read_text().splitlines())
     }
-    assert importing - {"transfer.py"} == {"engine.py", "request.py"}|importing & {"worker.py"}
+    assert importing - {"transfer.py"} == {"engine.py", "request.py", "worker.py"}
 
 
 @pytest.mark.parametrize("name", ["vllm", "hf", "ray"])

@@ -237,6 +237,12 @@ def explain(error: Exception, arguments: list[str]) -> str:
     return f"unexpected {type(error).__name__}: {first_line(error)[:400]} ({where})"
 
 
+RETIRED = {
+    "rollout=vllm_server": "use rollout=ray; rollout.samplers stands for rollout.servers, rollout.ray.address for urls"
+}
+"""Options that went, and what does their work now."""
+
+
 def explain_composition(error: Exception, arguments: list[str]) -> str:
     """A composition error in one line: which argument, what is wrong, what could be meant."""
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
@@ -245,6 +251,8 @@ def explain_composition(error: Exception, arguments: list[str]) -> str:
     found = re.search(r"Could not find '([\w.\-/]+)/([^'/]+)'", text)
     if found:
         group, option = found.groups()
+        if now := RETIRED.get(f"{group}={option}"):
+            return f"{group}={option} is gone: {now}"
         names = [n for n in re.findall(r"^\t([\w.\-]+)$", text, re.MULTILINE) if not n.startswith("_")]
         close = difflib.get_close_matches(option, names, n=1)
         hint = f"did you mean {close[0]}? " if close else ""

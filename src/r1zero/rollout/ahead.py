@@ -11,6 +11,7 @@ from typing import Any
 
 from r1zero.batch import Completion
 from r1zero.launch.run_folder import one_line
+from r1zero.rollout import ranks
 
 log = logging.getLogger("r1zero")
 
@@ -57,30 +58,37 @@ class Ahead:
             self._thread = None
 
     def take(self, step: int) -> Sampled | None:
-        """The rollout of this step, or None where it was not begun or its engine failed: sample it now, then."""
+        """The rollout of this step, or None where it was not begun or an engine failed: sample it now, then.
+
+        All ranks have it or none: to sample now, weights are loaded, which all ranks do together.
+        """
         self.settle()
         work, self._work = self._work, None
-        if work is None:
-            return None
+        sampled: Sampled | None = None
         try:
-            sampled = work.result()
+            sampled = work.result() if work is not None else None
         except Exception as error:
             log.warning("sampling ahead failed (%s): the step is sampled again", one_line(error))
             log.info("what the engine said", exc_info=True)
-            return None
-        return sampled if sampled.step == step else None
+        there = sampled is not None and sampled.step == step
+        return sampled if ranks.everywhere(there) else None
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs to train on the very responses that wait here."""
+        """What a resumed run needs to train on the very responses that wait here, on every rank; a collective."""
         self.settle()
-        if self._work is None or self._work.exception() is not None:
-            return {}
-        return asdict(self._work.result())
+        waiting = self._work is not None and self._work.exception() is None
+        own = asdict(self._work.result()) if waiting and self._work is not None else {}
+        states = ranks.of_all(own)
+        return states[0] if len(states) == 1 else {"ranks": states}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state` gave."""
+        """Take back what :meth:`state` gave; the responses of another number of ranks are sampled anew."""
         self._work = None
-        if state:
-            groups = [[Completion(**completion) for completion in group] for group in state["groups"]]
+        states = state.get("ranks", [state])
+        if len(states) != ranks.size():
+            log.warning("the checkpoint holds waiting responses of %d ranks: they are sampled again", len(states))
+            return
+        if own := states[ranks.rank()]:
+            groups = [[Completion(**completion) for completion in group] for group in own["groups"]]
             self._work = Future()
-            self._work.set_result(Sampled(state["step"], state["version"], groups))
+            self._work.set_result(Sampled(own["step"], own["version"], groups))

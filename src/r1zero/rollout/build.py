@@ -48,10 +48,6 @@ def build_engine(
         "trust_remote_code": trust_remote_code,
     }
     engine: Engine
-    if rollout.name == "vllm_server":
-        from r1zero.rollout.served.build import build_server_engine
-
-        return build_server_engine(rollout, vllm_settings(rollout, model_path, **model))
     if rollout.name == "ray":
         from r1zero.rollout.ray.build import build_ray_engine
 

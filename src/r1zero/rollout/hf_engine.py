@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -59,6 +59,8 @@ class HFEngine:
         max_num_seqs: int = 256,
     ) -> None:
         self.version: int | None = None
+        self.on_step: Callable[[], None] | None = None
+        """Called at every decoding step; what it raises ends the work."""
         self._context = context
         self._dtype = torch_dtype(dtype)
         self._device = torch.device(device)
@@ -100,7 +102,7 @@ class HFEngine:
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
         shaper = _Shaper(sampling)
-        ends = _RowEnds(sampling, self._tokenizer, len(rows))
+        ends = _RowEnds(sampling, self._tokenizer, len(rows), self.on_step)
         config = GenerationConfig(max_new_tokens=sampling.max_tokens, pad_token_id=0, use_cache=True)
         if sampling.temperature > 0:
             # Neutral here: the shaper applies temperature, top-k and top-p.
@@ -203,7 +205,10 @@ class _RowEnds(StoppingCriteria):
     criterion that transformers ships also finds them in the prompt and in the names of special tokens.
     """
 
-    def __init__(self, sampling: Sampling, tokenizer: Any, rows: int) -> None:
+    def __init__(
+        self, sampling: Sampling, tokenizer: Any, rows: int, on_step: Callable[[], None] | None = None
+    ) -> None:
+        self._on_step = on_step
         self._stop_ids = set(sampling.stop_ids)
         self._stops = sampling.stop
         self._tokenizer = tokenizer
@@ -216,6 +221,8 @@ class _RowEnds(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         self._step += 1
+        if self._on_step is not None:
+            self._on_step()
         going = [row for row, end in enumerate(self._end) if not end]
         last = input_ids[:, -1].tolist()
         for row in going:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -34,6 +34,23 @@ def meet() -> None:
     """Wait until every rank is here."""
     if several():
         dist.barrier()
+
+
+def everywhere(holds: bool) -> bool:
+    """Whether something holds on every rank; a collective."""
+    if not several():
+        return holds
+    answers: list[object] = [None] * size()
+    dist.all_gather_object(answers, holds)
+    return all(answers)
+
+
+def of_all(value: T) -> list[T]:
+    """Every rank's value, in order of ranks; a collective. Plain data: it travels through the trainer's own group."""
+    values: list[Any] = [value] * size()
+    if several():
+        dist.all_gather_object(values, value)
+    return values
 
 
 @contextmanager

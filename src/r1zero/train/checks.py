@@ -22,7 +22,6 @@ from r1zero.launch.targets import check_targets
 from r1zero.learn.optimizer import check_memory
 from r1zero.ranges import check_ranges
 from r1zero.rollout.ray.check import check_ray
-from r1zero.rollout.served.check import check_servers
 
 OWNED = {
     "max_epochs": "steps",
@@ -94,7 +93,6 @@ def check(config: DictConfig) -> None:
         check_source(data)
         check_judge(data, cfg.reward)
     check_machine(cfg)
-    check_servers(cfg.rollout, cfg.model)
     check_ray(cfg.rollout)
 
 
@@ -158,8 +156,11 @@ def check_async(cfg: TrainConfig) -> None:
             f"data.sampler={cfg.data.sampler} chooses them by those: use data.sampler=uniform"
         )
     devices, nodes = cfg.trainer.get("devices", 1), cfg.trainer.get("num_nodes", 1)
-    if devices != 1 or nodes != 1:
-        raise UserError(f"rollout.async=1 works on one device, trainer.devices={devices} num_nodes={nodes} are more")
+    if cfg.rollout.name != "ray" and (devices != 1 or nodes != 1):
+        raise UserError(
+            f"rollout.async=1 with rollout={cfg.rollout.name} works on one device, trainer.devices={devices} "
+            f"num_nodes={nodes} are more: use rollout=ray, whose samplers are processes of their own"
+        )
 
 
 def check_sampling(cfg: TrainConfig) -> None:

@@ -346,7 +346,7 @@ def test_commands_that_are_advised_compose(said: Any, model: str, nodes: int) ->
         (["model=folder"], "model.path is not set"),
         (["model=server"], "needs a folder with config.json or"),
         (["model.lora.targets=[c_attn]"], "not c_attn"),
-        (["rollout=vllm_server"], "counts an engine on each learner's card"),
+        (["rollout=ray"], "counts an engine on each learner's card"),
         (["--multirun"], "no such option"),
     ],
 )

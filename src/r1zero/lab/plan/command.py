@@ -95,8 +95,8 @@ def settings(overrides: list[str], conf: Path) -> TrainConfig:
     cfg: Any = OmegaConf.to_object(config)
     check_sizes(cfg)
     check_lora(cfg)
-    if cfg.rollout.name == "vllm_server":
-        raise UserError("rollout=vllm_server: the plan counts an engine on each learner's card; leave it out")
+    if cfg.rollout.name == "ray":
+        raise UserError("rollout=ray: the plan counts an engine on each learner's card; leave it out")
     return cfg
 
 

@@ -265,10 +265,11 @@ class Fleet:
 
 
 def watched(actor: type) -> type:
-    """The class with ``state`` in the concurrency group "watch"."""
+    """The class with what is asked meanwhile in the concurrency group "watch"."""
     import ray
 
-    actor.state = ray.method(concurrency_group="watch")(actor.state)  # type: ignore[attr-defined]
+    for name in ("state", "drop"):
+        setattr(actor, name, ray.method(concurrency_group="watch")(getattr(actor, name)))
     return actor
 
 

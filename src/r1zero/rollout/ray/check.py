@@ -18,6 +18,8 @@ def check_ray(rollout: RolloutConfig) -> None:
     """
     settings = rollout.ray
     if rollout.name != "ray":
+        if rollout.tensor_parallel != 1:
+            raise UserError(f"rollout.tensor_parallel has no use with rollout={rollout.name}: choose rollout=ray")
         if settings != RayConfig() or rollout.samplers != 1:
             given = "rollout.ray" if settings != RayConfig() else "rollout.samplers"
             raise UserError(f"{given} has no use with rollout={rollout.name}: choose rollout=ray")

@@ -244,12 +244,12 @@ def deadline(seconds: float) -> Iterator[None]:
         raise TimeoutError(f"no answer for {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    rest = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *rest)
 
 
 def first_line(error: BaseException) -> str:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 import torch
-from ray.exceptions import ActorDiedError, ObjectStoreFullError, OutOfDiskError, RayActorError, RayTaskError
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
 from r1zero.batch import Completion
 from r1zero.errors import SyncError, UserError
-from r1zero.launch.run_folder import one_line
 from r1zero.rollout import ranks
 from r1zero.rollout.engine import Sampling
-from r1zero.rollout.identity import difference
 from r1zero.rollout.parts import Part, split
+from r1zero.rollout.ray.remotes import START_SECONDS, Remote, Remotes, reason
 from r1zero.rollout.ray.sampler import NotSynced, check_prompts, packed
 from r1zero.rollout.ray.transfer import Transfer
 from r1zero.rollout.sync import CheckedWeights, torch_dtype
@@ -29,44 +26,10 @@ from r1zero.seeding import derive_seed
 
 log = logging.getLogger("r1zero")
 
-POLL = 0.5
-"""Seconds between two looks at the samplers."""
-LONGEST_LOOK = 5.0
-"""Seconds that count at most for one look, so that a trainer that was suspended takes no sampler for a hung one."""
 ATTEMPTS = 3
 """Samplers that may break down over one part before it is taken for the cause."""
-DEATHS = 10
-"""Looks in a row at which Ray calls an actor dead for good before it is believed: it may be about to start it again."""
-START_SECONDS = 1800.0
-"""Time for a start: reading a large model and compiling for a GPU take minutes."""
 SHARD = 2**30
 """Bytes of weights that are put into Ray's memory at a time."""
-
-
-class Lost(Exception):
-    """The sampler that worked on it is gone."""
-
-
-@dataclass
-class Remote:
-    """One sampler as the trainer sees it."""
-
-    number: int
-    actor: Any
-    up: bool = False
-    boot: str = ""
-    pid: int = 0
-    steps: int = -1
-    idle: float = 0.0
-    """Seconds without a sign of life."""
-    died: int = 0
-    """Times in a row that Ray took it for dead for good."""
-    ask_at: float = 0.0
-    asked: Any = None
-    """Ray's reference to the answer of ``state`` that is waited for."""
-    work: dict[Any, Part] = field(default_factory=dict)
-    """Parts that it samples for this rank, or weights that it takes, by Ray's references to the results."""
-    reason: str = "it does not answer"
 
 
 class RayEngine:
@@ -118,16 +81,17 @@ class RayEngine:
         """Called at every look at the samplers; what it raises ends the work."""
         self.on_group: Callable[[int, list[Completion]], None] | None = None
         """Told of a prompt's index and its responses once its part is finished, while others are sampled."""
-        self.remotes = [Remote(number, actor) for number, actor in enumerate(actors)]
-        self._weights, self._own, self._expected = weights, own, expected
+        self.remotes = Remotes(actors, own, timeout_s)
+        self._weights, self._expected = weights, expected
         self._dtype, self._context, self._parts, self._continuous = torch_dtype(dtype), context, parts, continuous
-        self._timeout_s, self._transfer, self._by_transfer, self._on_close = timeout_s, transfer, by_transfer, on_close
+        self._transfer, self._by_transfer, self._on_close = transfer, by_transfer, on_close
         self._rows = next((shape[0] for name, shape in expected.items() if "embed" in name), 2**31)
         self._push: str | None = None
         self._shards: list[Any] = []
         self._fault: str | None = None
+        self._call = ""
         self._closed = False
-        self._wait_for(self.remotes, START_SECONDS)
+        self.remotes.wait_for(START_SECONDS)
 
     # -- sampling ---------------------------------------------------------------------------------------
 
@@ -144,14 +108,15 @@ class RayEngine:
         waiting = deque(split(len(prompts), self._parts, seed))
         done: dict[int, list[list[Completion]]] = {}
         attempts: dict[int, int] = {}
-        slots = -(-len(waiting) // len(self.remotes)) if self._continuous else 1
+        slots = -(-len(waiting) // len(self.remotes.all)) if self._continuous else 1
         wanted = len(waiting)
+        self._call = secrets.token_hex(8)
         try:
             while len(done) < wanted:
                 if self.on_step is not None:
                     self.on_step()
                 self._hand_out(waiting, slots, prompts, sampling, seed)
-                for remote, part, answer in self._look():
+                for remote, part, answer in self.remotes.look():
                     if isinstance(answer, Exception):
                         self._give_back(remote, part, answer, waiting, attempts)
                         continue
@@ -160,7 +125,9 @@ class RayEngine:
                         for index, group in enumerate(answer):
                             self.on_group(part.start + index, group)
         finally:
-            for remote in self.remotes:  # what is still sampled after an error is not waited for
+            for remote in self.remotes.all:  # after an error or Ctrl-C
+                if remote.work:
+                    remote.actor.drop.remote(self._call)
                 remote.work.clear()
         return [group for start in sorted(done) for group in done[start]]
 
@@ -168,67 +135,16 @@ class RayEngine:
         self, waiting: deque[Part], slots: int, prompts: list[list[int]], sampling: Sampling, seed: int
     ) -> None:
         """Give parts to samplers that have room; ranks begin with different ones."""
-        first = ranks.rank() % len(self.remotes)
-        for remote in [*self.remotes[first:], *self.remotes[:first]]:
+        first = ranks.rank() % len(self.remotes.all)
+        for remote in [*self.remotes.all[first:], *self.remotes.all[:first]]:
             while waiting and remote.up and len(remote.work) < slots:
                 part = waiting.popleft()
                 share = [list(map(int, ids)) for ids in prompts[part.start : part.stop]]
                 seeds = [derive_seed(seed, "question", i) for i in range(part.start, part.stop)]
                 given = seeds if self._continuous else part.seed
-                reference = remote.actor.generate.remote(share, sampling, given, self.version, self._push)
+                reference = remote.actor.generate.remote(share, sampling, given, self.version, self._push, self._call)
                 remote.idle = remote.idle if remote.work else 0.0
                 remote.work[reference] = part
-
-    def _look(self) -> list[tuple[Remote, Part, Any]]:
-        """Wait a little; the work that is over, with its result or what went wrong."""
-        begun = time.monotonic()
-        for remote in self.remotes:
-            if remote.asked is None and begun >= remote.ask_at and (remote.work or not remote.up):
-                remote.asked, remote.ask_at = remote.actor.state.remote(), begun + POLL
-        working = {reference: remote for remote in self.remotes for reference in remote.work}
-        asked = {remote.asked: remote for remote in self.remotes if remote.asked is not None}
-        if not (working or asked):
-            time.sleep(POLL / 5)
-        ready = ray.wait([*working, *asked], num_returns=1, timeout=POLL)[0] if working or asked else []
-        passed = min(time.monotonic() - begun, LONGEST_LOOK)
-        over: list[tuple[Remote, Part, Any]] = []
-        for reference, remote in asked.items():
-            if reference in ready:
-                remote.asked = None
-                self._heard(remote, outcome(reference))
-        for remote in self.remotes:
-            if remote.work or not remote.up:
-                remote.idle += passed
-            if remote.up and remote.idle >= self._timeout_s:
-                self._restart(remote, f"it made no step for {self._timeout_s:g} s (rollout.timeout_s)")
-        for reference, remote in working.items():
-            if reference in ready:
-                over.append((remote, remote.work.pop(reference), outcome(reference)))
-            elif not remote.up:
-                over.append((remote, remote.work.pop(reference), Lost(remote.reason)))
-        if all(not remote.up and remote.idle >= START_SECONDS for remote in self.remotes):
-            reasons = "; ".join(f"sampler {remote.number}: {remote.reason}" for remote in self.remotes)
-            raise UserError(f"no sampler has answered for {START_SECONDS:g} s: {reasons}")
-        return over
-
-    def _heard(self, remote: Remote, state: Any) -> None:
-        """The answer to ``state``: a sign of life, news of another start, or what went wrong."""
-        if isinstance(state, (UserError, SyncError)):
-            raise state
-        if isinstance(state, RayActorError):
-            remote.died = remote.died + 1 if isinstance(state, ActorDiedError) else 0
-            if remote.died >= DEATHS:
-                raise RuntimeError(f"sampler {remote.number} is gone and Ray does not start it again: {reason(state)}")
-            self._down(remote, reason(state))
-        elif isinstance(state, Exception):
-            self._restart(remote, one_line(state))
-        else:
-            if remote.boot != state["boot"]:
-                self._check(remote, state)
-            if (remote.boot, remote.steps) != (state["boot"], state["steps"]):
-                remote.idle = 0.0
-            remote.up, remote.died, remote.pid = True, 0, state["pid"]
-            remote.boot, remote.steps = state["boot"], state["steps"]
 
     def _give_back(
         self, remote: Remote, part: Part, error: Exception, waiting: deque[Part], attempts: dict[int, int]
@@ -242,51 +158,12 @@ class RayEngine:
                 raise RuntimeError(f"sampler {remote.number} was started anew, and a transfer keeps no weights: {why}")
             self._publish()
         else:
-            self._lost(remote, error)
+            self.remotes.lost(remote, error)
         attempts[part.start] = attempts.get(part.start, 0) + 1
         if attempts[part.start] >= ATTEMPTS:
             prompts = f"prompts {part.start} to {part.stop - 1}"
             raise RuntimeError(f"{ATTEMPTS} attempts at {prompts} failed, the last one because {why}")
         waiting.appendleft(part)
-
-    def _lost(self, remote: Remote, error: Exception) -> None:
-        """A sampler failed: its process is gone, or it is not to be trusted any more."""
-        if isinstance(error, RayActorError):
-            self._down(remote, reason(error))
-        elif not isinstance(error, Lost):
-            self._restart(remote, reason(error))
-
-    def _down(self, remote: Remote, why: str) -> None:
-        """A sampler is gone for now; said once."""
-        if remote.up:
-            log.warning("sampler %d is lost (%s): others take over until it is back", remote.number, why)
-            remote.idle = 0.0
-        remote.up, remote.reason = False, why
-
-    def _restart(self, remote: Remote, why: str) -> None:
-        self._down(remote, why)
-        remote.asked = None
-        ray.kill(remote.actor, no_restart=False)
-
-    def _check(self, remote: Remote, state: dict[str, Any]) -> None:
-        """The same model and the same releases as here. Raises ``UserError``."""
-        theirs, ours = state["releases"], self._own["releases"]
-        for name in ours:
-            if theirs.get(name) != ours[name]:
-                raise UserError(
-                    f"sampler {remote.number} runs {name} {theirs.get(name, '(none)')} and this trainer {ours[name]}: "
-                    "install the same release on every machine of the cluster"
-                )
-        if (other := difference(state, self._own)) is not None:
-            raise UserError(f"sampler {remote.number} serves {other}: model.path must name the same model everywhere")
-
-    def _wait_for(self, remotes: list[Remote], seconds: float) -> None:
-        """Wait until samplers have started; their errors are raised."""
-        waited = time.monotonic()
-        while not all(remote.up for remote in remotes):
-            self._look()
-            if time.monotonic() - waited > seconds:
-                raise UserError(f"the samplers did not start within {seconds:g} s; rollout=ray: see Ray's logs")
 
     # -- weights ----------------------------------------------------------------------------------------
 
@@ -308,8 +185,8 @@ class RayEngine:
             self._shards = []  # Ray's memory need not hold them twice
             ray.get(self._weights.give.remote(None, None, []))
             if self._transfer is not None:
-                self._wait_for(self.remotes, START_SECONDS)
-                self._transfer.send(checked, version, push, [remote.boot for remote in self.remotes])
+                self.remotes.wait_for(START_SECONDS)
+                self._transfer.send(checked, version, push, [remote.boot for remote in self.remotes.all])
             else:
                 self._shards = put(checked)
         else:
@@ -324,21 +201,21 @@ class RayEngine:
         """Rank 0's share: every sampler that answers takes the weights; after a transfer they have them."""
         self.version, self._push = version, push
         self._publish()
-        for remote in self.remotes:
+        for remote in self.remotes.all:
             if remote.up and not self._by_transfer:
                 remote.idle = 0.0
                 remote.work[remote.actor.load.remote(push)] = Part(0, 0, 0)
         try:
-            while any(remote.work for remote in self.remotes):
-                for remote, _, answer in self._look():
+            while any(remote.work for remote in self.remotes.all):
+                for remote, _, answer in self.remotes.look():
                     if isinstance(answer, (UserError, SyncError)):
                         raise answer
                     if isinstance(answer, Exception):
-                        self._lost(remote, answer)
+                        self.remotes.lost(remote, answer)
                     elif answer != version:
                         raise SyncError(f"sampler {remote.number} serves version {answer}, not version {version}")
         finally:
-            for remote in self.remotes:
+            for remote in self.remotes.all:
                 remote.work.clear()
         return push
 
@@ -388,24 +265,3 @@ def put(weights: Iterable[tuple[str, torch.Tensor]]) -> list[Any]:
             "cluster `ray start --object-store-memory`"
         ) from error
     return shards
-
-
-def outcome(reference: Any) -> Any:
-    """What a call gave, or the exception that it raised, as it was there."""
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        return error.cause
-    except Exception as error:
-        return error
-
-
-def reason(error: Exception) -> str:
-    """Why a sampler is gone, in a few words; Ray's own messages are paragraphs."""
-    if isinstance(error, RayActorError):
-        text = " ".join(str(error).split())
-        for words, short in (("node", "its machine is gone"), ("unavailable", "its process ended")):
-            if words in text.lower():
-                return short
-        return "its process ended"
-    return one_line(error)[:200]

@@ -35,6 +35,10 @@ class NotSynced(Exception):
     """The sampler serves other weights than those asked for, and finds no better ones."""
 
 
+class Unwanted(Exception):
+    """The trainer has given this call up."""
+
+
 class Weights:
     """What the newest weights are called and where they lie; one a run, beside the trainer."""
 
@@ -68,6 +72,7 @@ class Sampler:
         self.steps = 0
         self.push: str | None = None
         self.fault: Exception | None = None
+        self._call = self._dropped = ""
         try:
             self._weights = ray.get_actor(WEIGHTS, spec["namespace"])
             self.engine = build(spec)
@@ -80,6 +85,12 @@ class Sampler:
 
     def _step(self) -> None:
         self.steps += 1
+        if self._call and self._call == self._dropped:
+            raise Unwanted
+
+    def drop(self, call: str) -> None:
+        """Give a call up, if it is the one under way. Requests that share a running batch go on to their end."""
+        self._dropped = call
 
     def state(self) -> dict[str, Any]:
         """Answered while the engine works: signs of life, and what is served. Raises what the start ran into."""
@@ -93,17 +104,37 @@ class Sampler:
         return self.engine.version
 
     def generate(
-        self, prompts: list[list[int]], sampling: Any, seed: int | list[int], version: int | None, push: str | None
+        self,
+        prompts: list[list[int]],
+        sampling: Any,
+        seed: int | list[int],
+        version: int | None,
+        push: str | None,
+        call: str,
     ) -> list[Any]:
         """Sample with the weights of this push, see :meth:`r1zero.rollout.engine.Engine.generate`.
 
+        Args:
+            prompts: token ids.
+            sampling: settings.
+            seed: of the call; with continuous batching, of each prompt.
+            version: the policy's.
+            push: name of the weights.
+            call: name of the call, for :meth:`drop`.
+
         Raises:
-            NotSynced: it serves others.
+            NotSynced: it serves other weights.
         """
         self._catch_up(push)
         if (self.engine.version, self.push) != (version, push):
             raise NotSynced(f"version {self.engine.version} is served here, not version {version}")
-        return self.engine.generate(prompts, sampling, seed)
+        if call == self._dropped:
+            raise Unwanted
+        self._call = call if isinstance(seed, int) else ""
+        try:
+            return self.engine.generate(prompts, sampling, seed)
+        finally:
+            self._call = ""
 
     def transfer(self, step: str, request: dict[str, Any]) -> None:
         """One step of vLLM's own weight transfer, see :meth:`r1zero.rollout.vllm.engine.VLLMEngine.transfer`."""

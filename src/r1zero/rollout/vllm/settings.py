@@ -1,4 +1,4 @@
-"""The settings of a vLLM engine, in this process or in a server's: one list for both."""
+"""The settings of a vLLM engine, in this process or in a sampler's: one list for both."""
 
 from __future__ import annotations
 

@@ -1,1 +1,0 @@
-"""`scripts/serve.py`: rollout servers that outlive a training run."""

@@ -1,1 +1,0 @@
-"""Rollout engines in processes of their own: the server, its protocol, and the engine that uses several."""
