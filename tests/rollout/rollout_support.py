@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1zero.config import RayConfig, RolloutConfig
 from r1zero.rollout.build import build_engine
+from r1zero.rollout_config import RayConfig, RolloutConfig
 from tiny_models import make_tiny
 
 CONTEXT = 256

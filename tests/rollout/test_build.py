@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from r1zero.config import RayConfig, RolloutConfig
 from r1zero.errors import UserError
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.hf_engine import HFEngine
+from r1zero.rollout_config import RayConfig, RolloutConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 

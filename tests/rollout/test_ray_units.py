@@ -12,7 +12,6 @@ import pytest
 import ray
 import torch
 
-from r1zero.config import RayConfig, RolloutConfig
 from r1zero.errors import SyncError, UserError
 from r1zero.rollout.parts import Part
 from r1zero.rollout.ray import build, cluster, remotes
@@ -22,6 +21,7 @@ from r1zero.rollout.ray.remotes import Remotes
 from r1zero.rollout.ray.sampler import check_prompts, packed, unpacked
 from r1zero.rollout.ray.transfer import Samplers, Transfer
 from r1zero.rollout.sync import check_metadata
+from r1zero.rollout_config import RayConfig, RolloutConfig
 
 
 def rollout(samplers: int = 2, tensor_parallel: int = 1, **settings: Any) -> RolloutConfig:

@@ -260,7 +260,9 @@ def explain_composition(error: Exception, arguments: list[str]) -> str:
     found = re.search(r"Key '([^']+)' (?:is )?not in '(\w+)'", text)
     if found:
         key, schema = found.groups()
-        modules = [module for name, module in sys.modules.items() if re.fullmatch(r"r1zero\.(\w+\.)?config", name)]
+        modules = [
+            module for name, module in sys.modules.items() if re.fullmatch(r"r1zero\.(\w+\.)?(\w+_)?config", name)
+        ]
         names = [
             name for module in modules for name in getattr(getattr(module, schema, None), "__dataclass_fields__", {})
         ]

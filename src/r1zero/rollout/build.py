@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from r1zero.config import RolloutConfig
 from r1zero.errors import UserError
 from r1zero.rollout.engine import Engine
 from r1zero.rollout.parts import InParts
 from r1zero.rollout.vllm.settings import vllm_settings
+from r1zero.rollout_config import RolloutConfig
 
 
 def build_engine(

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from r1zero.config import RolloutConfig
 from r1zero.errors import UserError
 from r1zero.reward.grader import available_cores
 from r1zero.rollout import ranks
@@ -20,6 +19,7 @@ from r1zero.rollout.ray import cluster
 from r1zero.rollout.ray.sampler import WEIGHTS, Sampler, Weights
 from r1zero.rollout.ray.transfer import Samplers, Transfer
 from r1zero.rollout.sync import expected_parameters, torch_dtype
+from r1zero.rollout_config import RolloutConfig
 
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
 CALLS = 4096

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from r1zero.config import RayConfig, RolloutConfig
 from r1zero.errors import UserError
 from r1zero.rollout.ray.cluster import MISSING, knock
+from r1zero.rollout_config import RayConfig, RolloutConfig
 
 
 def check_ray(rollout: RolloutConfig) -> None:

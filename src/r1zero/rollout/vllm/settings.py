@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from r1zero.config import RolloutConfig
+from r1zero.rollout_config import RolloutConfig
 
 
 def vllm_settings(

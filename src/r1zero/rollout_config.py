@@ -1,0 +1,75 @@
+"""The ``rollout`` group: sampling, and the engines that do it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from r1zero.ranges import chosen, ranged
+
+
+@dataclass
+class RayConfig:
+    """Where the samplers of rollout=ray run and how they share the work."""
+
+    address: str | None = None
+    """null: a Ray of the run's own on this machine; auto: one that runs here; host:port or ray://host:port."""
+    engine: str = chosen("vllm", "hf")
+    """Engine of a sampler: vllm or hf."""
+    batching: str = chosen("exact", "continuous")
+    """exact: the draws of rollout=vllm with as many parts; continuous: requests of all ranks share a running batch."""
+    transfer: str = chosen("object", "nccl")
+    """How weights travel: object, through Ray's shared memory; nccl, from GPU to GPU."""
+    gpus: float | None = ranged(None, at_least=0, at_most=1024)
+    """GPUs that a sampler reserves; null: rollout.tensor_parallel where there are any, else 0."""
+    cpus: float = ranged(1.0, at_least=0, at_most=4096)
+    """What a sampler reserves of Ray's count of CPUs."""
+    object_store_gib: float | None = ranged(None, above=0, at_most=10**5)
+    """GiB of shared memory for weights, of a Ray of the run's own; null: what one version needs."""
+    wait_s: float = ranged(120.0, above=0, at_most=10**6)
+    """Seconds to wait for a cluster: for its answer, and for free places on it."""
+
+
+@dataclass
+class RolloutConfig:
+    """Sampling, and the engine that does it."""
+
+    name: str = MISSING
+    questions: int = ranged(128, at_least=1, at_most=10**6)
+    """P: questions per rollout step, over all ranks."""
+    group_size: int = ranged(8, at_least=2, at_most=10**5, note="the mean of a group is the baseline")
+    """G: responses per question."""
+    max_tokens: int = ranged(3000, at_least=1, at_most=10**8)
+    """Response-length limit in tokens."""
+    temperature: float = ranged(1.0, above=0, at_most=100, note="a greedy sampler explores nothing")
+    top_p: float = ranged(1.0, above=0, at_most=1)
+    top_k: int = ranged(-1, at_least=-1, at_most=10**7, note="-1 or 0 turns it off")
+    sync_tolerance: float | None = ranged(None, above=0, at_most=1000)
+    """Largest mean |sampler - learner| log-probability difference in nats before training stops; null: by dtype."""
+    dtype: str | None = chosen(None, "float32", "bfloat16")
+    """Number format of the engine; null: model.dtype."""
+    gpu_memory: float = ranged(0.45, above=0, at_most=1, note="a share of the GPU's memory")
+    """Share of the GPU's memory that the engine may take (vLLM)."""
+    kv_cache_gib: float = ranged(1.0, above=0, at_most=10**5)
+    """GiB of key-value cache on a CPU (vLLM)."""
+    enforce_eager: bool | None = None
+    """Skip torch.compile and CUDA graphs (vLLM); null: true on a CPU, false on a GPU."""
+    sleep: bool = True
+    """Give the engine's GPU memory to the learner between rollouts (vLLM)."""
+    max_num_seqs: int = ranged(256, at_least=1, at_most=10**6)
+    """Most responses sampled at the same time."""
+    async_steps: int = chosen(0, 1)
+    """rollout.async=1: sample step k + 1 while step k is learned; 0: take turns. 1 turns sampler_correction on."""
+    timeout_s: float = ranged(600.0, above=0, at_most=10**6)
+    """Seconds without a decoding step after which an engine counts as hung."""
+    save: str | None = chosen(None, "full", "text")
+    """What completions/ keeps: text, or full, with all that audit.py needs; null: full below 10,000 tokens a step."""
+    parts: int | None = ranged(None, at_least=1, at_most=10**6)
+    """Parts that a rank's prompts are sampled in, each by a seed of its own; null: 1, or one a sampler (ray)."""
+    samplers: int = ranged(1, at_least=1, at_most=4096)
+    """Engines that share the work (ray)."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Where they run (ray)."""
+    tensor_parallel: int = ranged(1, at_least=1, at_most=1024)
+    """Devices that the model of each sampler is cut over (ray)."""
