@@ -97,7 +97,7 @@ def compact(table: pd.DataFrame, run: int, texts: dict[str, int]) -> Iterator[li
         gold = " | ".join(str(g) for g in row["gold"]) if not isinstance(row["gold"], str) else row["gold"]
         raw = row["raw"] if row["raw"] != row["completion"] else ""
         values = {**row, "question": question, "gold": gold, "right": int(row["right"])}
-        values["extracted"] = None if row["extracted"] is None else str(row["extracted"])
+        values["extracted"] = None if pd.isna(row["extracted"]) else str(row["extracted"])
         for name in ("reward", "advantage"):
             values[name] = round(float(row[name]), 4)
         yield [run, *(values.get(name) for name in COLUMNS), raw]
