@@ -96,6 +96,7 @@ class RolloutBatch:
         credit: token weights, N rows float32 [T_i]; None where all tokens of a response count alike.
         prompts: P prompts, with their questions.
         grades: N ``reward.Outcome``.
+        measured: bool [N], the responses that the learner's figures are taken over; None: all.
         metrics: figures of the step so far.
         minibatches: the optimizer steps taken on it, each the numbers of its responses; response i of rank r is
             number r * N + i.
@@ -111,6 +112,7 @@ class RolloutBatch:
     credit: list[torch.Tensor] | None = None
     prompts: list[Prompt] = field(default_factory=list)
     grades: list[Any] = field(default_factory=list)
+    measured: torch.Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     minibatches: list[list[int]] = field(default_factory=list)
 

@@ -17,6 +17,7 @@ from objective_support import (
     furthest,
     leave_out,
     make_module,
+    part,
     random_policy,
     random_prompts,
     random_rollout,
@@ -26,9 +27,11 @@ from objective_support import (
 from r1zero.algo.stats import Tally
 from r1zero.batch import PromptBatch, RolloutBatch
 from r1zero.errors import SyncError, UserError
+from r1zero.learn.measure import measured_responses
 from r1zero.learn.module import MAX_SKIPPED_IN_A_ROW, PolicyGradientModule, lr_factor
 from r1zero.learn.policy import Policy
 from r1zero.learn.step import Learner
+from r1zero.seeding import derive_seed
 
 
 def rollouts(step: int) -> RolloutBatch:
@@ -48,7 +51,10 @@ def optimizer_state(module: PolicyGradientModule) -> dict[str, torch.Tensor]:
 
 
 def test_one_optimizer_step_needs_no_pass_for_old_log_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Semantics 6: K = 1 makes as many forward passes as micro-batches, K = 2 as many again for logp_old."""
+    """Semantics 6: K = 1 makes as many forward passes as micro-batches, K = 2 as many again for logp_old.
+
+    Four of the 16 responses have no gradient; so small a step is measured whole, so they are computed too.
+    """
     calls = []
     forward = Policy.forward
     monkeypatch.setattr(Policy, "forward", lambda self, *a, **k: calls.append(self) or forward(self, *a, **k))
@@ -57,7 +63,7 @@ def test_one_optimizer_step_needs_no_pass_for_old_log_probabilities(monkeypatch:
         calls.clear()
         fit(make_module(random_policy(), algo_config("drgrpo", minibatch_size=size), micro_batch_tokens=1), rollouts, 1)
         counts[size] = len(calls)
-    assert counts == {16: 12, 8: 24}
+    assert counts == {16: 16, 8: 32}
 
 
 def test_one_optimizer_step_equals_the_run_that_makes_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +78,7 @@ def test_one_optimizer_step_equals_the_run_that_makes_the_pass(monkeypatch: pyte
     def with_old(self: Any, batch: PromptBatch, minibatch: torch.Tensor, old: Any, tally: Tally) -> None:
         assert old is None
         passes.append(batch.step)
-        old = self.learner.old_logprobs(batch.prompts, batch.rollout, self.device, tally)
+        old = self.learner.old_logprobs(batch.prompts, batch.rollout, self.device, Tally())
         inner(self, batch, minibatch, old, tally)
 
     monkeypatch.setattr(PolicyGradientModule, "_optimizer_step", with_old)
@@ -210,6 +216,85 @@ def test_stale_weights_stop_the_run_at_the_next_step() -> None:
     with pytest.raises(SyncError, match="at policy version 1"):
         fit(module, sampled_by(copy.deepcopy(policy)), 2)
     assert module.rollout_step == 1
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_high_learning_rate_is_told_from_foreign_weights(known: bool) -> None:
+    """One optimizer step behind, as sampling ahead makes it: agreement at equal weights clears the engine."""
+    policy = random_policy()
+    module = make_module(policy, algo_config("drgrpo", minibatch_size=16), lr=0.3)
+    module.most_lag = 1
+    at_first = sampled_by(copy.deepcopy(policy))
+
+    def make(step: int) -> RolloutBatch:
+        rollout = at_first(step)
+        rollout.version = -1 if step else 0  # 0 stands for the learner's own
+        if step:
+            rollout.version, module.policy_version = 1, 2
+            if not known:
+                module.agreement = None
+        return rollout
+
+    with pytest.raises(SyncError, match=r"at policy version 2 \(limit 0\.5\)") as error:
+        fit(module, make, 2)
+    assert "1 optimizer step(s) with optim.lr=0.3" in str(error.value)
+    assert ("so the engine takes the learner's weights" in str(error.value)) == known
+    assert ("either" in str(error.value)) != known
+
+
+# -- what is measured -------------------------------------------------------------------------------------------------
+
+
+POLICY_FIGURES = ("policy/entropy", "policy/approx_kl", "policy/clip_frac", "sync/logprob_diff_mean")
+
+
+@pytest.mark.parametrize("inner_epochs", [1, 2])
+def test_figures_are_over_the_same_responses_whatever_the_coefficients(inner_epochs: int) -> None:
+    """128 responses, of which 32 are measured; 72 have no advantage, and are computed where entropy acts on them."""
+
+    def make(step: int) -> RolloutBatch:
+        return random_rollout(step, questions=32, sampler=True, flat_groups=range(0, 18))
+
+    found, computed = [], []
+    for entropy_coef in (0.0, 1e-12):
+        algo = algo_config("drgrpo", minibatch_size=64, inner_epochs=inner_epochs, entropy_coef=entropy_coef)
+        module = make_module(random_policy(), algo, sync_tolerance=100.0, lr=1e-3, micro_batch_tokens=200)
+        (figures,) = fit(module, make, 1, questions=32)
+        found.append([figures[name] for name in (*POLICY_FIGURES, "policy/measured_tokens")])
+        computed.append(figures["throughput/learn_tokens_per_s"] * figures["time/learn"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[0][1] > 0
+    assert computed[0] < computed[1], "those without advantage are not trained on"
+    rollout = make(0)
+    measured = measured_responses(rollout, derive_seed(module.seed, "measured", 0))
+    assert int(measured.sum()) == 32
+    assert found[0][-1] == sum(len(c.ids) for c, counts in zip(rollout.completions, measured, strict=True) if counts)
+
+
+@pytest.mark.parametrize(("size", "epochs"), [(8, 1), (8, 3), (16, 2)])
+def test_ratios_are_exactly_1_where_the_weights_do_not_move(size: int, epochs: int) -> None:
+    """Old and new log-probabilities come from passes cut alike, so that lr = 0 gives 1 to the last bit."""
+    algo = algo_config("drgrpo", minibatch_size=size, inner_epochs=epochs)
+    module = make_module(random_policy(hidden=64, layers=3), algo, lr=0.0, micro_batch_tokens=90)
+    history = fit(module, rollouts, 3)
+    for figures in history:
+        assert figures["policy/ratio_max"] == 1.0
+        assert figures["policy/approx_kl"] == 0.0
+        assert figures["policy/clip_frac"] == 0.0
+
+
+def test_which_responses_are_measured() -> None:
+    whole = random_rollout(0, questions=100)
+    one = measured_responses(whole, 5)
+    assert int(one.sum()) == 50, "an eighth of 400"
+    parts = [measured_responses(part(whole, 100 * r, 100 * r + 100), 5, r, 4) for r in range(4)]
+    assert torch.equal(torch.cat(parts), one), "the same for any number of ranks"
+    assert not torch.equal(measured_responses(whole, 6), one)
+    left_out = leave_out(random_rollout(0, questions=100), *range(0, 400, 2))
+    assert not measured_responses(left_out, 5)[::2].any()
+    assert measured_responses(leave_out(random_rollout(0)), 5).all(), "nothing is trained on: the sync check stays"
+    few_left = leave_out(random_rollout(0, questions=100), *range(399))
+    assert measured_responses(few_left, 5).nonzero().flatten().tolist() == [399]
 
 
 def test_another_version_stops_before_any_weight_changes() -> None:

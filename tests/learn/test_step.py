@@ -27,9 +27,10 @@ from r1zero.algo.stats import Tally
 from r1zero.algo_config import AlgoConfig, Correction, KLEstimator
 from r1zero.batch import Completion, Prompt, RolloutBatch
 from r1zero.learn.collate import MicroBatch, collate
+from r1zero.learn.measure import declare, few
 from r1zero.learn.module import local_indices
 from r1zero.learn.policy import Policy
-from r1zero.learn.step import Learner, declare, few
+from r1zero.learn.step import Learner
 from tiny_models import perturb
 
 CPU = torch.device("cpu")
@@ -329,7 +330,11 @@ def test_old_log_probabilities_are_the_learners_own(policies: tuple[Policy, Poli
     prompts, rollout = random_prompts(5, 4), random_rollout(5, **ROLLOUT)
     learner = make_learner(policy, None, algo_config("drgrpo"))
     old = learner.old_logprobs(prompts, rollout, CPU, Tally())
-    assert sorted(old) == [i for i in range(16) if i // 4 != 2]
+    assert sorted(old) == list(range(16)), "all of so small a rollout are measured"
+    rollout.measured = torch.arange(16) == 9
+    moving = [i for i in range(16) if i // 4 != 2]
+    assert sorted(learner.old_logprobs(prompts, rollout, CPU, Tally())) == sorted([*moving, 9])
+    assert sorted(learner.old_logprobs(prompts, rollout, CPU, Tally(), [0, 9, 10])) == [0, 9]
     expected = old_of(policy, prompts, rollout)
     for i, logp in old.items():
         assert not logp.requires_grad
@@ -337,16 +342,16 @@ def test_old_log_probabilities_are_the_learners_own(policies: tuple[Policy, Poli
 
 
 def test_the_comparison_with_the_sampler_never_goes_blind() -> None:
-    """A rollout without any gradient still computes a few responses, and so measures the difference."""
+    """A rollout without any gradient still computes what is measured."""
     policy = random_policy(layers=1)
     prompts = random_prompts(6, 2)
     rollout = random_rollout(6, 2, 4, sampler=True, flat_groups=(0, 1))
     learner = make_learner(policy, None, algo_config("drgrpo"))
     tally = Tally()
     declare(tally)
+    rollout.measured = torch.arange(8) == 3
     old = learner.old_logprobs(prompts, rollout, CPU, tally)
-    assert sorted(old) == sorted(few(rollout, range(8)))
-    assert old
+    assert sorted(old) == [3]
     assert (tally.current_mean("sync/logprob_diff_mean") or 0) > 0.1
 
 

@@ -19,10 +19,11 @@ from r1zero.batch import PromptBatch
 from r1zero.config import OptimConfig, RolloutConfig
 from r1zero.errors import SyncError, UserError
 from r1zero.learn.fsdp import shard_policy
+from r1zero.learn.measure import declare, few, measured_responses
 from r1zero.learn.objective import configured_objective
 from r1zero.learn.optimizer import build_optimizer
 from r1zero.learn.policy import Policy
-from r1zero.learn.step import Learner, declare, few
+from r1zero.learn.step import Learner
 from r1zero.learn.zero import ZeroStrategy
 from r1zero.seeding import derive_seed
 
@@ -96,6 +97,8 @@ class PolicyGradientModule(pl.LightningModule):
         self.skipped_in_a_row = 0
         self.last_lr = 0.0
         """Learning rate of the newest optimizer step."""
+        self.agreement: float | None = None
+        """Difference between sampler and learner, nats, when they last had equal weights; None: not measured yet."""
         self.spent: dict[str, float] = {}
         """Seconds of the parts of the learner's work in the rollout step under way."""
         self.step_metrics: dict[str, float] = {}
@@ -175,13 +178,17 @@ class PolicyGradientModule(pl.LightningModule):
         shuffle_seed = derive_seed(self.seed, "minibatches", batch.step)
         steps = list(minibatches(num_responses, self.algo.minibatch_size, self.algo.inner_epochs, shuffle_seed))
         rollout.minibatches = [minibatch.tolist() for minibatch in steps]
-        old = None
+        rank, ranks = self.global_rank, self.trainer.world_size
+        rollout.measured = measured_responses(rollout, derive_seed(self.seed, "measured", batch.step), rank, ranks)
+        sampled = [c.length for c, counts in zip(rollout.completions, rollout.measured, strict=True) if counts]
+        tally.total("policy/measured_tokens", sum(sampled))
+        old: list[dict[int, torch.Tensor]] | None = None
         if len(steps) > 1:
-            old = self.learner.old_logprobs(batch.prompts, rollout, self.device, tally)
+            old = self._old_logprobs(batch, steps, tally)
             self._check_sync(tally, lag)
             self.spent["old_logprobs"] = time.perf_counter() - started
-        for minibatch in steps:
-            self._optimizer_step(batch, minibatch, old, tally)
+        for number, minibatch in enumerate(steps):
+            self._optimizer_step(batch, minibatch, None if old is None else old[number], tally)
         self.rollout_step = batch.step + 1
         tally.total("tokens/generated", sum(c.length for c in rollout.completions))
         metrics = tally.reduce(self._reduce)
@@ -195,6 +202,26 @@ class PolicyGradientModule(pl.LightningModule):
         metrics["optim/lr"] = self.last_lr
         self.step_metrics = metrics
 
+    def _old_logprobs(
+        self, batch: PromptBatch, steps: list[torch.Tensor], tally: Tally
+    ) -> list[dict[int, torch.Tensor]]:
+        """Log-probabilities before the first update for each optimizer step, from passes cut as its own are.
+
+        Optimizer steps of the same responses, where B is all of them, share one computation. The comparison with the
+        sampler is made in the first epoch, which has every response once.
+        """
+        rollout = batch.rollout
+        assert rollout is not None
+        epoch = len(steps) // self.algo.inner_epochs
+        made: dict[tuple[int, ...], dict[int, torch.Tensor]] = {}
+        for number, minibatch in enumerate(steps):
+            key = tuple(sorted(minibatch.tolist()))
+            if key not in made:
+                mine = local_indices(minibatch, len(rollout.completions), self.global_rank)
+                figures = tally if number < epoch else Tally()
+                made[key] = self.learner.old_logprobs(batch.prompts, rollout, self.device, figures, mine)
+        return [made[tuple(sorted(minibatch.tolist()))] for minibatch in steps]
+
     def _optimizer_step(
         self, batch: PromptBatch, minibatch: torch.Tensor, old: dict[int, torch.Tensor] | None, tally: Tally
     ) -> None:
@@ -202,18 +229,22 @@ class PolicyGradientModule(pl.LightningModule):
         rollout, started = batch.rollout, time.perf_counter()
         assert rollout is not None
         mine = local_indices(minibatch, len(rollout.completions), self.global_rank)
-        active = [i for i in mine if self.learner.has_gradient(rollout, i)]
-        # A rank where no response moves the policy computes a few all the same, weighted by 0: it must take
-        # part in the collectives of the backward pass, and the check against the sampler needs tokens.
-        fillers = few(rollout, mine if old is None else old)
-        weight = float(self.trainer.world_size) if active else 0.0
-        figures = tally if active or old is None else Tally()
+        active, measured = self.learner.shares(rollout, mine)
         num_tokens = self._num_tokens(batch, mine)
-        passes = self.learner.evened(list(self.learner.passes(batch.prompts, rollout, active or fillers, self.device)))
+        for (rows, micro), counts in self.learner.evened(batch.prompts, rollout, measured, self.device):
+            before, figures = (old, tally) if counts else (None, Tally())
+            self.learner.measure(rollout, rows, micro, before, num_tokens, figures)
+        # A rank where no response moves the policy computes a few all the same, weighted by 0: it must take
+        # part in the collectives of the backward pass.
+        weight = float(self.trainer.world_size) if active else 0.0
+        computed = active or few(rollout, mine or range(len(rollout.completions)))
+        passes = self.learner.evened(batch.prompts, rollout, computed, self.device)
         for number, ((rows, micro), counts) in enumerate(passes):
             last = number == len(passes) - 1
+            counts = counts and bool(active)
             with nullcontext() if last else self._no_gradient_sync():
-                loss = self.learner.loss(rollout, rows, micro, old, num_tokens, figures if counts else Tally())
+                before, figures = (old, tally) if counts else (None, Tally())
+                loss = self.learner.loss(rollout, rows, micro, before, num_tokens, figures)
                 self.manual_backward(loss * (weight if counts else 0.0))
         if old is None:
             self._check_sync(tally, self.policy_version - rollout.version)
@@ -266,9 +297,28 @@ class PolicyGradientModule(pl.LightningModule):
         if difference is not None and not difference <= limit:
             raise SyncError(
                 f"sampler and learner differ by {difference:.3g} nats a token on average at policy version "
-                f"{self.policy_version} (limit {limit:g}): the engine does not serve the learner's "
-                "weights; where the number format alone explains it, raise rollout.sync_tolerance"
+                f"{self.policy_version} (limit {limit:g}): {self._why_they_differ(lag)}"
             )
+        if difference is not None and not lag:
+            self.agreement = difference
+
+    def _why_they_differ(self, lag: int) -> str:
+        """Foreign weights, or updates that were made since the responses were sampled."""
+        if not lag:
+            return (
+                "the engine does not serve the learner's weights; where the number format alone explains it, raise "
+                "rollout.sync_tolerance"
+            )
+        since = f"{lag} optimizer step(s) with optim.lr={self.optim.lr:g} since the responses were sampled"
+        if self.agreement is not None:
+            return (
+                f"with equal weights they differed by {self.agreement:.1g}, so the engine takes the learner's weights, "
+                f"and {since} move the policy this far: lower optim.lr, or use rollout.async=0"
+            )
+        return (
+            f"either {since} move the policy this far, or the engine serves other weights; lower optim.lr, or use "
+            "rollout.async=0, which tells the two apart"
+        )
 
     # -- ranks ----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ No Lightning here: ``module.py`` owns optimizer steps and ranks, ``algo/`` the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -15,11 +15,8 @@ from r1zero.algo.stats import Tally
 from r1zero.algo_config import AlgoConfig
 from r1zero.batch import Prompt, RolloutBatch
 from r1zero.learn.collate import MicroBatch, collate
+from r1zero.learn.measure import compare_with_sampler, few, measured_tokens, sampler_logprobs, to_matrix
 from r1zero.learn.policy import Policy
-
-MEANS = ("policy/entropy", "policy/clip_frac", "policy/approx_kl", "loss/kl", "sync/logprob_diff_mean")
-MAXIMA = ("policy/ratio_max", "policy/grad_norm", "sync/logprob_diff_max")
-TOTALS = ("loss/policy", "tokens/learned", "policy/skipped_steps")
 
 PASS_TOKENS_PER_THREAD = 128
 """What a forward and backward pass costs on a CPU besides its tokens, in tokens of each thread."""
@@ -31,10 +28,6 @@ def pass_tokens(device: torch.device) -> int:
     """What a forward and backward pass costs besides its tokens, in tokens; see ``micro_batches``."""
     return PASS_TOKENS_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else PASS_TOKENS_ELSEWHERE
 
-
-CHECK_TOKENS = 64
-"""Tokens that are compared with the sampler where no response moves the policy. In bfloat16 single tokens differ by
-several tenths of a nat, so the mean over one short response says nothing."""
 
 Pass = tuple[list[int], MicroBatch]
 """Local response indices of one forward pass, and their tensors."""
@@ -97,33 +90,60 @@ class Learner:
             micro = collate([prompts[i // group] for i in rows], completions, packed=packed)
             yield rows, micro.to(device)
 
-    def evened(self, passes: list[Pass]) -> list[tuple[Pass, bool]]:
-        """Each pass with True, then the last and smallest again with False until all ranks make as many.
+    def evened(
+        self, prompts: Sequence[Prompt], rollout: RolloutBatch, indices: Sequence[int], device: torch.device
+    ) -> list[tuple[Pass, bool]]:
+        """The passes over some responses with True, then a small one again with False until all ranks make as many.
 
         Sharded weights are gathered by all ranks together; a rank with fewer passes would leave them waiting.
         """
-        spare = self.most_passes(len(passes)) - len(passes)
-        return [*((p, True) for p in passes), *[(passes[-1], False)] * spare]
+        passes = list(self.passes(prompts, rollout, indices, device))
+        missing = self.most_passes(len(passes)) - len(passes)
+        again: list[Pass] = []
+        if missing:
+            shortest = few(rollout, range(len(rollout.completions)))[:1]
+            again = passes[-1:] or list(self.passes(prompts, rollout, shortest, device))
+        return [*((p, True) for p in passes), *((p, False) for p in again * missing)]
+
+    def shares(self, rollout: RolloutBatch, indices: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Responses that move the policy, and those that do not and are measured all the same."""
+        active = [i for i in indices if self.has_gradient(rollout, i)]
+        measured = rollout.measured
+        return active, [i for i in indices if i not in set(active) and (measured is None or bool(measured[i]))]
 
     @torch.no_grad()
     def old_logprobs(
-        self, prompts: Sequence[Prompt], rollout: RolloutBatch, device: torch.device, tally: Tally
+        self,
+        prompts: Sequence[Prompt],
+        rollout: RolloutBatch,
+        device: torch.device,
+        tally: Tally,
+        indices: Sequence[int] | None = None,
     ) -> dict[int, torch.Tensor]:
         """Log-probabilities before the rollout step's first update, by the learner (semantics 6).
 
+        From passes cut as those of the optimizer step will be: where the weights have not moved, the ratio is 1
+        to the last bit.
+
+        Args:
+            prompts: P prompts.
+            rollout: the rollout of this rank.
+            device: where to compute.
+            tally: takes the difference from the sampler.
+            indices: local indices of an optimizer step's responses; None: all.
+
         Returns:
-            {local response index: float32 [T_i]} for every response that can move the policy, and for a few
-            where there is none, so that the comparison with the sampler never goes blind.
+            {local response index: float32 [T_i]} for every response that can move the policy or is measured.
         """
-        everything = range(len(rollout.completions))
-        wanted = [i for i in everything if self.has_gradient(rollout, i)] or few(rollout, everything)
+        shares = self.shares(rollout, range(len(rollout.completions)) if indices is None else indices)
         old: dict[int, torch.Tensor] = {}
-        for (rows, micro), counts in self.evened(list(self.passes(prompts, rollout, wanted, device))):
-            logp, _ = self.policy(micro, self.temperature, with_entropy=False)
-            if not counts:
-                continue
-            compare_with_sampler(rollout, rows, logp, micro.mask, tally)
-            old.update({i: logp[row, : len(rollout.completions[i].ids)] for row, i in enumerate(rows)})
+        for part in shares:
+            for (rows, micro), counts in self.evened(prompts, rollout, part, device):
+                logp, _ = self.policy(micro, self.temperature, with_entropy=False)
+                if not counts:
+                    continue
+                compare_with_sampler(rollout, rows, logp, measured_tokens(rollout, rows, micro.mask), tally)
+                old.update({i: logp[row, : len(rollout.completions[i].ids)] for row, i in enumerate(rows)})
         return old
 
     def loss(
@@ -149,21 +169,47 @@ class Learner:
         Returns:
             scalar with gradient.
         """
-        new, entropy = self.policy(micro, self.temperature)
-        generated = micro.mask
-        values = self._values(rollout, rows, micro, old, new, entropy)
-        if old is None:
-            compare_with_sampler(rollout, rows, values.old, generated, tally)
-        loss = self.objective(values, Scale(self.algo.minibatch_size, num_tokens, self.constant), self.algo)
+        loss = self._computed(rollout, rows, micro, old, num_tokens, tally)
         tally.total("loss/policy", (loss.value if loss.policy is None else loss.policy).item())
-        for name, (figure, mask) in loss.figures.items():
-            tally.mean(name, figure, mask)
-        drift = new.detach() - values.old
-        tally.mean("policy/entropy", entropy, generated)
-        tally.mean("policy/approx_kl", torch.expm1(drift) - drift, generated)
-        tally.maximum("policy/ratio_max", drift.exp()[generated])
         tally.total("tokens/learned", micro.input_ids.numel())
         return loss.value
+
+    @torch.no_grad()
+    def measure(
+        self,
+        rollout: RolloutBatch,
+        rows: Sequence[int],
+        micro: MicroBatch,
+        old: dict[int, torch.Tensor] | None,
+        num_tokens: int,
+        tally: Tally,
+    ) -> None:
+        """The figures of responses that are not trained on; arguments as those of :meth:`loss`."""
+        self._computed(rollout, rows, micro, old, num_tokens, tally)
+
+    def _computed(
+        self,
+        rollout: RolloutBatch,
+        rows: Sequence[int],
+        micro: MicroBatch,
+        old: dict[int, torch.Tensor] | None,
+        num_tokens: int,
+        tally: Tally,
+    ) -> Loss:
+        """The objective on a micro-batch, and its figures over the responses that are measured."""
+        new, entropy = self.policy(micro, self.temperature)
+        values = self._values(rollout, rows, micro, old, new, entropy)
+        counted = measured_tokens(rollout, rows, micro.mask)
+        if old is None:
+            compare_with_sampler(rollout, rows, values.old, counted, tally)
+        loss = self.objective(values, Scale(self.algo.minibatch_size, num_tokens, self.constant), self.algo)
+        for name, (figure, mask) in loss.figures.items():
+            tally.mean(name, figure, mask & counted)
+        drift = new.detach() - values.old
+        tally.mean("policy/entropy", entropy, counted)
+        tally.mean("policy/approx_kl", torch.expm1(drift) - drift, counted)
+        tally.maximum("policy/ratio_max", drift.exp()[micro.mask])
+        return loss
 
     def _values(
         self,
@@ -181,86 +227,14 @@ class Learner:
                 reference, _ = self.reference(micro, self.temperature, with_entropy=False)
         advantages = rollout.advantages[list(rows)].to(new.device)[:, None].expand(new.shape)
         if rollout.credit is not None:
-            advantages = advantages * _to_matrix([rollout.credit[i] for i in rows], new)
+            advantages = advantages * to_matrix([rollout.credit[i] for i in rows], new)
         has_sampler = all(rollout.completions[i].logprobs is not None for i in rows)
         return TokenValues(
             new=new,
-            old=new.detach() if old is None else _to_matrix([old[i] for i in rows], new),
-            sampler=_sampler_logprobs(rollout, rows, new) if has_sampler else None,
+            old=new.detach() if old is None else to_matrix([old[i] for i in rows], new),
+            sampler=sampler_logprobs(rollout, rows, new) if has_sampler else None,
             reference=reference,
             entropy=entropy,
             advantages=advantages,
-            mask=micro.mask & _to_matrix([rollout.mask[i] for i in rows], new).bool(),
+            mask=micro.mask & to_matrix([rollout.mask[i] for i in rows], new).bool(),
         )
-
-
-def few(rollout: RolloutBatch, indices: Iterable[int]) -> list[int]:
-    """The shortest responses that together have ``CHECK_TOKENS`` tokens, or all: cheap, and enough for a mean."""
-    found: list[int] = []
-    tokens = 0
-    for i in sorted(indices, key=lambda i: len(rollout.completions[i].ids)):
-        if tokens >= CHECK_TOKENS:
-            break
-        found.append(i)
-        tokens += len(rollout.completions[i].ids)
-    return found
-
-
-def declare(tally: Tally, figures: Iterable[str] = ()) -> None:
-    """Name every figure of the learner and the objective: a rank with nothing to compute reduces the same list."""
-    empty = torch.empty(0)
-    for name in {*MEANS, *figures}:
-        tally.mean(name, empty)
-    for name in MAXIMA:
-        tally.maximum(name, empty)
-    for name in TOTALS:
-        tally.total(name, 0.0)
-
-
-def compare_with_sampler(
-    rollout: RolloutBatch, rows: Sequence[int], learner: torch.Tensor, mask: torch.Tensor, tally: Tally
-) -> None:
-    """Measure |learner - sampler| log-probabilities per token: proof that the engine serves these very weights.
-
-    Args:
-        rollout: holds the sampler's log-probabilities.
-        rows: local indices of the responses.
-        learner: the learner's log-probabilities, [n, T].
-        mask: bool [n, T].
-        tally: takes ``sync/logprob_diff_mean`` and ``sync/logprob_diff_max``, in nats.
-    """
-    measured = [row for row, i in enumerate(rows) if rollout.completions[i].logprobs is not None]
-    if measured:
-        sampler = _sampler_logprobs(rollout, [rows[r] for r in measured], learner[measured])
-        difference = (learner[measured] - sampler).abs()
-        tally.mean("sync/logprob_diff_mean", difference, mask[measured])
-        tally.maximum("sync/logprob_diff_max", difference[mask[measured]])
-
-
-def _sampler_logprobs(rollout: RolloutBatch, rows: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    """The sampler's log-probabilities as a matrix [n, T].
-
-    Raises:
-        ValueError: the engine gave none for a response, or another number of them than of tokens.
-    """
-    for i in rows:
-        completion = rollout.completions[i]
-        if completion.logprobs is None or len(completion.logprobs) != len(completion.ids):
-            given = "none" if completion.logprobs is None else len(completion.logprobs)
-            raise ValueError(
-                f"response {i} has {len(completion.ids)} tokens and {given} log-probabilities of the sampler; "
-                "the engine must give one for each token"
-            )
-    values = [torch.tensor(rollout.completions[i].logprobs, dtype=like.dtype) for i in rows]
-    sampled = [rollout.completions[i].sampled() for i in rows]
-    return _to_matrix([torch.where(s, v, torch.zeros_like(v)) for v, s in zip(values, sampled, strict=True)], like)
-
-
-def _to_matrix(rows: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-    """Ragged rows -> [n, T] with zeros on the right, in the dtype (float32) and on the device of ``like``."""
-    out = torch.zeros(like.shape, dtype=like.dtype)
-    if rows and rows[0].device != out.device:
-        out = out.to(rows[0].device)
-    for row, values in enumerate(rows):
-        out[row, : values.shape[0]] = values
-    return out.to(like.device)

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from r1zero import config
 from r1zero.algo.bias import VARIANTS
 from r1zero.algo.stats import Tally, rollout_summary
-from r1zero.learn.step import declare
+from r1zero.learn.measure import declare
 
 ROOT = Path(__file__).resolve().parents[3]
 SWEEPS = sorted((ROOT / "scripts" / "sweeps").glob("*.yaml"))
