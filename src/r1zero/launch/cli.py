@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from r1zero import config
+from r1zero import compat, config
 from r1zero.errors import Stopped, SyncError, UserError
 from r1zero.launch import masking, sweep
 from r1zero.launch.arguments import expand, folder_name, options
@@ -55,7 +55,7 @@ def main(entry: Callable[[], Any], script: Path) -> int:
     config.register()
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     signal.signal(signal.SIGTERM, _stop)
-    argparse.ArgumentParser.error = _usage  # type: ignore[method-assign,assignment]
+    compat.usage_errors_go_to(_usage)
     os.environ[sweep.SCRIPT] = str(script)
     try:
         sys.argv[1:] = expand(sys.argv[1:], conf, pretraining=script.stem == "pretrain")

@@ -12,8 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from pytorch_lightning.strategies.launchers import subprocess_script
-
+from r1zero import compat
 from r1zero.errors import SyncError, UserError
 
 POLL_SECONDS = 0.5
@@ -109,13 +108,12 @@ def watched_ranks(report: Callable[[str], None]) -> Iterator[None]:
         ranks.extend(child_processes)
         RankObserver(child_processes, say).start()
 
-    theirs = subprocess_script._launch_process_observer
-    subprocess_script._launch_process_observer = observe
     parent = ParentObserver()
     if os.environ.get("LOCAL_RANK", "0") != "0" or "TORCHELASTIC_RUN_ID" in os.environ:  # else the user started it
         parent.start()
     try:
-        yield
+        with compat.launched_ranks_observed(observe):
+            yield
     except (UserError, SyncError):
         raise
     except Exception as error:
@@ -124,7 +122,6 @@ def watched_ranks(report: Callable[[str], None]) -> Iterator[None]:
         raise
     finally:
         parent.over.set()
-        subprocess_script._launch_process_observer = theirs
 
 
 def lost_rank(error: Exception, ranks: Sequence[subprocess.Popen[bytes]]) -> str | None:

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from r1zero import compat
 from r1zero.errors import UserError
 from r1zero.launch import slurm
 
@@ -76,19 +76,15 @@ def expand_points(params: dict[str, str], arguments: Sequence[str]) -> list[list
         params: axes and settings of ``hydra.sweeper.params``.
         arguments: overrides of the command line, which win over ``params``.
     """
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
     given = {a.partition("=")[0] for a in arguments}
     merged = [*(f"{k}={v}" for k, v in params.items() if k not in given), *arguments]
-    parsed = OverridesParser.create().parse_overrides(merged)
-    batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [list(point) for batch in batches for point in batch]
+    return compat.sweep_points(OverridesParser.create().parse_overrides(merged))
 
 
 def name_of(overrides: Sequence[str], fixed: Sequence[str], kv_sep: str = "-", item_sep: str = "_") -> str:
     """A point's name: what varies, as Hydra's ``override_dirname`` spells it."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return get_overrides_dirname(parsed, list(fixed), item_sep, kv_sep)
+    return compat.override_dirname(parsed, list(fixed), item_sep, kv_sep)
 
 
 def settings(overrides: Sequence[str]) -> list[str]:

@@ -9,6 +9,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from r1zero import compat
+
 
 def shard_policy(policy: nn.Module, device_type: str, dtype: torch.dtype = torch.float32) -> None:
     """Split every parameter over all ranks, in place; each decoder layer is gathered for its own passes alone.
@@ -29,7 +31,7 @@ def shard_policy(policy: nn.Module, device_type: str, dtype: torch.dtype = torch
     mesh = init_device_mesh(device_type, (torch.distributed.get_world_size(),))
     mixed = MixedPrecisionPolicy(param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32)
     model: Any = policy.model
-    layers = set(getattr(model, "_no_split_modules", None) or ())
+    layers = compat.layer_classes(model)
     for module in model.modules():
         if type(module).__name__ in layers:
             fully_shard(module, mesh=mesh, mp_policy=mixed)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from r1zero import compat
 from r1zero.algo.logprobs import logprobs_from_logits, token_logprobs
 from r1zero.config import LoRAConfig, ModelConfig
 from r1zero.errors import UserError
@@ -92,8 +93,7 @@ class Policy(nn.Module):
         self.lora: LoRAConfig | None = None
         """Set where adapters are trained and the model's own weights are frozen."""
         self.activation_offload = False
-        config = getattr(model, "config", None)
-        self.packs = str(getattr(config, "_attn_implementation", "")).startswith("flash_attention")
+        self.packs = compat.packs_sequences(model)
         """Whether attention takes packed sequences at no cost; with a mask (sdpa, eager) padding costs less."""
         self.base = ""
         """Folder that the weights came from."""

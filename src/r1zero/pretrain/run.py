@@ -15,6 +15,7 @@ import torch
 import transformers
 from omegaconf import DictConfig
 
+from r1zero import compat
 from r1zero.errors import UserError
 from r1zero.launch.console import console
 from r1zero.launch.resume import name_changes, record_settings
@@ -114,9 +115,8 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
     try:
         loggers = build_loggers(config, trainer.global_rank)
         trainer.loggers = loggers
-        trainer.callbacks = trainer._callback_connector._reorder_callbacks(  # type: ignore[attr-defined]
-            [*trainer.callbacks, accepted(config, cfg, folder, status), *build_callbacks(config, context)]  # type: ignore[attr-defined,arg-type]
-        )
+        own = [accepted(config, cfg, folder, status), *build_callbacks(config, context)]  # type: ignore[arg-type]
+        compat.set_callbacks(trainer, [*trainer.callbacks, *own])  # type: ignore[attr-defined]
         status.write("running")
         if checkpoint is None:
             trainer.validate(module, data, verbose=False)

@@ -12,6 +12,7 @@ import hydra
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
+from r1zero import compat
 from r1zero.config import TrainConfig
 from r1zero.errors import UserError
 from r1zero.launch.loggers import finish_wandb
@@ -44,9 +45,7 @@ def build_trainer(cfg: TrainConfig, config: DictConfig) -> pl.Trainer:
         )
     except Exception as error:
         raise UserError(f"trainer can't be built: {one_line(error.__cause__ or error)}") from error
-    # Lightning's handler of SIGTERM starts a collective that the other ranks may not join, and under SLURM its handler
-    # of SIGUSR1 requeues the job. Signals are InterruptCallback's while there are steps, else the command line's.
-    trainer._signal_connector.register_signal_handlers = lambda: None
+    compat.leave_signals_alone(trainer)
     return trainer
 
 

@@ -12,6 +12,7 @@ import torch
 import transformers
 from omegaconf import DictConfig, OmegaConf
 
+from r1zero import compat
 from r1zero.algo_config import AlgoConfig
 from r1zero.config import TrainConfig
 from r1zero.data.datamodule import PromptDataModule
@@ -143,13 +144,14 @@ def _train_with(
     try:
         loggers = build.build_loggers(config, trainer.global_rank)
         trainer.loggers = loggers
-        trainer.callbacks = trainer._callback_connector._reorder_callbacks(  # type: ignore[attr-defined]
+        compat.set_callbacks(
+            trainer,
             [
                 *trainer.callbacks,  # type: ignore[attr-defined]
                 RolloutCallback(context),
                 RecordSettings(config, context, status),
                 *build.build_callbacks(config, context),
-            ]
+            ],
         )
         _describe(cfg, context, policy, data, checkpoint)
         status.write("running")

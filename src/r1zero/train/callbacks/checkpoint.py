@@ -14,6 +14,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 import r1zero
+from r1zero import compat
 from r1zero.batch import PromptBatch
 from r1zero.errors import UserError
 from r1zero.launch.run_folder import disk_full, shown
@@ -65,9 +66,8 @@ class CheckpointWriter(pl.callbacks.Checkpoint):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take over the writing of files; strategies with a format of their own (sharded) keep it."""
-        strategy: Any = trainer.strategy
-        if type(strategy._checkpoint_io) in (TorchCheckpointIO, type(None)):
-            strategy.checkpoint_io = DirectCheckpointIO()
+        if compat.writes_plain_files(trainer.strategy):
+            trainer.strategy.checkpoint_io = DirectCheckpointIO()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

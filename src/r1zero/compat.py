@@ -1,0 +1,87 @@
+"""Private parts of other projects, all of them: each with why it is needed and the version it was seen in.
+
+``tests/test_compat.py`` has a test for each that fails when the part moves. Imports nothing by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+
+def set_callbacks(trainer: Any, callbacks: Sequence[Any]) -> None:
+    """Give a trainer its callbacks after it was built, checkpoints last, as its constructor would.
+
+    Callbacks need the run's parts, and those need the trainer. Lightning 2.6: ``_callback_connector``.
+    """
+    trainer.callbacks = trainer._callback_connector._reorder_callbacks(list(callbacks))
+
+
+def leave_signals_alone(trainer: Any) -> None:
+    """Keep Lightning from handling signals.
+
+    Its handler of SIGTERM starts a collective that the other ranks may not join, and under SLURM its handler of
+    SIGUSR1 requeues the job. Signals are InterruptCallback's while there are steps, else the command line's.
+    Lightning 2.6: ``_signal_connector``.
+    """
+    assert callable(trainer._signal_connector.register_signal_handlers)
+    trainer._signal_connector.register_signal_handlers = lambda: None
+
+
+def writes_plain_files(strategy: Any) -> bool:
+    """Whether a strategy writes checkpoints by torch.save, so that another writer may take its place.
+
+    The public ``checkpoint_io`` makes one where there is none yet. Lightning 2.6: ``_checkpoint_io``.
+    """
+    from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+    return type(strategy._checkpoint_io) in (TorchCheckpointIO, type(None))
+
+
+@contextlib.contextmanager
+def launched_ranks_observed(observe: Callable[[list[Any]], None]) -> Iterator[None]:
+    """Hand the processes that Lightning's launcher starts to ``observe`` in place of its own observer.
+
+    Its own kills the others by SIGTERM and says nothing. Lightning 2.6: ``_launch_process_observer``.
+    """
+    from pytorch_lightning.strategies.launchers import subprocess_script
+
+    theirs = subprocess_script._launch_process_observer
+    subprocess_script._launch_process_observer = observe  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        subprocess_script._launch_process_observer = theirs
+
+
+def override_dirname(overrides: Sequence[Any], exclude: list[str], item_sep: str, kv_sep: str) -> str:
+    """Overrides as Hydra's ``override_dirname`` spells them. Hydra 1.3: ``_internal.config_loader_impl``."""
+    from hydra._internal.config_loader_impl import get_overrides_dirname
+
+    return get_overrides_dirname(list(overrides), exclude, item_sep, kv_sep)
+
+
+def sweep_points(overrides: Sequence[Any]) -> list[list[str]]:
+    """The product of all axes, in Hydra's order. Hydra 1.3: ``_internal.core_plugins.basic_sweeper``."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    batches = BasicSweeper.split_arguments(list(overrides), max_batch_size=None)
+    return [list(point) for batch in batches for point in batch]
+
+
+def usage_errors_go_to(handler: Callable[[argparse.ArgumentParser, str], NoReturn]) -> None:
+    """Hydra builds its parser itself, and argparse prints its usage and exits where an argument is wrong."""
+    argparse.ArgumentParser.error = handler  # type: ignore[method-assign,assignment]
+
+
+def packs_sequences(model: Any) -> bool:
+    """Whether a model's attention takes packed sequences. transformers 5: ``config._attn_implementation``."""
+    config = getattr(model, "config", None)
+    return str(getattr(config, "_attn_implementation", "")).startswith("flash_attention")
+
+
+def layer_classes(model: Any) -> set[str]:
+    """Names of the classes of a model's layers, the units of sharding. transformers 5: ``_no_split_modules``."""
+    return set(getattr(model, "_no_split_modules", None) or ())
