@@ -1,15 +1,15 @@
-"""pass@k and 95 % intervals against brute force."""
+"""pass@k, G-Pass@k and 95 % intervals against brute force."""
 
 from __future__ import annotations
 
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1zero.evaluate.intervals import average, estimates, pass_at_k, resampled_means
+from r1zero.evaluate.intervals import average, estimates, g_pass_at_k, pass_at_k, resampled_means
 
 
 @pytest.mark.parametrize(("n", "c"), [(n, c) for n in (1, 2, 3, 5, 8) for c in range(n + 1)])
@@ -34,26 +34,53 @@ def test_pass_at_k_starts_at_the_accuracy_and_only_rises(case):
     assert (np.diff(values, axis=1) >= -1e-12).all()
 
 
-def test_intervals_match_the_distribution_over_all_resamples():
-    """Four questions have 4^4 = 256 equally likely resamples; 200,000 draws must agree with all of them."""
-    values = np.array([[0.0, 0.1], [0.25, 0.9], [0.5, 0.4], [1.0, 0.7]])
-    everything = np.array([values[list(chosen)].mean(axis=0) for chosen in product(range(4), repeat=4)])
-    draws = resampled_means(values, 200_000, seed=1)
-    assert draws.mean(axis=0) == pytest.approx(everything.mean(axis=0), abs=2e-3)
-    assert draws.std(axis=0) == pytest.approx(everything.std(axis=0), rel=1e-2)
-    for column, found in enumerate(estimates(values, draws)):
-        low, high = np.quantile(everything[:, column], (0.025, 0.975))
-        assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
-        assert found.value == pytest.approx(values[:, column].mean())
+@pytest.mark.parametrize(("n", "c"), [(n, c) for n in (1, 3, 6) for c in range(n + 1)])
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_g_pass_at_k_is_the_share_of_subsets_with_enough_right_responses(n, c, share):
+    right = [1] * c + [0] * (n - c)
+    for k in range(1, n + 1):
+        subsets = [sum(chosen) >= share * k for chosen in combinations(right, k)]
+        assert g_pass_at_k(np.array([c]), n, share)[0, k - 1] == pytest.approx(np.mean(subsets), abs=1e-12)
 
 
-def test_intervals_match_a_loop_that_draws_questions():
-    """An independent loop with another generator agrees within its own noise."""
-    rng = np.random.default_rng(5)
-    values = (rng.random((30, 1)) < 0.4).astype(float)
-    loop = [np.mean([values[rng.integers(30), 0] for _ in range(30)]) for _ in range(4000)]
-    found = estimates(values, resampled_means(values, 4000, seed=0))[0]
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(loop, (0.025, 0.975))), abs=0.034)  # one question
+def test_g_pass_at_k_lies_between_all_right_and_one_right():
+    counts = np.arange(9)
+    assert g_pass_at_k(counts, 8, 1e-6) == pytest.approx(pass_at_k(counts, 8))
+    assert (g_pass_at_k(counts, 8, 0.5) <= pass_at_k(counts, 8) + 1e-12).all()
+    assert (g_pass_at_k(counts, 8, 1.0) <= g_pass_at_k(counts, 8, 0.5) + 1e-12).all()
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 30), (1, 30), (12, 30), (30, 30), (3, 5)])
+def test_intervals_of_right_and_wrong_are_jeffreys(right, count):
+    """Beta(right + 1/2, wrong + 1/2) at 2.5 and 97.5 %, drawn from numpy's own Beta; the mean is always inside."""
+    values = np.array([[1.0]] * right + [[0.0]] * (count - right))
+    beta = np.random.default_rng(3).beta(right + 0.5, count - right + 0.5, 400_000)
+    low, high = np.quantile(beta, (0.025, 0.975))
+    found = estimates(values, resampled_means(values, 100_000, seed=1))[0]
+    assert (found.low, found.high) == pytest.approx((min(low, right / count), max(high, right / count)), abs=3e-3)
+
+
+def test_a_better_score_has_no_lower_bound():
+    """0, 1, 2, ... of 240 responses (30 questions of 8): both bounds only rise, without a jump (found B17)."""
+    bounds = []
+    for right in range(0, 241, 1):
+        values = np.zeros((30, 1))
+        for response in range(right):
+            values[response % 30] += 1 / 8
+        found = estimates(values, resampled_means(values, 2000, seed=0))[0]
+        assert found.low <= found.value <= found.high
+        bounds.append((found.low, found.high))
+    steps = np.diff(np.array(bounds), axis=0)
+    assert (steps >= -1e-12).all()
+    assert steps.max() < 0.02
+
+
+def test_changes_have_a_prior_on_both_sides():
+    """No question changed: the interval is as wide below 0 as above."""
+    values = np.zeros((40, 1))
+    low, high = np.quantile(resampled_means(values, 50_000, seed=0, lowest=-1.0), (0.025, 0.975))
+    assert low == pytest.approx(-high, rel=0.1)
+    assert high > 0.01
 
 
 def test_intervals_cover_the_truth_in_about_95_of_100_sets():
@@ -73,16 +100,6 @@ def test_the_seed_decides_the_interval():
     assert (one != other).any()
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_a_set_without_variation_still_has_an_interval(share):
-    """30 wrong answers don't prove an accuracy of 0: the bound has a 2.5 % chance of giving them."""
-    values = np.full((30, 1), share)
-    found = estimates(values, resampled_means(values, 100, seed=0))[0]
-    width = found.high if share == 0 else 1 - found.low
-    assert (1 - width) ** 30 == pytest.approx(0.025)
-    assert (found.low if share == 0 else found.high) == share
-
-
 def test_the_average_is_unweighted_and_resamples_each_set():
     small, large = np.array([[1.0], [0.0]]), np.zeros((100, 1))
     large[:10] = 1
@@ -90,15 +107,13 @@ def test_the_average_is_unweighted_and_resamples_each_set():
     found = average(parts)[0]
     assert found.value == pytest.approx((0.5 + 0.1) / 2)
     rng = np.random.default_rng(9)
-    brute = (rng.binomial(2, 0.5, 100_000) / 2 + rng.binomial(100, 0.1, 100_000) / 100) / 2
+    brute = (rng.beta(1.5, 1.5, 100_000) + rng.beta(10.5, 90.5, 100_000)) / 2
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(brute, (0.025, 0.975))), abs=0.006)
 
 
-def test_the_average_of_sets_without_variation_still_has_an_interval():
-    zeros = [(np.zeros((q, 1)), np.zeros((10, 1))) for q in (30, 50)]
-    found = average(zeros)[0]
-    own = [1 - 0.025 ** (1 / q) for q in (30, 50)]
-    assert (found.value, found.low) == (0.0, 0.0)
-    assert found.high == pytest.approx(sum(own) / 2)
-    ones = [(np.ones((q, 1)), np.ones((10, 1))) for q in (30, 50)]
-    assert average(ones)[0].low == pytest.approx(1 - sum(own) / 2)
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_average_of_sets_without_variation_still_has_an_interval(share):
+    values = [np.full((q, 1), share) for q in (30, 50)]
+    found = average([(one, resampled_means(one, 4000, seed)) for seed, one in enumerate(values)])[0]
+    assert found.value == share
+    assert 0.01 < found.high - found.low < 0.2

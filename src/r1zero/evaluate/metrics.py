@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from r1zero.errors import UserError
-from r1zero.evaluate.intervals import Array, Estimate, average, estimates, pass_at_k, resampled_means
+from r1zero.evaluate.intervals import Array, Estimate, average, estimates, g_pass_at_k, pass_at_k, resampled_means
 from r1zero.evaluate.vote import answer_groups, majority
 from r1zero.reward.grader import Grader
 from r1zero.reward.outcome import Status
@@ -18,11 +18,13 @@ from r1zero.seeding import derive_seed
 
 UNFORMATTED = (Status.no_answer.value, Status.unformatted.value, Status.truncated.value)
 AVERAGE = "average"
+SHARES = (0.5, 1.0)
+"""Shares of right responses for which G-Pass@k is given."""
 
 
 @dataclass(frozen=True)
 class SetFigures:
-    """Figures of one set; ``values`` and ``draws`` hold accuracy, majority, pass@1 ... pass@n per question."""
+    """Figures of one set; ``values`` and ``draws`` hold the columns of :func:`per_question`."""
 
     summary: dict[str, Any]
     values: Array
@@ -45,7 +47,9 @@ def whole_questions(table: pd.DataFrame, n: int) -> pd.DataFrame:
 
 
 def per_question(table: pd.DataFrame, n: int) -> Array:
-    """[Q, 2 + n]: accuracy, majority vote and pass@1 ... pass@n of each question, in the order of questions.
+    """[Q, 2 + 3 n]: accuracy, majority vote, pass@1 ... pass@n, and G-Pass@1 ... @n for each of ``SHARES``.
+
+    One row for each question, in the order of questions.
 
     Raises:
         UserError: A question has not n responses.
@@ -57,7 +61,8 @@ def per_question(table: pd.DataFrame, n: int) -> Array:
     right = table["right"].to_numpy(dtype=np.float64).reshape(-1, n)
     groups = table["group"].to_numpy().reshape(-1, n)
     votes = [majority(g, r) for g, r in zip(groups.tolist(), right.tolist(), strict=True)]
-    return np.column_stack([right.mean(1), np.array(votes, dtype=np.float64), pass_at_k(right.sum(1), n)])
+    stable = [g_pass_at_k(right.sum(1), n, share) for share in SHARES]
+    return np.column_stack([right.mean(1), np.array(votes, dtype=np.float64), pass_at_k(right.sum(1), n), *stable])
 
 
 def summarize(name: str, table: pd.DataFrame, n: int, resamples: int, seed: int) -> SetFigures:
@@ -73,14 +78,15 @@ def summarize(name: str, table: pd.DataFrame, n: int, resamples: int, seed: int)
     values = per_question(table, n)
     draws = resampled_means(values, resamples, derive_seed(seed, "bootstrap", name))
     found = estimates(values, draws)
-    summary = {"questions": len(values), "samples": n, **_named(found), **lengths(table)}
+    summary = {"questions": len(values), "samples": n, **_named(found, n), **lengths(table)}
     summary["by"] = {column: _by(table, column, n, resamples, seed) for column in ("level", "subject")}
     return SetFigures(summary, values, draws)
 
 
 def average_of(sets: list[SetFigures]) -> dict[str, Any]:
     """The unweighted mean over sets; a set of 30 questions counts as much as one of 675."""
-    summary: dict[str, Any] = {"sets": len(sets), **_named(average([(s.values, s.draws) for s in sets]))}
+    n = sets[0].summary["samples"]
+    summary: dict[str, Any] = {"sets": len(sets), **_named(average([(s.values, s.draws) for s in sets]), n)}
     for key in ("length", "length_median", "truncated_frac", "formatted_frac"):
         summary[key] = float(np.mean([s.summary[key] for s in sets]))
     return summary
@@ -99,9 +105,13 @@ def lengths(table: pd.DataFrame) -> dict[str, float | None]:
     }
 
 
-def _named(found: list[Estimate]) -> dict[str, Any]:
-    accuracy, vote, *passes = (estimate.as_dict() for estimate in found)
-    return {"accuracy": accuracy, "majority": vote, "pass@k": {str(k): p for k, p in enumerate(passes, start=1)}}
+def _named(found: list[Estimate], n: int) -> dict[str, Any]:
+    accuracy, vote, *rest = (estimate.as_dict() for estimate in found)
+    passes, *stable = (
+        {str(k): one for k, one in enumerate(rest[start : start + n], start=1)} for start in range(0, len(rest), n)
+    )
+    named = {f"{share:g}": one for share, one in zip(SHARES, stable, strict=True)}
+    return {"accuracy": accuracy, "majority": vote, "pass@k": passes, "g-pass@k": named}
 
 
 def _by(table: pd.DataFrame, column: str, n: int, resamples: int, seed: int) -> dict[str, Any]:

@@ -46,13 +46,17 @@ def main(arguments: list[str], templates: Path) -> int:
                 from r1zero.lab.grade.audit import audit
 
                 audit(Path(options.audit), options.limit)
+            elif options.attack:
+                _attack(grader, options)
             elif options.file == "-":
                 grade_lines(grader, sys.stdin, sys.stdout, "standard input", templates)
             elif options.file:
                 with _opened(options.file) as lines:
                     grade_lines(grader, lines, sys.stdout, options.file, templates)
             else:
-                raise UserError("give a file of JSON lines, - for standard input, --explain or --audit; see --help")
+                raise UserError(
+                    "give a file of JSON lines, - for standard input, --explain, --audit or --attack; see --help"
+                )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -72,12 +76,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("file", nargs="?", help="file of JSON lines, or - for standard input")
     parser.add_argument("--explain", nargs=2, metavar=("RESPONSE", "GOLD"), help="say how one verdict comes about")
     parser.add_argument("--audit", metavar="FOLDER", help="table of likely false verdicts in a run's completions")
+    parser.add_argument(
+        "--attack", metavar="QUESTIONS", help="what a policy earns on a question set without solving it"
+    )
+    parser.add_argument("--drop-file", metavar="FILE", help="where --attack writes rows that data.drop=FILE leaves out")
     parser.add_argument("--template", default="boxed", help="template or extractor of lines that name none (boxed)")
     parser.add_argument("--timeout", type=float, default=3.0, help="seconds an answer may take (3)")
     parser.add_argument("--workers", type=int, default=None, help="worker processes (cores - 1)")
     parser.add_argument("--strict-tags", action="store_true", help='demand exactly "</think> <answer>"')
     parser.add_argument("--limit", type=int, default=40, help="rows of the audit's table (40)")
     return parser
+
+
+def _attack(grader: Grader, options: argparse.Namespace) -> None:
+    """Attack a question set, print the rates, and write the rows that copying solves."""
+    from r1zero.lab.grade.attack import attack, read_questions, show
+
+    questions = read_questions(Path(options.attack))
+    tallies, gamed = attack(grader, questions, min(options.limit, 5))
+    for line in show(tallies, gamed, len(questions)):
+        print(line)
+    if options.drop_file:
+        Path(options.drop_file).write_text("".join(f"{name}\n" for name in gamed), encoding="utf-8")
+        print(f"rows written to {options.drop_file}; data.drop={options.drop_file} leaves them out of training")
 
 
 def extractor_of(name: str, templates: Path) -> str:
