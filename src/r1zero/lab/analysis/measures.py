@@ -125,7 +125,7 @@ def gain_summary(gains: pd.DataFrame, resamples: int, seed: int) -> dict[str, An
     if gains.empty:
         return None
     values = gains[["gain"]].to_numpy(dtype=float)
-    draws = resampled_means(values, resamples, derive_seed(seed, "bootstrap", "gain"), lowest=-1.0)
+    draws = resampled_means(values, resamples, derive_seed(seed, "bootstrap", "gain"), prior=0.1, lowest=-1.0)
     low, high = np.quantile(draws[:, 0], (0.025, 0.975))
     mean = Estimate(float(values.mean()), float(low), float(high))
     signs = [int((values > 0).sum()), int((values == 0).sum()), int((values < 0).sum())]

@@ -23,6 +23,7 @@ from r1zero.reward.rules.latex import canonical, key
 from r1zero.reward.rules.number import parse_number
 from r1zero.reward.rules.quantity import split_unit
 from r1zero.reward.rules.structure import shape, sides
+from r1zero.reward.rules.values import constant
 
 COPIED = ("copied equation", "copied number", "copied expression")
 """Kinds whose answer stands in the question: where one is paid, the question states its answer."""
@@ -75,7 +76,7 @@ def read_questions(path: Path) -> list[Attacked]:
         UserError: The file can't be read, a line is not JSON, or a line has no question or answer.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't read {path}: {error}") from error
     found: list[Attacked] = []
@@ -154,7 +155,8 @@ def changed(gold: str) -> Iterator[Cheat]:
     text = canonical(gold)
     number, got = parse_number(text), shape(text)
     single = got is not None and got.kind == "single" and "=" not in text and "\\text" not in text
-    if single and not (number and number.value == 0) and "\\pm" not in text and any(c.isalnum() for c in text):
+    nonzero = re.search(r"[1-9a-zA-Z]|\\pi", re.sub(r"\\[a-z]+(?:\{[pbv]?matrix\})?", "", text))
+    if single and nonzero and "\\pm" not in text:
         yield _boxed("negation", gold[1:] if number and gold.startswith("-") else f"-({gold})")
     if number is not None:
         if number.value not in (0, 1, -1):
@@ -202,8 +204,9 @@ def _same_number(answer: str, golds: tuple[str, ...]) -> bool:
 def _value(text: str) -> Any:
     bare = canonical(text)
     pieces = sides(bare)
-    number = parse_number(split_unit(pieces[-1] if pieces else bare, True).body)
-    return None if number is None else number.value
+    read = split_unit(pieces[-1] if pieces else bare, True)
+    number = parse_number(read.body) or parse_number(re.sub(r"_\{?\d+\}?$", "", read.body))
+    return None if number is None else number.value / (100 if read.percent and number.value >= 100 else 1)
 
 
 def attack(grader: Grader, questions: list[Attacked], limit: int = 5) -> tuple[dict[str, Tally], list[str]]:
@@ -248,7 +251,7 @@ def attack(grader: Grader, questions: list[Attacked], limit: int = 5) -> tuple[d
 def states(answer: str) -> bool:
     """Whether a copied answer is a value, or a name with its value: the question states its answer then."""
     pieces = sides(canonical(answer))
-    return pieces is None or is_name(pieces[0]) or is_name(pieces[-1])
+    return pieces is None or is_name(pieces[0]) or is_name(pieces[-1]) or constant(pieces[0]) is not None
 
 
 def show(tallies: dict[str, Tally], gamed: list[str], count: int) -> Iterator[str]:

@@ -65,7 +65,7 @@ def gain(earlier: pd.DataFrame, later: pd.DataFrame, place: str, seed: int) -> d
     """Difference of two accuracies with a 95 % interval: the same questions are drawn again on both sides."""
     a, b = (_by_question(table, place) for table in (earlier, later))
     change = (b - a).dropna().to_numpy(dtype=np.float64)[:, None]
-    draws = resampled_means(change, RESAMPLES, derive_seed(seed, "gain", place), lowest=-1.0)
+    draws = resampled_means(change, RESAMPLES, derive_seed(seed, "gain", place), prior=0.1, lowest=-1.0)
     tail = (1.0 - LEVEL) / 2
     low, high = np.quantile(draws, (tail, 1.0 - tail))
     return {"value": float(change.mean()), "low": float(low), "high": float(high)}

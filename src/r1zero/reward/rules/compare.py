@@ -146,6 +146,10 @@ def against_any(answer: str, golds: tuple[str, ...], prose: bool = False, cas: C
     """
     undecided = False
     verdict = Verdict(False, "")
+    unit = quantity.split_unit(canonical(answer[:MAX_TEXT])).unit
+    if unit and len(golds) > 1:  # a form without a unit does not excuse a wrong unit
+        named = [quantity.split_unit(canonical(gold[:MAX_TEXT]), True).unit for gold in golds]
+        golds = () if any(quantity.conflict(unit, other) for other in named) and unit not in named else golds
     for gold in golds:
         try:
             verdict = decide(answer, gold, cas, prose)

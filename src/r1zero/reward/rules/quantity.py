@@ -22,7 +22,6 @@ from r1zero.reward.rules.units import (
     CANON,
     COMPOUND,
     FILLERS,
-    GENERIC,
     NOT_THINGS,
     ORDINAL,
     SCALE_NAMES,
@@ -204,13 +203,10 @@ def names_unit(text: str, unit: Unit) -> Quantity | None:
 
 
 def conflict(left: Unit, right: Unit) -> bool:
-    """Whether two units exclude each other; a missing or a generic one excludes nothing."""
+    """Whether two units exclude each other; a missing one excludes nothing."""
     if not left or not right or left == right:
         return False
     ours, theirs = dict(left), dict(right)
-    if set(ours) <= GENERIC or set(theirs) <= GENERIC:  # units, square units
-        powers = {sum(ours.values()), sum(theirs.values())}
-        return len(powers) > 1 and 1 not in powers
     if {"deg"} in (set(ours), set(theirs)) and ({*ours, *theirs} - {"deg"}) <= set(SCALE_NAMES.values()):
         return False
     shared = {name for name in ours if theirs.get(name) == ours[name]}

@@ -45,7 +45,6 @@ COMPOUND = {
     "mph": {"mi": 1, "h": -1}, "kph": {"km": 1, "h": -1}, "kmh": {"km": 1, "h": -1},
     "rpm": {"revolution": 1, "min": -1},
 }  # fmt: skip
-GENERIC = {"unit"}
 SCALES = {
     "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
     "dozens": 12,
