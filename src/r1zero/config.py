@@ -129,6 +129,8 @@ class DataConfig:
     """Columns that reward functions see in meta, e.g. [tests, starter_code]; dots reach into nested fields."""
     where: dict[str, Any] = field(default_factory=dict)
     """Keep only rows whose field has one of these values, e.g. {level: [3, 4, 5]}."""
+    drop: str | None = None
+    """File of row numbers to leave out, one a line; grade.py --attack writes one."""
     limit: int | None = ranged(None, at_least=1, at_most=10**9)
     """Use only the first rows."""
     rows: int | None = ranged(None, at_least=1, at_most=10**9)

@@ -99,6 +99,18 @@ def test_rows_counts_what_where_leaves_and_limit_cuts_after_it(make):
         load_questions(make(rows=8))
 
 
+def test_drop_leaves_rows_out_before_the_limit(make, tmp_path):
+    """A file of row numbers, as grade.py --attack writes it."""
+    file = tmp_path / "drop.txt"
+    file.write_text("2\n\n5  # solved by copying\n")
+    assert [q.row for q in load_questions(make(where={"level": 2}, rows=3, drop=str(file), limit=2))] == [8]
+    file.write_text("2\nrow 5\n")
+    with pytest.raises(UserError, match=r"data\.drop=.*line 2: 'row 5' is no row number"):
+        load_questions(make(drop=str(file)))
+    with pytest.raises(UserError, match=r"data\.drop=/no/such/file can't be read"):
+        load_questions(make(drop="/no/such/file"))
+
+
 def test_a_row_without_a_question_is_named(make):
     with pytest.raises(UserError, match="row 1: field 'problem' holds nothing"):
         load_questions(make([ROWS[0], {"answer": 1}]))

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -32,8 +33,8 @@ GoldCheck = Callable[[Sequence[tuple[str, ...]]], Sequence[tuple[int, str]]]
 def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = None) -> list[Question]:
     """Read a question set; its gold answers are normalised and checked here, once (trap 48).
 
-    ``data.where`` selects rows first, ``data.rows`` checks how many there are then, ``data.limit``
-    takes the first of them. A bad gold answer is an error, or drops its row with one log line that
+    ``data.where`` selects rows first, ``data.rows`` checks how many there are then, ``data.drop`` leaves rows out,
+    ``data.limit`` takes the first of the rest. A bad gold answer is an error, or drops its row with one log line that
     gives the count.
 
     Args:
@@ -60,6 +61,10 @@ def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = Non
             f"{what} has {len(chosen)} rows where data.rows={cfg.rows} are expected: the source is not the known one; "
             "fix data.revision, or set data.rows=null to take it as it is"
         )
+    if cfg.drop:
+        dropped = dropped_rows(cfg.drop)
+        chosen = [(index, row) for index, row in chosen if index not in dropped]
+        log.info("%s: %d rows left out by data.drop=%s", what, len(dropped), cfg.drop)
     questions: list[Question] = []
     bad: list[tuple[int, str]] = []
     for index, row in chosen[: cfg.limit]:
@@ -96,6 +101,23 @@ def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = Non
     if not questions:
         raise UserError(f"{what} has no row with a usable gold answer in field '{found.answer}'")
     return questions
+
+
+def dropped_rows(path: str) -> frozenset[int]:
+    """Row numbers of a file for ``data.drop``, one a line, from 0; text behind a # is a comment.
+
+    Raises:
+        UserError: The file can't be read, or a line is no number.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data.drop={path} can't be read: {error}") from None
+    numbers = [line.partition("#")[0].strip() for line in lines]
+    for at, number in enumerate(numbers, 1):
+        if number and not (number.isascii() and number.isdigit()):
+            raise UserError(f"data.drop={path}, line {at}: {number[:40]!r} is no row number")
+    return frozenset(int(number) for number in numbers if number)
 
 
 def build_prompts(

@@ -46,6 +46,15 @@ def main(arguments: list[str], templates: Path) -> int:
                 from r1zero.lab.grade.audit import audit
 
                 audit(Path(options.audit), options.limit)
+            elif options.ablate:
+                from r1zero.lab.grade.ablation import ablation, pooled
+
+                for line in ablation(pooled([Path(path) for path in options.ablate])):
+                    print(line)
+            elif options.types:
+                from r1zero.lab.grade.types import table
+
+                print(table())
             elif options.attack:
                 _attack(grader, options)
             elif options.file == "-":
@@ -55,7 +64,7 @@ def main(arguments: list[str], templates: Path) -> int:
                     grade_lines(grader, lines, sys.stdout, options.file, templates)
             else:
                 raise UserError(
-                    "give a file of JSON lines, - for standard input, --explain, --audit or --attack; see --help"
+                    "give a file of JSON lines, - for standard input, or one of the options that --help names"
                 )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -79,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--attack", metavar="QUESTIONS", help="what a policy earns on a question set without solving it"
     )
+    parser.add_argument(
+        "--ablate", metavar="CASES", nargs="+", help="errors on cases or gold answers without each rule"
+    )
+    parser.add_argument("--types", action="store_true", help="what each type of answer is paid for, as a table")
     parser.add_argument("--drop-file", metavar="FILE", help="where --attack writes rows that data.drop=FILE leaves out")
     parser.add_argument("--template", default="boxed", help="template or extractor of lines that name none (boxed)")
     parser.add_argument("--timeout", type=float, default=3.0, help="seconds an answer may take (3)")

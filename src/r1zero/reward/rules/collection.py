@@ -194,14 +194,14 @@ def _named(members: tuple[str, ...]) -> list[tuple[str, str]]:
         else:
             pairs.append((name, member))
     roots = [_ROOT.fullmatch(one) for one, _ in pairs]
-    if roots[0] and all(roots):
+    if roots and roots[0] and all(roots):
         return [(roots[0].group(1), value) for _, value in pairs]
     return pairs if any(one for one, _ in pairs) else [("", one) for one in members]
 
 
 def _values(members: tuple[str, ...]) -> list[str]:
     pairs = _named(members)
-    return [value for _, value in pairs] if len(members) > 1 or len(sides(members[0]) or ()) == 2 else list(members)
+    return [value for _, value in pairs]
 
 
 def _grouped(members: tuple[str, ...]) -> list[str]:
