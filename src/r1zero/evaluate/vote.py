@@ -28,7 +28,7 @@ def answer_groups(grader: Grader, answers: Sequence[Sequence[str | None]]) -> li
     spelled = [[None if answer is None else key(answer) for answer in row] for row in answers]
     texts = [_shortest(row, forms) for row, forms in zip(answers, spelled, strict=True)]
     votes = [Counter(form for form in forms if form is not None) for forms in spelled]
-    ranked = [sorted(count, key=lambda form, count=count: (-count[form], form)) for count in votes]
+    ranked = [[form for form, _ in sorted(count.items(), key=lambda pair: (-pair[1], pair[0]))] for count in votes]
     agree = _agreements(grader, ranked, texts)
     return [
         _numbered(forms, _placed(order, count, pairs))
