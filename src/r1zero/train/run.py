@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 import transformers
@@ -264,5 +265,14 @@ def _finish(run_dir: Path, context: RunContext, summary: dict[str, Any]) -> None
     )
     for label, path in (("policy", run_dir / "policy"), ("curves", curves), ("metrics", run_dir / "metrics.csv")):
         console.print(f"  {label:8s} {shown(path)}", soft_wrap=True)
+    if auditable(run_dir, summary["rollout_steps"] - 1):
+        console.print(f"  audit    python scripts/audit.py {shown(run_dir)}   (recomputes the last step)", soft_wrap=True)
     if context.interrupted:
         console.print(f"stopped on request; go on with: python train.py resume={shown(run_dir)}", soft_wrap=True)
+
+
+def auditable(run_dir: Path, step: int) -> bool:
+    """Whether a rollout step can be recomputed from the folder: the weights before it, and its token ids."""
+    completions = next((run_dir / "completions").glob(f"step_{step:06d}*.parquet"), None)
+    before = run_dir / "checkpoints" / f"step_{step:06d}.ckpt"
+    return completions is not None and before.is_file() and "ids" in pq.read_schema(completions).names
