@@ -182,6 +182,63 @@ def interrupt_at_start(when: int, number: int = signal.SIGINT) -> None:
         before(hf_engine.HFEngine, "__init__", send)
 
 
+MISTAKES = ("normaliser", "deviation", "mask", "sign", "learning rate", "member")
+"""What :func:`wrong_in_turn` does wrong in the rollout steps from 1 on."""
+
+
+def wrong_in_turn(when: int) -> None:
+    """One mistake of the learner in each rollout step from 1 on, none of which a run notices."""
+    import torch
+
+    from r1zero.learn.module import PolicyGradientModule
+
+    mistake = ""
+    learn, update, adamw = (
+        PolicyGradientModule.training_step,
+        PolicyGradientModule._optimizer_step,
+        torch.optim.AdamW.step,
+    )
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> None:
+        nonlocal mistake
+        mistake = dict(enumerate(MISTAKES, 1)).get(batch.step, "")
+        rollout, constant = batch.rollout, self.learner.constant
+        mask, advantages = rollout.mask, rollout.advantages
+        if mistake == "normaliser":
+            self.learner.constant = 1.01 * constant
+        elif mistake == "deviation":  # divisor G in place of G - 1
+            rollout.advantages = advantages * (rollout.group_size / (rollout.group_size - 1)) ** 0.5
+        elif mistake == "mask":
+            rollout.mask = [torch.cat([torch.tensor([False]), row[:-1]]) for row in mask]
+        elif mistake == "sign":
+            rollout.advantages = advantages.clone()
+            rollout.advantages[int(advantages.abs().argmax())] *= -1
+        learn(self, batch, batch_idx)
+        self.learner.constant, rollout.mask = constant, mask
+        if mistake == "sign":
+            rollout.advantages = advantages
+
+    def optimizer_step(self: Any, batch: Any, minibatch: Any, old: Any, tally: Any) -> None:
+        if mistake == "member":
+            (first, second), sign = batch.rollout.minibatches, batch.rollout.advantages.sign()
+            one, other = next((i, j) for i in first for j in second if sign[i] * sign[j] < 0)
+            minibatch = torch.tensor([{one: other, other: one}.get(i, i) for i in minibatch.tolist()])
+        update(self, batch, minibatch, old, tally)
+
+    def step(self: Any, closure: Any = None) -> Any:
+        factor = 1.01 if mistake == "learning rate" else 1.0
+        for group in self.param_groups:
+            group["lr"] *= factor
+        result = adamw(self, closure)
+        for group in self.param_groups:
+            group["lr"] /= factor
+        return result
+
+    PolicyGradientModule.training_step = training_step  # type: ignore[method-assign]
+    PolicyGradientModule._optimizer_step = optimizer_step  # type: ignore[method-assign]
+    torch.optim.AdamW.step = step  # type: ignore[method-assign,assignment]
+
+
 FAULTS: dict[str, Callable[[int], None]] = {
     "none": lambda when: None,
     "kill_in_rollout": kill_in_rollout,
@@ -195,6 +252,7 @@ FAULTS: dict[str, Callable[[int], None]] = {
     "engine_fails": engine_fails,
     "engine_dies": engine_dies,
     "engine_stays_dead": lambda when: engine_dies(when, times=9),
+    "wrong_in_turn": wrong_in_turn,
     "sigint": interrupt,
     "sigterm": lambda when: interrupt(when, signal.SIGTERM),
     "sigint_twice": lambda when: interrupt(when, times=2),

@@ -266,7 +266,9 @@ def _finish(run_dir: Path, context: RunContext, summary: dict[str, Any]) -> None
     for label, path in (("policy", run_dir / "policy"), ("curves", curves), ("metrics", run_dir / "metrics.csv")):
         console.print(f"  {label:8s} {shown(path)}", soft_wrap=True)
     if auditable(run_dir, summary["rollout_steps"] - 1):
-        console.print(f"  audit    python scripts/audit.py {shown(run_dir)}   (recomputes the last step)", soft_wrap=True)
+        console.print(
+            f"  audit    python scripts/audit.py {shown(run_dir)}   (recomputes the last step)", soft_wrap=True
+        )
     if context.interrupted:
         console.print(f"stopped on request; go on with: python train.py resume={shown(run_dir)}", soft_wrap=True)
 

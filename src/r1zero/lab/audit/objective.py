@@ -12,25 +12,58 @@ Number = Any
 """A float, or a scalar tensor with gradient."""
 
 
-def advantages(rewards: list[float], group_size: int, algo: dict[str, Any]) -> list[float] | None:
+OWN = {"group", "leave_one_out", "batch_norm", "group_then_batch_norm", "group_mean_batch_std", "mean_norm"}
+"""Values of ``algo.advantage`` that are recomputed; any other is a function of the user's own."""
+
+
+def advantages(rewards: list[float], trained: list[int], group_size: int, algo: dict[str, Any]) -> list[float] | None:
     """Advantage of each response; None where the run used a function of the user's own.
 
     Args:
         rewards: of all responses of the rollout step, group after group.
+        trained: tokens of each response that are trained on.
         group_size: G.
         algo: the run's settings of the objective.
     """
-    if algo["advantage"] != "group":
+    kind, found = algo["advantage"], []
+    if kind not in OWN:
         return None
-    found = []
     for first in range(0, len(rewards), group_size):
         group = rewards[first : first + group_size]
         mean = sum(group) / group_size
-        divisor = 1.0
-        if algo["std_norm"]:
-            divisor = math.sqrt(sum((r - mean) ** 2 for r in group) / (group_size - 1)) + 1e-8
-        found += [0.0 if min(group) == max(group) else (r - mean) / divisor for r in group]
+        for r in group:
+            others = (sum(group) - r) / (group_size - 1)
+            baseline = {"leave_one_out": others, "batch_norm": 0.0}.get(kind, mean)
+            divisor = 1.0
+            if kind == "group" and algo["std_norm"]:
+                divisor = deviation(group, [1] * group_size) + 1e-8
+            if kind == "mean_norm":
+                divisor = mean or 1.0
+            equal = min(group) == max(group) and kind != "batch_norm"  # rounding is no difference
+            found.append(0.0 if equal else (r - baseline) / divisor)
+    if kind in ("batch_norm", "group_then_batch_norm"):
+        mean = sum(w * a for w, a in zip(trained, found, strict=True)) / max(sum(trained), 1)
+        divisor = deviation(found, trained)
+        return [(a - mean) / (divisor + 1e-8) if divisor > 1e-9 * abs(mean) else 0.0 for a in found]
+    if kind == "group_mean_batch_std":
+        divisor = deviation(rewards, [1] * len(rewards)) + 1e-8
+        return [a / divisor for a in found]
     return found
+
+
+def deviation(values: list[float], weights: list[int]) -> float:
+    """Standard deviation of values that count ``weights`` times each, divisor one less than their number."""
+    count = sum(weights)
+    mean = sum(w * v for w, v in zip(weights, values, strict=True)) / max(count, 1)
+    squares = sum(w * (v - mean) ** 2 for w, v in zip(weights, values, strict=True))
+    return math.sqrt(squares / max(count - 1, 1))
+
+
+def overlong(tokens: int, limit: int, part: float) -> float:
+    """What is taken off the reward of a response in the last ``part`` of the limit: 0 to 1, linearly."""
+    if not part:
+        return 0.0
+    return min(max((tokens - (1 - part) * limit) / (part * limit), 0.0), 1.0)
 
 
 @dataclass

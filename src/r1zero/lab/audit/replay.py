@@ -11,7 +11,7 @@ import torch
 from r1zero.errors import UserError
 from r1zero.lab.audit.folder import RunFolder
 from r1zero.lab.audit.model import Model, Weights
-from r1zero.lab.audit.objective import Share, Tokens, advantages, learning_rate, share, value_of
+from r1zero.lab.audit.objective import Share, Tokens, advantages, learning_rate, overlong, share, value_of
 
 
 @dataclass
@@ -67,7 +67,9 @@ class Replayer:
             UserError: the folder does not hold what that needs.
         """
         rows = self.folder.step(step)
-        made = advantages([row["reward"] for row in rows], self.folder.rollout["group_size"], self.algo)
+        limit, part = self.folder.rollout["max_tokens"], self.algo["overlong"]
+        rewards = [row["reward"] - overlong(row["tokens"], limit, part) for row in rows]
+        made = advantages(rewards, [sum(trained(row)) for row in rows], self.folder.rollout["group_size"], self.algo)
         members: list[list[int]] = [[] for _ in range(self.folder.updates)]
         for row in rows:
             for number in row["optimizer_steps"]:
