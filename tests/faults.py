@@ -193,11 +193,7 @@ def wrong_in_turn(when: int) -> None:
     from r1zero.learn.module import PolicyGradientModule
 
     mistake = ""
-    learn, update, adamw = (
-        PolicyGradientModule.training_step,
-        PolicyGradientModule._optimizer_step,
-        torch.optim.AdamW.step,
-    )
+    learn, adamw = PolicyGradientModule.training_step, torch.optim.AdamW.step
 
     def training_step(self: Any, batch: Any, batch_idx: int) -> None:
         nonlocal mistake
@@ -217,13 +213,10 @@ def wrong_in_turn(when: int) -> None:
         self.learner.constant, rollout.mask = constant, mask
         if mistake == "sign":
             rollout.advantages = advantages
-
-    def optimizer_step(self: Any, batch: Any, minibatch: Any, old: Any, tally: Any) -> None:
         if mistake == "member":
-            (first, second), sign = batch.rollout.minibatches, batch.rollout.advantages.sign()
-            one, other = next((i, j) for i in first for j in second if sign[i] * sign[j] < 0)
-            minibatch = torch.tensor([{one: other, other: one}.get(i, i) for i in minibatch.tolist()])
-        update(self, batch, minibatch, old, tally)
+            first, second = (update.members for update in rollout.updates)
+            i, j = next((i, j) for i in first for j in second if advantages[i] * advantages[j] < 0)
+            first[first.index(i)], second[second.index(j)] = j, i
 
     def step(self: Any, closure: Any = None) -> Any:
         factor = 1.01 if mistake == "learning rate" else 1.0
@@ -235,7 +228,6 @@ def wrong_in_turn(when: int) -> None:
         return result
 
     PolicyGradientModule.training_step = training_step  # type: ignore[method-assign]
-    PolicyGradientModule._optimizer_step = optimizer_step  # type: ignore[method-assign]
     torch.optim.AdamW.step = step  # type: ignore[method-assign,assignment]
 
 

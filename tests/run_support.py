@@ -262,6 +262,7 @@ def assert_same_run(one: Path, other: Path, steps: int) -> None:
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "r1zero", "loops"):
         assert [d for d in differing(a[key], b[key], key) if "batches_that_stepped" not in d] == []
     assert table(one) == table(other)
+    assert (one / "updates.csv").read_text() == (other / "updates.csv").read_text()
     pd.testing.assert_frame_equal(completions(one), completions(other))
     first, second = (json.loads((f / "summary.json").read_text()) for f in (one, other))
     for key in ("tokens", "rollout_steps", "optimizer_steps", "sync"):

@@ -78,6 +78,23 @@ class Completion:
 
 
 @dataclass
+class Update:
+    """One optimizer step.
+
+    Attributes:
+        members: numbers of its B responses over all ranks: response i of rank r is number r * N + i.
+        loss: the policy's part of the loss, over all ranks.
+        grad_norm: before clipping.
+        lr: learning rate.
+    """
+
+    members: list[int]
+    loss: float = float("nan")
+    grad_norm: float = float("nan")
+    lr: float = float("nan")
+
+
+@dataclass
 class RolloutBatch:
     """The responses of one rollout step on this rank, in group order, with what was decided on them.
 
@@ -98,8 +115,7 @@ class RolloutBatch:
         grades: N ``reward.Outcome``.
         measured: bool [N], the responses that the learner's figures are taken over; None: all.
         metrics: figures of the step so far.
-        minibatches: the optimizer steps taken on it, each the numbers of its responses; response i of rank r is
-            number r * N + i.
+        updates: the optimizer steps taken on it, in order.
     """
 
     completions: list[Completion]
@@ -114,7 +130,7 @@ class RolloutBatch:
     grades: list[Any] = field(default_factory=list)
     measured: torch.Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    minibatches: list[list[int]] = field(default_factory=list)
+    updates: list[Update] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.advantages.numel():

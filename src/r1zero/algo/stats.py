@@ -49,6 +49,10 @@ class Tally:
             values = reduce_fn(values, "sum")
         return float(values[0] / values[1]) if values[1] > 0 else None
 
+    def current_total(self, name: str) -> float:
+        """The sum ``name`` so far, on this rank."""
+        return self._totals[name]
+
     def reduce(self, reduce_fn: ReduceFn | None = None) -> dict[str, float]:
         """The figures over all ranks: {name: value}."""
         means, totals, maxima = sorted(self._sums), sorted(self._totals), sorted(self._maxima)

@@ -15,7 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from r1zero.algo.batching import minibatches
 from r1zero.algo.stats import Tally
 from r1zero.algo_config import AlgoConfig
-from r1zero.batch import PromptBatch
+from r1zero.batch import PromptBatch, Update
 from r1zero.config import OptimConfig, RolloutConfig
 from r1zero.errors import SyncError, UserError
 from r1zero.learn.fsdp import shard_policy
@@ -177,7 +177,7 @@ class PolicyGradientModule(pl.LightningModule):
         num_responses = self.trainer.world_size * len(rollout.completions)
         shuffle_seed = derive_seed(self.seed, "minibatches", batch.step)
         steps = list(minibatches(num_responses, self.algo.minibatch_size, self.algo.inner_epochs, shuffle_seed))
-        rollout.minibatches = [minibatch.tolist() for minibatch in steps]
+        rollout.updates = [Update(minibatch.tolist()) for minibatch in steps]
         rank, ranks = self.global_rank, self.trainer.world_size
         rollout.measured = measured_responses(rollout, derive_seed(self.seed, "measured", batch.step), rank, ranks)
         sampled = [c.length for c, counts in zip(rollout.completions, rollout.measured, strict=True) if counts]
@@ -188,10 +188,15 @@ class PolicyGradientModule(pl.LightningModule):
             self._check_sync(tally, lag)
             self.spent["old_logprobs"] = time.perf_counter() - started
         for number, minibatch in enumerate(steps):
-            self._optimizer_step(batch, minibatch, None if old is None else old[number], tally)
+            before, update = tally.current_total("loss/policy"), rollout.updates[number]
+            update.grad_norm = self._optimizer_step(batch, minibatch, None if old is None else old[number], tally)
+            update.lr = self.last_lr
+            tally.total(f"update/{number}", tally.current_total("loss/policy") - before)
         self.rollout_step = batch.step + 1
         tally.total("tokens/generated", sum(c.length for c in rollout.completions))
         metrics = tally.reduce(self._reduce)
+        for number, update in enumerate(rollout.updates):
+            update.loss = metrics.pop(f"update/{number}")
         self.tokens_seen += int(metrics.pop("tokens/generated"))
         # A mean over the K optimizer steps, as the other figures are.
         metrics["loss/policy"] /= len(steps)
@@ -224,8 +229,8 @@ class PolicyGradientModule(pl.LightningModule):
 
     def _optimizer_step(
         self, batch: PromptBatch, minibatch: torch.Tensor, old: dict[int, torch.Tensor] | None, tally: Tally
-    ) -> None:
-        """Forward and backward over this rank's part of a minibatch, then one AdamW step."""
+    ) -> float:
+        """Forward and backward over this rank's part of a minibatch, then one AdamW step; the gradient's norm."""
         rollout, started = batch.rollout, time.perf_counter()
         assert rollout is not None
         mine = local_indices(minibatch, len(rollout.completions), self.global_rank)
@@ -249,12 +254,13 @@ class PolicyGradientModule(pl.LightningModule):
         if old is None:
             self._check_sync(tally, self.policy_version - rollout.version)
         learned = time.perf_counter()
-        self._apply_gradients(tally)
+        norm = self._apply_gradients(tally)
         self.spent["forward_backward"] += learned - started
         self.spent["optimizer"] += time.perf_counter() - learned
+        return norm
 
-    def _apply_gradients(self, tally: Tally) -> None:
-        """Clip, step, count. A step whose gradients are not finite is left out and counted."""
+    def _apply_gradients(self, tally: Tally) -> float:
+        """Clip, step, count; the norm before clipping. A step whose gradients are not finite is left out."""
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
@@ -288,6 +294,7 @@ class PolicyGradientModule(pl.LightningModule):
                 )
         optimizer.zero_grad(set_to_none=True)
         scheduler.step()
+        return norm
 
     def _check_sync(self, tally: Tally, lag: int) -> None:
         """Stop before an update is made from responses that other weights sampled (traps 37-43)."""

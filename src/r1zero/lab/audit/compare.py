@@ -15,10 +15,18 @@ from r1zero.lab.audit.replay import Replay, trained
 
 FLOAT32 = 1e-5
 """Largest relative difference of a run in float32."""
-AFTER_UPDATES = {"gradient norm": 1e-3, "weights": 1e-3, "update": 1e-3}
+AFTER_UPDATES = {"later norms": 1e-3, "weights": 1e-3, "update": 1e-3}
 """In float32 with several optimizer steps a rollout step: the gradients of the later ones rest on the updates of the
 earlier ones, where AdamW takes steps of full length along gradients that are rounding alone."""
-BFLOAT16 = {"loss": 1e-3, "KL": 0.1, "gradient norm": 0.2, "weights": 0.01, "update": 0.02, "direction": 0.1}
+BFLOAT16 = {
+    "loss": 1e-3,
+    "KL": 0.1,
+    "gradient norm": 0.2,
+    "later norms": 0.2,
+    "weights": 0.01,
+    "update": 0.02,
+    "direction": 0.1,
+}
 """Where the run computed in bfloat16, whose numbers have 8 bits: measured, see docs/audit.md."""
 
 
@@ -55,16 +63,17 @@ def compare(folder: RunFolder, replay: Replay) -> list[Item]:
     step, limits = replay.step, limits_of(folder)
     items = [minibatch_item(folder, replay), mask_item(folder, replay), advantage_item(folder, replay)]
     items.append(sampler_item(folder, replay))
-    items.append(number("learning rate", folder.recorded(step, "optim/lr"), replay.rate, {}))
+    items.append(largest("learning rate", folder.each(step, "optim/lr"), replay.rates, {}))
     if not replay.losses:
         note = f"algo.loss={folder.algo['loss']} is not recomputed"
         return items + [Item(name, note=note) for name in ("loss", "gradient norm", "weights")]
-    loss, size = sum(replay.losses) / len(replay.losses), sum(replay.sizes) / len(replay.sizes)
-    recorded = folder.recorded(step, "loss/policy")
-    items.append(number("loss", recorded, loss, limits, scale=size))
+    items.append(largest("loss", folder.each(step, "loss/policy"), replay.losses, limits, replay.sizes))
     if folder.algo["kl_coef"]:
         items.append(number("KL", folder.recorded(step, "loss/kl"), replay.kl, limits, scale=replay.kl_size))
-    items.append(number("gradient norm", folder.recorded(step, "policy/grad_norm"), max(replay.norms), limits))
+    norms = folder.each(step, "policy/grad_norm")
+    items.append(largest("gradient norm", norms[:1], replay.norms[:1], limits))
+    if folder.updates > 1:
+        items.append(largest("later norms", norms[1:], replay.norms[1:], limits))
     return items + weight_items(folder, replay, limits)
 
 
@@ -73,6 +82,23 @@ def limits_of(folder: RunFolder) -> dict[str, float]:
     if folder.config["model"]["dtype"] != "float32":
         return BFLOAT16
     return AFTER_UPDATES if folder.updates > 1 else {}
+
+
+def largest(
+    name: str,
+    recorded: list[float],
+    recomputed: list[float],
+    limits: dict[str, float],
+    scales: list[float] | None = None,
+) -> Item:
+    """The optimizer step whose numbers differ most."""
+    if len(recorded) != len(recomputed):
+        return Item(name, f"{len(recorded)} steps", f"{len(recomputed)} steps", math.inf)
+    scales = scales or [0.0] * len(recorded)
+    items = [number(name, a, b, limits, s) for a, b, s in zip(recorded, recomputed, scales, strict=True)]
+    item = max(items, key=lambda item: math.inf if math.isnan(item.difference) else item.difference)
+    item.where = f"optimizer step {items.index(item)}" if len(items) > 1 else ""
+    return item
 
 
 def number(name: str, recorded: float, recomputed: float, limits: dict[str, float], scale: float = 0.0) -> Item:

@@ -36,8 +36,12 @@ class RunFolder:
             self.config: dict[str, Any] = yaml.safe_load((path / "config.yaml").read_text())
             with (path / "metrics.csv").open(newline="") as file:
                 self.metrics = {int(float(row["step"])): row for row in csv.DictReader(file)}
+            with (path / "updates.csv").open(newline="") as file:
+                self.steps = list(csv.DictReader(file))
         except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"{path} is no run folder: it needs config.yaml and metrics.csv") from error
+            raise UserError(
+                f"{path} is no run folder of now: it needs config.yaml, metrics.csv and updates.csv"
+            ) from error
         self.algo, self.optim, self.rollout = (self.config[name] for name in ("algo", "optim", "rollout"))
         self.responses: int = self.rollout["questions"] * self.rollout["group_size"]
         self.updates: int = self.algo["inner_epochs"] * self.responses // self.algo["minibatch_size"]
@@ -46,6 +50,10 @@ class RunFolder:
     def recorded(self, step: int, name: str) -> float:
         """A figure of metrics.csv; nan where there is none."""
         return float(self.metrics.get(step, {}).get(name) or "nan")
+
+    def each(self, step: int, name: str) -> list[float]:
+        """A figure of each optimizer step of a rollout step, from updates.csv."""
+        return [float(row[name]) for row in self.steps if int(row["step"]) == step]
 
     # -- which steps ------------------------------------------------------------------------------------
 

@@ -36,8 +36,8 @@ class Replay:
     """Mean over tokens."""
     kl_size: float = 0.0
     """Mean |reference - policy| over tokens, which the estimates are made from."""
-    rate: float = 0.0
-    """Learning rate of the last optimizer step."""
+    rates: list[float] = field(default_factory=list)
+    """Learning rate of each optimizer step."""
     sampler_difference: float = math.nan
     """Mean |sampler - recomputed| over all sampled tokens, nats."""
 
@@ -74,7 +74,8 @@ class Replayer:
         for row in rows:
             for number in row["optimizer_steps"]:
                 members[number].append(row["response"])
-        result = Replay(step, rows, made, members, rate=self._rate((step + 1) * self.folder.updates - 1))
+        result = Replay(step, rows, made, members)
+        result.rates = [self._rate(step * len(members) + number) for number in range(len(members))]
         used = [row["advantage"] for row in rows] if made is None else made
         weights, moments = self._start(step)
         if self.algo["loss"] != "policy_gradient":
@@ -103,9 +104,8 @@ class Replayer:
             result.norms.append(
                 math.sqrt(sum(float((w.grad**2).sum()) for w in weights.values() if w.grad is not None))
             )
-            rate = self._rate(step * self.folder.updates + number)
             if moments is not None:
-                self._update(weights, moments, result.norms[-1], rate)
+                self._update(weights, moments, result.norms[-1], result.rates[number])
         if moments is not None:
             result.after = {name: tensor.detach() for name, tensor in weights.items()}
         if kl_values:

@@ -65,6 +65,8 @@ class MetricsFile:
 class MetricsCallback(pl.Callback):
     """Gathers the figures of rollout, learner and evaluation into the row of a rollout step.
 
+    ``updates.csv`` has a row for each of its optimizer steps.
+
     The row's ``step`` counts the rollout steps that made the policy which sampled: row 0 and the
     evaluation beside it describe the base model. The row is written when the step has ended; a callback with
     figures of its own puts them into ``batch.rollout.metrics`` at the batch's start.
@@ -73,6 +75,7 @@ class MetricsCallback(pl.Callback):
     def __init__(self, context: RunContext) -> None:
         self.context = context
         self.file: MetricsFile | None = None
+        self.updates: MetricsFile | None = None
         self.totals = {"time": 0.0, "tokens": 0.0, "sync_diff": 0.0, "sync_steps": 0.0}
         self._started = 0.0
         self._ended = False
@@ -83,6 +86,7 @@ class MetricsCallback(pl.Callback):
         assert isinstance(pl_module, PolicyGradientModule)
         if self.context.is_main:
             self.file = MetricsFile(self.context.run_dir / "metrics.csv", pl_module.rollout_step)
+            self.updates = MetricsFile(self.context.run_dir / "updates.csv", pl_module.rollout_step)
         self._started = time.perf_counter()
 
     def on_train_batch_end(
@@ -106,6 +110,10 @@ class MetricsCallback(pl.Callback):
             self.totals["sync_diff"] += difference
             self.totals["sync_steps"] += 1
         self._emit(trainer, row, batch.step)
+        if self.updates is not None:
+            for number, update in enumerate(batch.rollout.updates):
+                row = {"loss/policy": update.loss, "policy/grad_norm": update.grad_norm, "optim/lr": update.lr}
+                self.updates.append({"step": batch.step, "update": number, **row})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the last evaluation, which belongs to no rollout, or wait for it."""

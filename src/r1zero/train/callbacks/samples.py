@@ -118,7 +118,7 @@ def completions_table(batch: PromptBatch, rank: int, *, full: bool) -> pd.DataFr
     """
     rollout = batch.rollout
     assert rollout is not None
-    members = [set(minibatch) for minibatch in rollout.minibatches]
+    members = [set(update.members) for update in rollout.updates]
     rows: list[dict[str, Any]] = []
     for i, (completion, grade) in enumerate(zip(rollout.completions, rollout.grades, strict=True)):
         prompt = batch.prompts[i // rollout.group_size]
@@ -142,7 +142,7 @@ def completions_table(batch: PromptBatch, rank: int, *, full: bool) -> pd.DataFr
             "finish_reason": completion.finish_reason,
             "advantage": float(rollout.advantages[i]),
             "policy_version": rollout.version,
-            "optimizer_steps": [number for number, minibatch in enumerate(members) if response in minibatch],
+            "optimizer_steps": [number for number, update in enumerate(members) if response in update],
         }
         if full:
             logprobs, credit = completion.logprobs, None if rollout.credit is None else rollout.credit[i]
