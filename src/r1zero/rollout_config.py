@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -31,7 +32,18 @@ class RayConfig:
     """Seconds to wait for a cluster: for its answer, and for free places on it."""
 
 
+def _with_async(schema: type[Any]) -> type[Any]:
+    """Let the setting ``async_steps`` be called ``async``, a word of Python's own that no class body can annotate."""
+    schema.__annotations__["async"] = schema.__annotations__.pop("async_steps")
+    made = schema.async_steps
+    made.init = made.repr = made.compare = False  # what a dataclass writes out as code must not hold the word
+    setattr(schema, "async", made)
+    schema.async_steps = property(lambda self: getattr(self, "async"))
+    return schema
+
+
 @dataclass
+@_with_async
 class RolloutConfig:
     """Sampling, and the engine that does it."""
 
@@ -60,7 +72,7 @@ class RolloutConfig:
     max_num_seqs: int = ranged(256, at_least=1, at_most=10**6)
     """Most responses sampled at the same time."""
     async_steps: int = chosen(0, 1)
-    """rollout.async=1: sample step k + 1 while step k is learned; 0: take turns. 1 turns sampler_correction on."""
+    """Written rollout.async. 1: sample step k + 1 while step k is learned, sampler_correction on; 0: take turns."""
     timeout_s: float = ranged(600.0, above=0, at_most=10**6)
     """Seconds without a decoding step after which an engine counts as hung."""
     save: str | None = chosen(None, "full", "text")

@@ -69,7 +69,7 @@ def test_an_engine_that_fails_ahead_is_started_again_for_the_step(server: Server
 @pytest.mark.parametrize(
     ("setting", "line"),
     [
-        ("rollout.async=2", "rollout.async=2: 0 takes turns"),
+        ("rollout.async=2", "rollout.async=2 is unknown; choose 0 or 1"),
         ("data.sampler=curriculum", "use data.sampler=uniform"),
         ("trainer.devices=2", "works on one device"),
     ],

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from r1zero.errors import UserError
-from r1zero.launch.renamed import is_retired
+from r1zero.launch.renamed import current_argument, is_retired
 
 SWITCHES = ("-m", "--multirun", "--run", "-r", "--resolve")
 """Options of Hydra's own that take no value."""
@@ -52,8 +52,6 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
     arguments = [
         a[2:] if match and match[1] not in HYDRA_OPTIONS else a for a, match in zip(arguments, given, strict=True)
     ]
-    # "async" is a word of Python's own, so the schema's field has another name.
-    arguments = [re.sub(r"^(\+{0,2})rollout\.async=", r"\1rollout.async_steps=", a) for a in arguments]
     arguments = [added_record(a) for a in arguments]
     # Hydra's parser takes settings in one row only, before or after its options.
     arguments = [*(a for a in arguments if a in SWITCHES), *(a for a in arguments if a not in SWITCHES)]
@@ -82,7 +80,7 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
     texts = conf / "pretrain" / "data" if pretraining else conf / "data"
     option, place = ("text", "data.sources.text.path") if pretraining else ("file", "data.path")
     expanded: list[str] = []
-    for argument in (a for a in arguments if not is_retired(a)):
+    for argument in (current_argument(a) for a in arguments if not is_retired(a)):
         key, _, value = argument.partition("=")
         if key.lstrip("+~").split(".")[0] == "hydra" and ("_target_" in argument or "()" in argument):
             raise UserError(f"{key}: Hydra's own parts can't be replaced on the command line")

@@ -35,14 +35,22 @@ def is_retired(argument: str) -> bool:
     return found is not None
 
 
+def current_argument(argument: str) -> str:
+    """An argument with the name that its setting has now."""
+    return re.sub(r"^(\+{0,2})rollout\.async_steps=", r"\1rollout.async=", argument)
+
+
 def bring_up_to_date(config: DictConfig, say: Callable[..., None] = log.warning) -> None:
-    """Rewrite ``_target_`` paths of earlier releases in place; leave out callbacks that are part of every run."""
+    """Rewrite names of earlier releases in place; leave out callbacks that are part of every run."""
     for name in [str(name) for name in config.get("callbacks") or {}]:
         target = str(OmegaConf.select(config.callbacks, f"{name}._target_", default=""))
         if target.startswith("r1zero.") and target.rpartition(".")[2] in BUILT_IN.values():
             say("callbacks.%s: %s is part of every run and not set here any more", name, target)
             OmegaConf.set_struct(config.callbacks, False)
             del config.callbacks[name]
+    rollout = config.get("rollout")
+    if isinstance(rollout, DictConfig) and "async_steps" in rollout:
+        rollout["async"] = rollout.pop("async_steps")
     for group in ("callbacks", "logger", "trainer"):
         _rename(config.get(group), group, say)
 

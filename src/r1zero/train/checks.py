@@ -76,7 +76,7 @@ def check(config: DictConfig) -> None:
     check_targets(config)
     if config.model.context is None:
         config.model.context = folder_context(config.model.path)
-    if config.rollout.async_steps:
+    if config.rollout["async"]:
         config.algo.sampler_correction = "token"
     cfg: Any = OmegaConf.to_object(config)
     check_sizes(cfg)
