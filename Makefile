@@ -40,7 +40,7 @@ soak: setup  ## 500 rollout steps with vLLM and 20 kills: is memory flat, are th
 	R1ZERO_SOAK=500 $(PY) -m pytest -q -s tests/e2e/test_soak.py tests/lab/pipeline/test_run.py tests/rollout/test_ray_cluster.py
 
 docs: setup  ## the documentation as a site (site/), every link checked
-	$(PY) -m mkdocs build --strict -q
+	$(PY) -m mkdocs build --strict
 
 package: setup  ## the wheel, installed in a fresh environment, trains in an empty folder
 	rm -rf build/package && $(PY) -m hatchling build -t wheel -d build/package

@@ -1,4 +1,4 @@
-"""Runs ``train.py`` in forks of a process that has imported everything, so a run does not pay for imports.
+"""Runs ``train.py``, or a script, in forks of a process that has imported everything, so a run does not pay for imports.
 
 Reads one JSON object a line: {"args", "cwd", "env", "out", "fault"} starts a run and answers {"pid"};
 {"wait": pid} answers {"code"}, negative for a signal. The run is ``train.py`` as the user starts it.
@@ -38,7 +38,7 @@ def child(request: dict) -> None:
         import faults
 
         faults.install(request["fault"])
-    sys.argv = [str(ROOT / "train.py"), *request["args"]]
+    sys.argv = [str(ROOT / request.get("script", "train.py")), *request["args"]]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

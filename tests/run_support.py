@@ -86,11 +86,20 @@ class Server:
         self.process.stdin.write(json.dumps(request) + "\n")
         return self._answer()
 
-    def start(self, args: Sequence[str], cwd: Path, fault: str = "", env: dict[str, str] | None = None) -> Running:
-        """Start ``train.py``."""
+    def start(
+        self,
+        args: Sequence[str],
+        cwd: Path,
+        fault: str = "",
+        env: dict[str, str] | None = None,
+        script: str = "train.py",
+    ) -> Running:
+        """Start ``train.py``, or another script."""
         self.count += 1
         out = str(self.folder / f"run{self.count}")
-        request = {"args": list(args), "cwd": str(cwd), "out": out, "fault": fault, "env": env or {}}
+        request = {
+            "args": list(args), "cwd": str(cwd), "out": out, "fault": fault, "env": env or {}, "script": script,
+        }  # fmt: skip
         return Running(self, self._ask(request)["pid"], out)
 
     def run(self, args: Sequence[str], cwd: Path, fault: str = "", env: dict[str, str] | None = None) -> Finished:
