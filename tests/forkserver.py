@@ -1,4 +1,4 @@
-"""Runs ``train.py``, or a script, in forks of a process that has imported everything, so a run does not pay for imports.
+"""Runs ``train.py``, or a script, in forks of a process that has imported everything: no run pays for imports.
 
 Reads one JSON object a line: {"args", "cwd", "env", "out", "fault"} starts a run and answers {"pid"};
 {"wait": pid} answers {"code"}, negative for a signal. The run is ``train.py`` as the user starts it.

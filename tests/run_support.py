@@ -102,9 +102,16 @@ class Server:
         }  # fmt: skip
         return Running(self, self._ask(request)["pid"], out)
 
-    def run(self, args: Sequence[str], cwd: Path, fault: str = "", env: dict[str, str] | None = None) -> Finished:
-        """Run ``train.py`` to its end."""
-        return self.start(args, cwd, fault, env).wait()
+    def run(
+        self,
+        args: Sequence[str],
+        cwd: Path,
+        fault: str = "",
+        env: dict[str, str] | None = None,
+        script: str = "train.py",
+    ) -> Finished:
+        """Run ``train.py``, or another script, to its end."""
+        return self.start(args, cwd, fault, env, script).wait()
 
     def close(self) -> None:
         """End the server."""
