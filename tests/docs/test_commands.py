@@ -55,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
                 (folder / name[1]).parent.mkdir(parents=True, exist_ok=True)
                 with (folder / name[1]).open("a") as file:
                     file.write(text)
-    rows = [{"problem": f"{i}+{i}=?", "answer": str(2 * i)} for i in range(1, 9)]
+    rows = [{"problem": f"{i}+{i}=?", "answer": str(2 * i), "tests": [], "extra": {"level": 1}} for i in range(1, 9)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     answers = [{"response": r"so \boxed{4}", "gold": "4", "template": "boxed"}]
     (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
@@ -69,8 +69,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
     small += ["sampling.max_tokens=32", "hydra.run.dir=outputs/EVALUATION"]
     evaluation = server.run(small, folder, script="scripts/evaluate.py")
     assert evaluation.code == 0, evaluation.err
-    small[2:3] = ["data=arithmetic", "questions=2", "judge=none", "sampling.n=2"]
-    analysis = server.run([*small[:-1], "hydra.run.dir=outputs/ANALYSIS"], folder, script="scripts/analyze.py")
+    small = ["model=tiny", "template=question", "data=arithmetic", "questions=2", "judge=none", "sampling.n=2"]
+    small += ["rollout=hf", "sampling.max_tokens=32", "hydra.run.dir=outputs/ANALYSIS"]
+    analysis = server.run(small, folder, script="scripts/analyze.py")
     assert analysis.code == 0, analysis.err
     (folder / "outputs" / "mini").mkdir()
     (folder / "outputs" / "mini" / "fig8").symlink_to(folder / "outputs" / "RUN")

@@ -24,6 +24,9 @@ HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "
 REQUIRED_GROUPS = ("algo", "model", "template", "data", "reward", "rollout", "optim", "trainer")
 
 
+OPEN = re.compile(r"^(?!model\.)(?=(?:[\w-]+\.)+(?:\w+_)?params(?:\.[\w.-]+)?=)")
+"""Keyword arguments of a function: any name is one, so it is added without a "+" of the user's."""
+
 RECORDS = ("benchmarks", "data.sources", "reward.functions")
 """Settings that hold typed records by name."""
 
@@ -52,6 +55,7 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
     arguments = [
         a[2:] if match and match[1] not in HYDRA_OPTIONS else a for a, match in zip(arguments, given, strict=True)
     ]
+    arguments = [OPEN.sub("++", a) for a in arguments]
     arguments = [added_record(a) for a in arguments]
     # Hydra's parser takes settings in one row only, before or after its options.
     arguments = [*(a for a in arguments if a in SWITCHES), *(a for a in arguments if a not in SWITCHES)]
