@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import subprocess
 import sys
 from decimal import Decimal
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from r1zero.config import RewardConfig
+from r1zero.lab.grade.variants import mistakes, rewrites
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.rules import compare
@@ -166,6 +169,22 @@ def test_no_gold_accepts_its_neighbour_with_math_verify(shared, grader, name):
             undecided.append(GradeItem(grader.wrap(other), forms, extractor="boxed"))
     outcomes = grader.grade_batch(undecided)
     assert [(item, o) for item, o in zip(undecided, outcomes, strict=True) if o.right or o.failed] == []
+
+
+@pytest.mark.parametrize("name", ["eval/math500", "eval/minerva", "eval/olympiadbench", "train/math_12k"])
+def test_no_gold_accepts_a_changed_one_and_all_accept_other_spellings(shared, name):
+    """A digit, a sign, an exponent, a member is off: refused; a fraction, a list, a mark is written otherwise: paid."""
+    chance = random.Random(0)
+    paid, refused = [], []
+    golds = sorted({forms[0] for forms in golds_of(shared, name) if forms})
+    for gold in golds if len(golds) < 1000 else golds[::4]:
+        for made, right, wrong in ((mistakes(gold, chance), paid, True), (rewrites(gold), refused, False)):
+            for how, answer in made.items():
+                with contextlib.suppress(compare.NeedsCas):
+                    if compare.decide(answer, gold).right is wrong:
+                        right.append((how, answer, gold))
+    assert paid == []
+    assert refused == []
 
 
 def test_audit_names_the_rows_that_cannot_be_graded(grader):

@@ -33,20 +33,18 @@ _NUMBER = re.compile(
 _SPAN = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _DENIAL = re.compile(r", (?:and )?not \$?-?[\d.]*\d\$?[.\s]*$")
 _SAYS = re.compile(
-    r"(?:^|[\s:=])(?:is|are|was|were|be|has|have|had|gets?|got|equals?|equal to|costs?|needs?|earns?|makes?|sold|sells"
-    r"|total of|becomes|obtain|=|:)"
+    r"(?:^|[\s:=])(?:is|are|was|were|be|has|have|had|gets?"
+    r"|got|equals?|equal to|costs?|needs?|earns?|makes?|sold|sells|spent"
+    r"|spends?|paid|pays?|total of|becomes|obtain|=|:)"
     r"(?: exactly| only| simply| just| thus| then| therefore| now| a total of| to| at)*[:=]?\s*$",
     re.IGNORECASE,
 )
 _CHANGING = (
-    "twice double triple half thrice square squared cube cubed root minus plus times over under below above less more "
-    "fewer greater smaller negative opposite inverse reciprocal factorial percent power product sum difference "
-    "quotient before after divided multiplied without every each any some if unless until up to "
-    "between or and modulo mod"
+    "twice double triple half thrice squared cubed minus plus times over under below above less more fewer greater "
+    "smaller negative opposite inverse reciprocal factorial percent power divided multiplied without every "
+    "unless until between or modulo mod"
 )
 _CHANGED = frozenset(_CHANGING.split())
-_ASKED = frozenset({"sum", "product", "difference", "quotient", "and", "to", "after", "before", "each", "if", "root"})
-"""Words that a question may ask about: they change a value only right before it."""
 
 
 def without_denial(text: str) -> str:
@@ -68,24 +66,20 @@ def value_of(text: str) -> str | None:
         span = spans[0]
         before, after = text[: span.start()], text[span.end() :]
         body = next(part for part in span.groups() if part is not None)
-        return canonical(body) if not re.search(r"\d", before + after) and _states(before, after, body) else ""
+        return canonical(body) if not re.search(r"\d", before + after) and _states(before, after) else ""
     plain = raw_text(canonical(text))
     found = list(_NUMBER.finditer(plain))
     if spans or len(found) != 1:
         return ""
     number = found[0]
     before, after = plain[: number.start()], plain[number.end() :]
-    return canonical(number.group()) if _states(before, after, number.group()) else ""
+    return canonical(number.group()) if _states(before, after) else ""
 
 
-def _states(before: str, after: str, value: str) -> bool:
+def _states(before: str, after: str) -> bool:
     """Whether the words round a value say that the answer is that value, in a unit or not."""
     rest = after.strip(" .!*~")
     behind = split_unit(f"5 {canonical(rest)}".strip())
     if not _SAYS.search(before) or behind.body != "5" or behind.scale != 1:
         return False
-    words = [word for word in re.findall(r"[a-z]+", before.lower())]
-    last = words[-3:]
-    return not any(
-        in_words(word) is not None or (word in _CHANGED and (word not in _ASKED or word in last)) for word in words
-    )
+    return not any(word in _CHANGED or in_words(word) is not None for word in re.findall(r"[a-z]+", before.lower()))
