@@ -14,7 +14,7 @@ from r1zero.algo.advantages import ADVANTAGES
 from r1zero.algo.meter import response_weights, trained_tokens
 from r1zero.algo.objective import Loss, Scale, TokenValues, policy_gradient
 from r1zero.algo.stats import Tally
-from r1zero.algo_config import AlgoConfig
+from r1zero.algo_config import AlgoConfig, KLEstimator
 from r1zero.batch import Completion, RolloutBatch
 from r1zero.learn.step import Learner
 
@@ -115,8 +115,9 @@ def test_an_objective_of_the_users_is_measured() -> None:
 
 
 def test_kl_and_entropy_terms_are_left_out() -> None:
+    """k1 has a gradient even where policy and reference are equal."""
     algo = load("drgrpo")
-    algo.kl_coef, algo.entropy_coef = 0.5, 0.1
+    algo.kl_coef, algo.kl_estimator, algo.entropy_coef = 0.5, KLEstimator.k1, 0.1
     assert measured(algo, rollout_of(algo)) == pytest.approx(BY_HAND["drgrpo"], rel=1e-6)
 
 

@@ -215,11 +215,15 @@ def _describe(
 
 def objective_of(algo: AlgoConfig) -> str:
     """The functions that decide what is learned, and the settings that the built-in ones go by."""
-    loss = f"length_norm={algo.length_norm.value}" if algo.loss == "policy_gradient" else f"loss={algo.loss}"
+    ratio = [] if algo.ratio.value == "token" else [f"ratio={algo.ratio.value}"]
+    clip = [] if algo.clip.value == "ppo" else [f"clip={algo.clip.value}"]
+    composed = [*ratio, *clip, f"length_norm={algo.length_norm.value}"]
+    loss = composed if algo.loss == "policy_gradient" else [f"loss={algo.loss}"]
     group = algo.advantage == "group"
     advantage = f"std_norm={str(algo.std_norm).lower()}" if group else f"advantage={algo.advantage}"
     credit = [] if algo.credit == "uniform" else [f"credit={algo.credit}"]
-    return ", ".join([loss, advantage, *credit])
+    overlong = [f"overlong={algo.overlong:g}"] if algo.overlong else []
+    return ", ".join([*loss, advantage, *overlong, *credit])
 
 
 def summarize(
