@@ -42,9 +42,9 @@ def test_the_deadline_is_set_on_the_command_line():
 
 
 def test_a_reward_in_five_lines(tmp_path, monkeypatch):
-    """A module on the Python path, named on the command line, runs in a worker and is added with its weight."""
+    """A module in the working directory, named on the command line, runs in a worker and is added with its weight."""
     (tmp_path / "my_rewards.py").write_text(PLUG_IN)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     made = reward_config("+reward.functions={short: {path: my_rewards.short, weight: 0.1, params: {target: 2000}}}")
     with Grader(made) as grader:
         outcome = grader.grade("\\boxed{4}", ("4",))

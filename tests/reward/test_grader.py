@@ -148,7 +148,11 @@ def test_the_verifier_may_weigh_nothing():
         ("hang", Status.timeout, "reward function bad: no verdict within 1 s"),
         ("not_a_number", Status.crash, "reward function bad: ValueError"),
         ("die", Status.crash, "reward function bad: the worker process died"),
-        ("missing", Status.crash, "reward function bad: ImportError: worker_functions has no function missing"),
+        (
+            "missing",
+            Status.crash,
+            "reward function bad: ImportError: path=worker_functions.missing: module worker_functions has no",
+        ),
     ],
 )
 def test_a_plug_in_that_fails_counts_zero_and_shows(name, status, detail):

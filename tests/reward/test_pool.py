@@ -110,7 +110,7 @@ def test_the_helper_process_killed_from_outside_is_replaced(pool):
         ("exit_interpreter", "SystemExit: 3"),
         ("not_a_number", "ValueError: worker_functions.not_a_number returned nan"),
         ("recurse", "RecursionError"),
-        ("missing", "ImportError: worker_functions has no function missing"),
+        ("missing", "ImportError: path=worker_functions.missing: module worker_functions has no function missing"),
     ],
 )
 def test_what_a_function_raises_is_its_result(pool, name, detail):

@@ -55,7 +55,7 @@ def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = Non
     check_kept(usual, cfg.keep, what)
     if found.unread:
         log.warning("%s: not shown to the model: %s", what, "; ".join(found.unread))
-    chosen = _select(rows, cfg, what)
+    chosen = select(rows, cfg, what)
     if cfg.rows is not None and len(chosen) != cfg.rows:
         raise UserError(
             f"{what} has {len(chosen)} rows where data.rows={cfg.rows} are expected: the source is not the known one; "
@@ -172,7 +172,7 @@ def _generate(cfg: DataConfig, seed: int) -> list[Question]:
     return questions[: cfg.limit]
 
 
-def _select(rows: Sequence[Mapping[str, Any]], cfg: DataConfig, what: str) -> list[tuple[int, Mapping[str, Any]]]:
+def select(rows: Sequence[Mapping[str, Any]], cfg: DataConfig, what: str) -> list[tuple[int, Mapping[str, Any]]]:
     """Rows, with their index in the source, whose fields have the values of ``data.where``."""
     numbered = list(enumerate(rows))
     for name, wanted in cfg.where.items():

@@ -1,21 +1,17 @@
-"""The user's own functions, named by import path in a config: credit allocation, question sampling.
+"""The user's own functions, named by import path in a config: objectives, credit, sampling.
 
-A path names code that the user's own command line or YAML asks for, so it may lie in any importable
-module but Python's own: ``my_ideas.shorter`` is the function ``shorter`` of ``my_ideas.py`` beside ``train.py``. It is
-looked up before anything is trained, and nothing is called but the function itself.
+``my_ideas.shorter`` is the function ``shorter`` of ``my_ideas.py`` beside ``train.py`` or in the working directory;
+:mod:`r1zero.launch.allowed` says which paths are accepted. It is looked up before anything is trained.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from r1zero.errors import UserError
-from r1zero.launch.targets import check_function_path
+from r1zero.launch import allowed
 
 
 def find_function(
@@ -49,17 +45,7 @@ def find_function(
 
 
 def _imported(path: str, setting: str) -> Callable[..., Any]:
-    check_function_path(path, setting)
-    module_name, _, attribute = path.rpartition(".")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{setting}={path}: module {module_name} can't be imported ({why})") from error
-    function = getattr(module, attribute, None)
+    function = allowed.load(path, setting)
     if not callable(function):
-        raise UserError(f"{setting}={path}: module {module_name} has no function {attribute}")
+        raise UserError(f"{setting}={path} is no function")
     return function

@@ -43,7 +43,8 @@ def current_argument(argument: str) -> str:
 def bring_up_to_date(config: DictConfig, say: Callable[..., None] = log.warning) -> None:
     """Rewrite names of earlier releases in place; leave out callbacks that are part of every run."""
     for name in [str(name) for name in config.get("callbacks") or {}]:
-        target = str(OmegaConf.select(config.callbacks, f"{name}._target_", default=""))
+        node = config.callbacks[name]
+        target = str(node.get("_target_", "")) if isinstance(node, DictConfig) else ""
         if target.startswith("r1zero.") and target.rpartition(".")[2] in BUILT_IN.values():
             say("callbacks.%s: %s is part of every run and not set here any more", name, target)
             OmegaConf.set_struct(config.callbacks, False)

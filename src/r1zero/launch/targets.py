@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
+from r1zero.launch import allowed
 
 PACKAGES = ("r1zero", "pytorch_lightning", "torch")
-"""Packages that a target may come from."""
+"""Packages that a target may come from without the user's yes."""
 
 FUNCTIONS = ("r1zero.launch.loggers.wandb_logger",)
 """Targets that are no class."""
@@ -50,7 +50,8 @@ def check_targets(config: DictConfig) -> None:
     for where, target in _targets(config, ""):
         name = str(target)
         if name.split(".")[0] not in PACKAGES:
-            raise _refused(where, name, f"it must lie in {', '.join(PACKAGES)}")
+            allowed.check_path(name, f"{where}._target_")
+            continue
         if name not in FUNCTIONS and not (_is_module(name.rpartition(".")[0]) and _is_class_name(name)):
             raise _refused(where, name, "it is no class of a module there")
 
@@ -67,24 +68,17 @@ def check_kinds(config: DictConfig) -> None:
         name = str(target)
         if name in FUNCTIONS:
             continue
+        if name.split(".")[0] not in PACKAGES:
+            found = allowed.load(name, f"{where}._target_")
+            if inspect.isclass(found) and not issubclass(found, parts):
+                raise _refused(where, name, "it is no trainer, callback, logger, strategy, plugin or profiler")
+            continue
         try:
             found = located(name)
         except (ImportError, AttributeError) as error:
             raise UserError(f"{where}._target_={name}: there is no such class ({error})") from error
         if not (inspect.isclass(found) and found.__module__.split(".")[0] in PACKAGES and issubclass(found, parts)):
             raise _refused(where, name, "it is no trainer, callback, logger, strategy, plugin or profiler")
-
-
-def check_function_path(path: str, setting: str) -> None:
-    """Refuse the import path of a plug-in function that leads into the standard library (``os.system``).
-
-    Such a path names code of the user's own, or of a package that the user has installed for it.
-
-    Raises:
-        UserError: naming the setting.
-    """
-    if path.split(".")[0] in sys.stdlib_module_names:
-        raise UserError(f"{setting}={path} is not allowed: name a function of yours, not one of Python's own modules")
 
 
 def located(name: str) -> Any:

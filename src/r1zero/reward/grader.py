@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import os
@@ -17,7 +16,7 @@ from typing import Any
 
 from r1zero.config import RewardConfig
 from r1zero.errors import UserError
-from r1zero.launch.targets import check_function_path
+from r1zero.launch.allowed import check_path
 from r1zero.reward import health
 from r1zero.reward.extract import EXTRACTORS, Extraction, extract
 from r1zero.reward.futures import crash, done, flat, then, when_all
@@ -80,7 +79,7 @@ class Grader:
             if "." not in extractor:
                 known = ", ".join(EXTRACTORS)
                 raise UserError(f"extractor '{extractor}' is unknown; choose {known}, or the import path of a function")
-            _check_path(extractor, "template.extractor")
+            check_path(extractor, "template.extractor")
         limits = {"reward.timeout": config.timeout}
         for name, function in config.functions.items():
             if function.timeout is not None:
@@ -91,7 +90,7 @@ class Grader:
         if config.workers is not None and config.workers < 1:
             raise UserError(f"reward.workers={config.workers} must be at least 1")
         for name, function in config.functions.items():
-            _check_path(function.path, f"reward.functions.{name}.path")
+            check_path(function.path, f"reward.functions.{name}.path")
         self.config = config
         self.extractor = extractor
         self._pool: WorkerPool | None = None
@@ -350,21 +349,6 @@ def default_workers() -> int:
     """Cores - 1, from 1 to 8, shared among the processes of this machine that train together."""
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(8, (available_cores() - 1) // max(ranks, 1)))
-
-
-def _check_path(path: str, setting: str) -> None:
-    """Say early that a plug-in's module does not exist; the function itself is imported in the workers alone."""
-    check_function_path(path, setting)
-    module = path.rpartition(".")[0]
-    try:
-        found = bool(module) and importlib.util.find_spec(module) is not None
-    except ImportError:
-        found = False
-    if not found:
-        raise UserError(
-            f"{setting}={path}: there is no module '{module}'; name a function by its import path, "
-            "package.module.function"
-        )
 
 
 def _extraction(result: dict[str, Any]) -> Extraction | Outcome:

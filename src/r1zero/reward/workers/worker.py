@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import logging
@@ -12,6 +11,9 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+
+from r1zero.errors import UserError
+from r1zero.launch.allowed import load
 
 
 def preload() -> None:
@@ -154,11 +156,10 @@ def load_function(path: str) -> Callable[..., Any]:
     Raises:
         ImportError: There is no such module or attribute.
     """
-    module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
-    except AttributeError as error:
-        raise ImportError(f"{module} has no function {name}") from error
+        return load(path, "path")
+    except UserError as error:
+        raise ImportError(str(error)) from error
 
 
 def select_arguments(function: Callable[..., float], available: dict[str, Any]) -> dict[str, Any]:
