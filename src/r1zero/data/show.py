@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from r1zero.batch import Prompt, Question
-from r1zero.config import DataConfig
+from r1zero.config import DataConfig, Gold
 from r1zero.data import fields
 from r1zero.data.overlap import overlap
 from r1zero.data.prompts import load_questions, select
@@ -44,7 +44,9 @@ def report(
         questions = load_questions(data, seed)
     else:
         rows = read_rows(data)
-        found = fields.resolve(fields.typical(rows), data.question_key, data.answer_key, describe(data))
+        graded = data.gold is Gold.verify
+        usual = fields.typical(rows)
+        found = fields.resolve(usual, data.question_key, data.answer_key, describe(data), gold=graded)
         yield from _fields(found, data, rows)
         questions, bad = _questions(found, data, rows)
     yield from _golds(questions, bad)
@@ -84,12 +86,14 @@ def _questions(
     questions, bad = [], {}
     for index, row in select(rows, data, describe(data))[: data.limit]:
         try:
-            text, value = found.question_of(row), found.gold_of(row)
+            text = found.question_of(row)
+            value = found.gold_of(row) if data.gold is Gold.verify else None
         except ValueError as error:
             bad[index] = str(error)
             continue
-        if gold := prepare_gold(value):
-            questions.append(Question(text, gold, data.name, index, {"raw": value}))
+        gold = prepare_gold(value)
+        if gold or data.gold is not Gold.verify:
+            questions.append(Question(text, gold, data.name, index, {"raw": fields.lookup(row, found.answer)}))
         else:
             bad[index] = f"no gold answer in field '{found.answer}' ({short(repr(value))})"
     return questions, bad
@@ -99,7 +103,7 @@ def _golds(questions: list[Question], bad: dict[int, str]) -> Iterator[str]:
     yield f"{len(questions):,} questions with a gold answer, {len(bad):,} rows without"
     for index, why in list(bad.items())[:SHOWN]:
         yield f"  row {index}: {why}"
-    for question in questions[:SHOWN]:
+    for question in [question for question in questions[:SHOWN] if question.gold]:
         raw = question.meta.get("raw", question.gold[0])
         yield f"  gold of row {question.row}: {short(repr(raw))} -> {' or '.join(question.gold)}"
     guessed = [q for q in questions if isinstance(q.meta.get("raw"), float) and repr(q.meta["raw"]) != q.gold[0]]
@@ -112,10 +116,9 @@ def _golds(questions: list[Question], bad: dict[int, str]) -> Iterator[str]:
 def _prompts(prompts: list[Prompt], data: DataConfig, template: Template, tokenizer: Any) -> Iterator[str]:
     lengths = sorted((len(prompt.ids) for prompt in prompts), reverse=True)
     cut = sum(length > data.max_prompt_tokens for length in lengths)
-    yield (
-        f"prompts with template={template.name}: {lengths[-1]} to {lengths[0]} tokens, the longest "
-        f"{', '.join(map(str, lengths[:SHOWN]))}; {cut} over data.max_prompt_tokens={data.max_prompt_tokens} are left out"
-    )
+    longest = ", ".join(map(str, lengths[:SHOWN]))
+    yield f"prompts with template={template.name}: {lengths[-1]} to {lengths[0]} tokens, the longest {longest}"
+    yield f"  {cut} over data.max_prompt_tokens={data.max_prompt_tokens} are left out"
     controls = set(tokenizer.added_tokens_decoder)
     for prompt in prompts[:SHOWN]:
         yield f"  {visible(prompt.ids, tokenizer, controls)!r}"
