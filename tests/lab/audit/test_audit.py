@@ -191,8 +191,8 @@ def test_what_cannot_be_audited_is_one_line(wrong: Path, tmp_path: Path, capsys:
         == f"error: {tmp_path} is no run folder of now: it needs config.yaml, metrics.csv and updates.csv"
     )
     assert "holds no responses of step 3 (completions/ has steps 7 to 7)" in error(str(folder.path), "--step", "3")
-    edit(folder, lambda table: table.drop(columns=["ids", "prompt_ids", "logprobs", "mask", "credit"]))
-    assert "holds text alone (no ids, prompt_ids): rollout.save=full keeps what an audit needs" in error(
+    edit(folder, lambda table: table.drop(columns=["ids", "prompt_ids", "logprobs", "mask", "credit", "graded"]))
+    assert "holds text alone (no ids, prompt_ids, graded): rollout.save=full keeps what an audit needs" in error(
         str(folder.path)
     )
     (folder.path / "checkpoints" / f"step_{STEPS - 1:06d}.ckpt").unlink()

@@ -61,8 +61,8 @@ class Item:
 def compare(folder: RunFolder, replay: Replay) -> list[Item]:
     """All items of one rollout step."""
     step, limits = replay.step, limits_of(folder)
-    items = [minibatch_item(folder, replay), mask_item(folder, replay), advantage_item(folder, replay)]
-    items.append(sampler_item(folder, replay))
+    items = [minibatch_item(folder, replay), mask_item(folder, replay), reward_item(replay)]
+    items += [advantage_item(folder, replay), sampler_item(folder, replay)]
     items.append(largest("learning rate", folder.each(step, "optim/lr"), replay.rates, {}))
     if not replay.losses:
         note = f"algo.loss={folder.algo['loss']} is not recomputed"
@@ -123,6 +123,14 @@ def mask_item(folder: RunFolder, replay: Replay) -> Item:
     wrong = sum(excluded and row["finish_reason"] == "length" and any(trained(row)) for row in replay.rows)
     tokens = sum(sum(trained(row)) for row in replay.rows)
     return Item("mask", f"{tokens:,} tokens", "", float(wrong), 0.0)
+
+
+def reward_item(replay: Replay) -> Item:
+    """Recorded rewards against the graded ones, less the punishment of overlong responses."""
+    differences = [abs(row["reward"] - r) for row, r in zip(replay.rows, replay.rewards, strict=True)]
+    mean = sum(row["reward"] for row in replay.rows) / len(differences)
+    recomputed, most = sum(replay.rewards) / len(differences), max(map(abs, replay.rewards)) or 1.0
+    return Item("rewards", f"mean {mean:.6g}", f"mean {recomputed:.6g}", max(differences) / most)
 
 
 def advantage_item(folder: RunFolder, replay: Replay) -> Item:

@@ -17,7 +17,7 @@ PREFIX = "policy.model."
 WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.")
 """What sharding and compilation put into names of weights."""
 
-NEEDED = ("ids", "prompt_ids", "optimizer_steps", "response", "advantage", "reward")
+NEEDED = ("ids", "prompt_ids", "optimizer_steps", "response", "advantage", "reward", "graded")
 
 
 class RunFolder:

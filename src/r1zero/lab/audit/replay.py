@@ -20,6 +20,8 @@ class Replay:
 
     step: int
     rows: list[dict[str, Any]]
+    rewards: list[float]
+    """Graded ones, less the punishment of overlong responses."""
     advantages: list[float] | None
     """None: by a function of the user's own, taken as recorded."""
     minibatches: list[list[int]]
@@ -68,13 +70,13 @@ class Replayer:
         """
         rows = self.folder.step(step)
         limit, part = self.folder.rollout["max_tokens"], self.algo["overlong"]
-        rewards = [row["reward"] - overlong(row["tokens"], limit, part) for row in rows]
+        rewards = [row["graded"] - overlong(row["tokens"], limit, part) for row in rows]
         made = advantages(rewards, [sum(trained(row)) for row in rows], self.folder.rollout["group_size"], self.algo)
         members: list[list[int]] = [[] for _ in range(self.folder.updates)]
         for row in rows:
             for number in row["optimizer_steps"]:
                 members[number].append(row["response"])
-        result = Replay(step, rows, made, members)
+        result = Replay(step, rows, rewards, made, members)
         result.rates = [self._rate(step * len(members) + number) for number in range(len(members))]
         used = [row["advantage"] for row in rows] if made is None else made
         weights, moments = self._start(step)

@@ -112,7 +112,8 @@ def completions_table(batch: PromptBatch, rank: int, *, full: bool) -> pd.DataFr
     Args:
         batch: the step's questions and responses.
         rank: this process's number; ``response`` counts over all ranks.
-        full: also the columns from which ``scripts/audit.py`` recomputes the step: ``prompt_ids``, ``ids``,
+        full: also the columns from which ``scripts/audit.py`` recomputes the step: ``graded``, the reward before
+            ``algo.overlong``'s punishment, ``prompt_ids``, ``ids``,
             the sampler's ``logprobs``, ``mask`` (null where all tokens are trained on) and ``credit`` (null where
             all weigh alike).
     """
@@ -147,6 +148,7 @@ def completions_table(batch: PromptBatch, rank: int, *, full: bool) -> pd.DataFr
         if full:
             logprobs, credit = completion.logprobs, None if rollout.credit is None else rollout.credit[i]
             row |= {
+                "graded": grade.reward,
                 "prompt_ids": np.array(prompt.ids, np.int32),
                 "ids": np.array(completion.ids, np.int32),
                 "logprobs": None if logprobs is None else np.array(logprobs, np.float32),
