@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.errors import UserError
 from r1zero.launch.plugins import find_function
 from r1zero.launch.targets import check_kinds, check_targets
-from r1zero.reward.grader import _check_functions
+from r1zero.reward.grader import Grader
 
 BY_NAME = [
     "os.system", "subprocess.Popen", "builtins.eval", "builtins.exec", "functools.partial", "hydra.utils.get_method",
@@ -79,4 +79,4 @@ def test_pythons_own_functions_are_no_plug_ins(path: str) -> None:
     with pytest.raises(UserError, match=f"algo.credit={path} is not allowed"):
         find_function(path, {}, "algo.credit")
     with pytest.raises(UserError, match=rf"reward.functions.mine.path={path} is not allowed"):
-        _check_functions(RewardConfig(name="x", functions={"mine": RewardFunctionConfig(path=path)}))
+        Grader(RewardConfig(name="x", functions={"mine": RewardFunctionConfig(path=path)}))
