@@ -158,7 +158,7 @@ def main() -> int:
         try:
             errors = jobs.Jobs(plan_jobs(todo, arguments.out / "table1"), arguments.workers).run()
         except KeyboardInterrupt:
-            print("stopped; the same command goes on with what is missing", file=sys.stderr)
+            print("stopped; the same command continues with what is missing", file=sys.stderr)
             return 130
         finally:
             table.close()

@@ -251,7 +251,7 @@ def test_a_server_that_dies_midway_leaves_missing_responses_and_resume_fetches_t
         evaluated(tmp_path / "whole", *SERVED, f"server.url={stub.url}")
     with Stub(answer) as stub:
         stub.die_after = 4
-        with pytest.raises(UserError, match=r"1 responses could not be had .*can't be reached.*resume=") as error:
+        with pytest.raises(UserError, match=r"1 responses are missing .*can't be reached.*resume=") as error:
             evaluated(tmp_path / "run", *SERVED, f"server.url={stub.url}", "server.concurrency=1")
     assert "\n" not in str(error.value)
     partial = result(tmp_path / "run")

@@ -99,7 +99,7 @@ def test_rows_say_what_was_asked_and_what_the_verifier_says(tmp_path, grader):
 
 
 def test_failures_are_not_rows_and_only_they_are_asked_for_again(tmp_path, grader):
-    """A response that could not be had is missing, never wrong."""
+    """A missing response is never wrong."""
     whole = collected(tmp_path / "a", grader, FakeSampler(whole=False))
     store = collected(tmp_path / "b", grader, FakeSampler(whole=False, fail={"Q1.0", "Q9.1"}))
     assert store.missing("sums", 11, 2) == 2

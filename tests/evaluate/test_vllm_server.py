@@ -137,7 +137,7 @@ def test_a_prompt_that_is_too_long_is_reported_for_that_question(server, tmp_pat
     file = tmp_path / "q.jsonl"
     file.write_text('{"question": "1+1=?", "answer": "2"}\n{"question": "' + "9+" * 700 + '9=?", "answer": "1"}\n')
     long = ("benchmarks=file", f"benchmarks.file.path={file}", "sampling.max_tokens=32", "template=question")
-    with pytest.raises(UserError, match=r"1 responses could not be had .*status 400"):
+    with pytest.raises(UserError, match=r"1 responses are missing .*status 400"):
         evaluated(tmp_path / "run", *served(server), *long)
     assert result(tmp_path / "run")["sets"]["file"]["questions"] == 1
 
@@ -151,7 +151,7 @@ def test_a_server_that_is_killed_midway_is_reported_and_nothing_is_counted_as_wr
         server.kill()
 
     monkeypatch.setattr(ResponseStore, "write_part", write_then_kill)
-    with pytest.raises(UserError, match=r"8 responses could not be had \(the server can't be reached"):
+    with pytest.raises(UserError, match=r"8 responses are missing \(the server can't be reached"):
         evaluated(tmp_path / "run", *served(server), "template=question", *SETTINGS, "chunk=4")
     made = result(tmp_path / "run")
     assert made["missing"] == {"arithmetic": 8}

@@ -272,7 +272,7 @@ def test_a_logger_that_fails_does_not_end_a_pretraining(tmp_path: Path, caplog: 
     callback.on_validation_end(trainer, None)  # type: ignore[arg-type]
     assert told == [{"progress/optimizer_step": 4.0, "heldout/loss": 2.0}]
     assert [type(logger).__name__ for logger in trainer.loggers] == ["Whole"]
-    assert "Broken failed (ConnectionError: gone): training goes on without it" in caplog.text
+    assert "Broken failed (ConnectionError: gone): training continues without it" in caplog.text
 
 
 def test_secrets_of_the_environment_are_masked_in_the_stored_config(

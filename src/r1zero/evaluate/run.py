@@ -162,12 +162,12 @@ def finish(run_dir: Path, tables: dict[str, pd.DataFrame], cfg: EvaluateConfig, 
 
 
 def raise_if_missing(missing: dict[str, int], store: ResponseStore, run_dir: Path) -> None:
-    """End with an error when responses could not be had: nothing that is missing was counted as wrong."""
+    """End with an error when responses are missing: none of them was counted as wrong."""
     total = sum(missing.values())
     if total:
         reason = store.failures[0]["reason"] if store.failures else "unknown"
         raise UserError(
-            f"{total} responses could not be had ({reason}); they are left out of all figures and named in "
+            f"{total} responses are missing ({reason}); they are left out of all figures and named in "
             f"{run_dir / 'failures.json'}: ask for them again with resume={run_dir}"
         )
 

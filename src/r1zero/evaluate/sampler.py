@@ -26,7 +26,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Failure:
-    """A response that could not be had, and why."""
+    """A response that is missing, and why."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""Responses of a model behind an OpenAI-compatible server; what can't be had is reported, never graded."""
+"""Responses of a model behind an OpenAI-compatible server; what is missing is reported, never graded."""
 
 from __future__ import annotations
 

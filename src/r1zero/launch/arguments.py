@@ -154,7 +154,7 @@ def stored_overrides(file: Path) -> list[str]:
     found = yaml.safe_load(file.read_text()) or []
     for argument in found:
         if not isinstance(argument, str) or re.match(r"[+~]*(hydra\b|-)", argument):
-            raise UserError(f"{file} holds {str(argument)[:80]!r}, which no run stores: it is not gone on with")
+            raise UserError(f"{file} holds {str(argument)[:80]!r}, which no run stores: it can't be resumed")
     return found
 
 
@@ -173,7 +173,7 @@ def names_of_points(arguments: list[str], conf: Path) -> list[str]:
     """The argument that leaves out of the names of a sweep's folders whatever is the same in all of them.
 
     An axis of the sweep's file stays in the names where the command line fixes it: ``sweep=fig8 seed=0`` and
-    ``sweep=fig8 seed=0,1`` mean the same folder by ``algo-grpo_seed-0``, and the second goes on with the first.
+    ``sweep=fig8 seed=0,1`` mean the same folder by ``algo-grpo_seed-0``, and the second continues the first.
     """
     plain = [a for a in arguments if "=" in a and not a.startswith("-")]
     with contextlib.suppress(HydraException):

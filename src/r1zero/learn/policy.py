@@ -30,7 +30,7 @@ def resolve_model(cfg: ModelConfig) -> Path:
     """Folder of the model: the local one named by ``model.path``, or the hub repository's snapshot.
 
     Raises:
-        UserError: the folder lacks configuration or weights, or the hub repository can't be had.
+        UserError: the folder lacks configuration or weights, or the hub repository can't be downloaded.
     """
     folder = Path(cfg.path).expanduser()
     if folder.is_dir():
@@ -51,7 +51,7 @@ def resolve_model(cfg: ModelConfig) -> Path:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"model {cfg.path} is neither a folder nor to be had from the hub ({reason[:160]}); "
+            f"model {cfg.path} is not a local folder and could not be downloaded from the hub ({reason[:160]}); "
             "name a local folder with model=<folder>, or try experiment=demo, which needs no download"
         ) from error
 

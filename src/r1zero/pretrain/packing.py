@@ -43,7 +43,7 @@ class Packer:
     """Fills rows of ``length`` tokens with whole documents, the first that fits from a short window.
 
     A document longer than a row is cut into pieces of a row each. ``state_dict`` holds the documents that
-    were read and not yet packed, so that a resumed run goes on with the same rows.
+    were read and not yet packed, so that a resumed run continues with the same rows.
     """
 
     def __init__(self, length: int, window: int = 64) -> None:

@@ -1,4 +1,4 @@
-"""Streams of tokenised documents that can be left and gone on with exactly: read, shuffled, mixed.
+"""Streams of tokenised documents that can be left and resumed exactly: read, shuffled, mixed.
 
 Every draw is a function of (seed, source, pass, number of the draw), so there is no random state to keep: what is
 saved is the position in the source, the shuffle buffer and the counts.

@@ -82,7 +82,7 @@ def build_loggers(config: DictConfig, rank: int) -> list[Any]:
                 logger.log_hyperparams(masked(OmegaConf.to_container(config, resolve=True)))
             loggers.append(logger)
         except Exception as error:
-            log.warning("logger %s can't start (%s): training goes on without it", name, one_line(error))
+            log.warning("logger %s can't start (%s): training continues without it", name, one_line(error))
     return loggers
 
 

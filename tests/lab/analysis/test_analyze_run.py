@@ -108,7 +108,7 @@ def test_a_model_or_judge_that_goes_away_leaves_a_run_to_go_on_with(whole, quest
     run = tmp_path / "run"
     with Stub(subject) as model, Stub(judge) as judge_stub:
         model.die_after = 29
-        with pytest.raises(UserError, match="19 responses could not be had"):
+        with pytest.raises(UserError, match="19 responses are missing"):
             analyzed(run, *overrides(questions, model, judge_stub))
     assert len(pd.read_parquet(run / "responses.parquet")) == 29
     with Stub(subject) as model, Stub(judge) as judge_stub:

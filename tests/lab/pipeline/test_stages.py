@@ -180,7 +180,7 @@ def test_a_failing_stage_is_named_and_finished_ones_are_left_alone(
     with pytest.raises(UserError) as caught:
         run_all(found)
     line = "evaluation after pretraining failed: the disk is full (log: out/p/pretrained/console.log); "
-    assert str(caught.value) == line + "the same command goes on with what is missing"
+    assert str(caught.value) == line + "the same command continues with what is missing"
     monkeypatch.delenv("FAILS")
     capsys.readouterr()
     run_all(found)

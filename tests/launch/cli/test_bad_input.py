@@ -241,7 +241,7 @@ def test_data_that_can_not_be_used(server: Server, tmp_path: Path) -> None:
 
 
 def test_some_prompts_over_the_limit_are_dropped_and_counted(server: Server, tmp_path: Path) -> None:
-    """Here with a logger that can't start, too: training goes on without it, and says so."""
+    """Here with a logger that can't start, too: training continues without it, and says so."""
     file = tmp_path / "some.jsonl"
     questions = ["1+1 " * 200, *(f"{n}+1=?" for n in range(8))]
     file.write_text("".join(json.dumps({"question": q, "answer": "2"}) + "\n" for q in questions))

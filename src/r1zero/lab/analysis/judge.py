@@ -59,7 +59,7 @@ class Judge:
         self.tally = Tally()
 
     def label(self, task: str, pairs: Sequence[tuple[str, str]]) -> list[int | None]:
-        """Labels of (question, response) pairs; None where the answer is unparsable or could not be had.
+        """Labels of (question, response) pairs; None where the answer is unparsable or missing.
 
         Equal pairs are asked about once.
         """

@@ -26,7 +26,7 @@ def add_keywords(table: pd.DataFrame) -> pd.DataFrame:
 def add_reflection(table: pd.DataFrame, judged: bool) -> pd.DataFrame:
     """Add ``reflects``: a keyword, and the judge's word for it where there is a judge.
 
-    Missing (not False) where there is a keyword and the judge's answer is unparsable or could not be had.
+    Missing (not False) where there is a keyword and the judge's answer is unparsable or missing.
     """
     reflects = table["keyword"].astype("boolean")
     if judged:

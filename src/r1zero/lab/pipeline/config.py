@@ -17,7 +17,7 @@ class PipelineConfig:
     """Root of ``conf/pipeline.yaml``. The three stages' settings are those of their own commands."""
 
     name: str = "pipeline"
-    """Folder under outputs/; a name that is there goes on with what is missing."""
+    """Folder under outputs/; an existing name continues with what is missing."""
     seed: int = ranged(0, at_least=0, at_most=2**63 - 1)
     """Seed of every stage and of the choice of held-out questions."""
     heldout: int = ranged(400, at_least=1, at_most=10**9)

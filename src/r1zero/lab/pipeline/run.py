@@ -24,7 +24,7 @@ from r1zero.ranges import check_ranges
 from r1zero.train.checks import check_known, check_set
 
 ANOTHER_NAME = "start anew with another name=..."
-ADVICE = "the same command goes on with what is missing"
+ADVICE = "the same command continues with what is missing"
 
 
 def run(config: DictConfig, folder: Path, root: Path) -> int:
@@ -75,7 +75,7 @@ def prepare(cfg: PipelineConfig, stages: list[Stage], folder: Path) -> None:
     Each command that is still to run checks its own settings, so a misspelt one is found before an hour's work.
 
     Raises:
-        UserError: the model can't be had, a file is missing, or a command refuses its settings.
+        UserError: the model is missing, a file is missing, or a command refuses its settings.
     """
     todo = [stage for stage in stages if not stage.finished()]
     if not todo:

@@ -18,7 +18,7 @@ class StudyConfig:
     """Root of ``conf/study.yaml``."""
 
     name: str = MISSING
-    """Folder under outputs/; a name that is there goes on with what is missing."""
+    """Folder under outputs/; an existing name continues with what is missing."""
     states: dict[str, str] = field(default_factory=dict)
     """Experiments of pretraining that make the models, each with its label in the matrix."""
     templates: list[str] = field(default_factory=list)

@@ -153,4 +153,4 @@ def tell(trainer: pl.Trainer, logger: Any, method: str, *what: Any, **more: Any)
         if disk_full(error):
             raise
         trainer.loggers = [other for other in trainer.loggers if other is not logger]
-        log.warning("%s failed (%s): training goes on without it", type(logger).__name__, one_line(error))
+        log.warning("%s failed (%s): training continues without it", type(logger).__name__, one_line(error))
