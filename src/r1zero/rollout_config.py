@@ -75,6 +75,11 @@ class RolloutConfig:
     """Written rollout.async. 1: sample step k + 1 while step k is learned, sampler_correction on; 0: take turns."""
     timeout_s: float = ranged(600.0, above=0, at_most=10**6)
     """Seconds without a decoding step after which an engine counts as hung."""
+    environment: str | None = None
+    """What answers between turns of the policy: calculator, or the import path of a function
+    (engine, tokenizer, context, **params) -> engine; null: nothing, there is one turn."""
+    environment_params: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the environment, e.g. {calls: 3}."""
     save: str | None = chosen(None, "full", "text")
     """What completions/ keeps: text, or full, with all that audit.py needs; null: full below 10,000 tokens a step."""
     parts: int | None = ranged(None, at_least=1, at_most=10**6)

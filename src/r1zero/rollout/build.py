@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from transformers import AutoTokenizer
+
 from r1zero.errors import UserError
+from r1zero.launch.plugins import find_function
+from r1zero.rollout.calculator import Calculator
 from r1zero.rollout.engine import Engine
 from r1zero.rollout.parts import InParts
 from r1zero.rollout.vllm.settings import vllm_settings
@@ -47,12 +51,13 @@ def build_engine(
         "revision": revision,
         "trust_remote_code": trust_remote_code,
     }
+    environment = find_environment(rollout)
     engine: Engine
     if rollout.name == "ray":
         from r1zero.rollout.ray.build import build_ray_engine
 
-        return build_ray_engine(rollout, vllm_settings(rollout, model_path, **model))
-    if rollout.name == "vllm":
+        engine = build_ray_engine(rollout, vllm_settings(rollout, model_path, **model))
+    elif rollout.name == "vllm":
         from r1zero.rollout.vllm.engine import VLLMEngine
 
         settings = vllm_settings(rollout, model_path, **model)
@@ -72,4 +77,30 @@ def build_engine(
     else:
         raise UserError(f"rollout.name={rollout.name} is unknown; choose vllm, ray or hf")
     parts = rollout.parts or 1
-    return InParts(engine, parts) if parts > 1 else engine
+    if parts > 1 and rollout.name != "ray":
+        engine = InParts(engine, parts)
+    if environment is None:
+        return engine
+    try:
+        source: Any = {"revision": revision, "trust_remote_code": trust_remote_code}
+        return environment(engine, AutoTokenizer.from_pretrained(model_path, **source), context)
+    except BaseException:
+        engine.close()
+        raise
+
+
+def find_environment(rollout: RolloutConfig) -> Callable[[Engine, Any, int], Engine] | None:
+    """What puts ``rollout.environment`` around an engine; None where there is none.
+
+    Raises:
+        UserError: It is unknown, can't be imported, or does not take its params.
+    """
+    if rollout.environment is None:
+        return None
+    name, params = rollout.environment, {str(key): value for key, value in rollout.environment_params.items()}
+    environment = find_function(name, {"calculator": Calculator}, "rollout.environment", params)
+
+    def around(engine: Engine, tokenizer: Any, context: int) -> Engine:
+        return environment(engine, tokenizer, context, **params)
+
+    return around

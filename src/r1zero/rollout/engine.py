@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,3 +68,48 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free everything; safe to call twice."""
         ...
+
+
+class EngineAround:
+    """An engine around an engine: all of it is the inner one's but what a subclass changes, mostly ``generate``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def version(self) -> int | None:
+        """See :class:`Engine`."""
+        return self.engine.version
+
+    @version.setter
+    def version(self, value: int | None) -> None:
+        self.engine.version = value
+
+    @property
+    def on_step(self) -> Callable[[], None] | None:
+        """Called at every decoding step of the inner engine, where that has it."""
+        return self.engine.on_step  # type: ignore[attr-defined]
+
+    @on_step.setter
+    def on_step(self, value: Callable[[], None] | None) -> None:
+        self.engine.on_step = value  # type: ignore[attr-defined]
+
+    def generate(self, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[list[Completion]]:
+        """See :meth:`Engine.generate`."""
+        return self.engine.generate(prompts, sampling, seed)
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """See :meth:`Engine.load_weights`."""
+        self.engine.load_weights(weights, version)
+
+    def sleep(self) -> None:
+        """See :meth:`Engine.sleep`."""
+        self.engine.sleep()
+
+    def wake(self) -> None:
+        """See :meth:`Engine.wake`."""
+        self.engine.wake()
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`."""
+        self.engine.close()

@@ -7,13 +7,10 @@ which: a part's responses are the same on every server, and in this process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
 from r1zero.batch import Completion
-from r1zero.rollout.engine import Engine, Sampling
+from r1zero.rollout.engine import Engine, EngineAround, Sampling
 from r1zero.seeding import derive_seed
 
 
@@ -34,20 +31,12 @@ def split(count: int, parts: int, seed: int) -> list[Part]:
     return [Part(bounds[i], bounds[i + 1], seeds[i]) for i in range(parts)]
 
 
-class InParts:
+class InParts(EngineAround):
     """An engine of this process that samples in parts, one after the other, as several servers do side by side."""
 
     def __init__(self, engine: Engine, parts: int) -> None:
-        self.engine, self.parts = engine, parts
-
-    @property
-    def version(self) -> int | None:
-        """Version served."""
-        return self.engine.version
-
-    @version.setter
-    def version(self, value: int | None) -> None:
-        self.engine.version = value
+        super().__init__(engine)
+        self.parts = parts
 
     def generate(self, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[list[Completion]]:
         """See :meth:`r1zero.rollout.engine.Engine.generate`."""
@@ -58,19 +47,3 @@ class InParts:
             for part in split(len(prompts), self.parts, seed)
             for group in self.engine.generate(prompts[part.start : part.stop], sampling, part.seed)
         ]
-
-    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
-        """See :meth:`r1zero.rollout.engine.Engine.load_weights`."""
-        self.engine.load_weights(weights, version)
-
-    def sleep(self) -> None:
-        """See :meth:`r1zero.rollout.engine.Engine.sleep`."""
-        self.engine.sleep()
-
-    def wake(self) -> None:
-        """See :meth:`r1zero.rollout.engine.Engine.wake`."""
-        self.engine.wake()
-
-    def close(self) -> None:
-        """See :meth:`r1zero.rollout.engine.Engine.close`."""
-        self.engine.close()

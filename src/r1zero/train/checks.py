@@ -22,6 +22,7 @@ from r1zero.launch.targets import check_targets
 from r1zero.learn.optimizer import check_memory
 from r1zero.ranges import check_ranges
 from r1zero.rollout.ray.check import check_ray
+from r1zero.templates import check_extractor
 
 OWNED = {
     "max_epochs": "steps",
@@ -43,6 +44,9 @@ OWNED = {
     "reload_dataloaders_every_n_epochs": "data.limit",
 }
 """Arguments of Lightning's Trainer that would be overruled or would do harm here, and what to use instead."""
+
+ENVIRONMENTS = ("calculator",)
+"""Environments that come with the project."""
 
 SMALL = 0.01
 """Billions of parameters below which one thread is enough."""
@@ -92,6 +96,12 @@ def check(config: DictConfig) -> None:
             raise UserError(f"data {data.name} makes its questions, so path={data.path} has no use: choose data=file")
         check_source(data)
         check_judge(data, cfg.reward)
+    environment = cfg.rollout.environment
+    if environment is not None and environment not in ENVIRONMENTS and "." not in environment:
+        raise UserError(
+            f"rollout.environment={environment} is unknown; choose {', '.join(ENVIRONMENTS)}, or the import path of a "
+            "function of yours"
+        )
     check_machine(cfg)
     check_ray(cfg.rollout)
 
@@ -204,6 +214,7 @@ def check_model(cfg: TrainConfig) -> None:
     check_lora(cfg)
     check_compile(cfg)
     check_memory(cfg)
+    check_extractor(cfg.template.extractor)
     if cfg.template.text.count("{question}") != 1:
         raise UserError(f"template.text of template {cfg.template.name} must hold {{question}} exactly once")
     if line := not_made(cfg.model.path):
