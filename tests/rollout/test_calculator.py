@@ -19,8 +19,9 @@ from r1zero.batch import Completion, Prompt, Question, RolloutBatch
 from r1zero.config import ASSETS
 from r1zero.errors import UserError
 from r1zero.learn.collate import collate
+from r1zero.learn.measure import declare
 from r1zero.learn.policy import Policy
-from r1zero.learn.step import Learner, declare
+from r1zero.learn.step import Learner
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.calculator import SPARE, Calculator, answer
 from r1zero.rollout.engine import Engine, EngineAround, Sampling
