@@ -52,6 +52,19 @@ def kill_in_rollout(when: int) -> None:
     before(hf_engine.HFEngine, "generate", nth(when, lambda: before(hf_engine._RowEnds, "__call__", nth(20, kill))))
 
 
+def stop_in_rollout(when: int) -> None:
+    """The process waits for a signal before a step is over, and says so by a file."""
+    from pathlib import Path
+
+    from r1zero.rollout import hf_engine
+
+    def wait() -> None:
+        Path("run/stopped").touch()
+        signal.pause()
+
+    before(hf_engine.HFEngine, "generate", nth(when, wait))
+
+
 def kill_in_reward(when: int) -> None:
     """The responses are sampled, not graded."""
     from r1zero.rollout.grading import Grading
@@ -234,6 +247,7 @@ def wrong_in_turn(when: int) -> None:
 FAULTS: dict[str, Callable[[int], None]] = {
     "none": lambda when: None,
     "kill_in_rollout": kill_in_rollout,
+    "stop_in_rollout": stop_in_rollout,
     "kill_in_reward": kill_in_reward,
     "kill_in_backward": kill_in_backward,
     "kill_in_checkpoint": kill_in_checkpoint,

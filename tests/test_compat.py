@@ -90,3 +90,13 @@ def test_attention_and_layers_of_a_transformers_model(tmp_path: Path) -> None:
 def test_nothing_heavy_is_imported() -> None:
     code = "import sys, r1zero.compat; print({'torch', 'hydra', 'pytorch_lightning'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_hydras_own_settings_resolve_although_they_lead_into_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hydra._internal.hydra import Hydra
+    from omegaconf import OmegaConf
+
+    monkeypatch.setattr(Hydra, "get_sanitized_hydra_cfg", staticmethod(Hydra.get_sanitized_hydra_cfg))
+    config = OmegaConf.create({"a": 3, "hydra": {"x": "${a}", "help": {}, "hydra_help": {}}})
+    compat.resolve_hydras_own()
+    assert OmegaConf.to_container(Hydra.get_sanitized_hydra_cfg(config)) == {"hydra": {"x": 3}}

@@ -76,6 +76,27 @@ def usage_errors_go_to(handler: Callable[[argparse.ArgumentParser, str], NoRetur
     argparse.ArgumentParser.error = handler  # type: ignore[method-assign,assignment]
 
 
+def resolve_hydras_own() -> None:
+    """Let ``--cfg hydra --resolve`` see what Hydra's settings take from the rest, which it cuts off before it resolves.
+
+    Hydra 1.3: ``_internal.hydra.Hydra.get_sanitized_hydra_cfg``.
+    """
+    import copy
+
+    from hydra._internal.hydra import Hydra
+    from omegaconf import OmegaConf
+
+    theirs = Hydra.get_sanitized_hydra_cfg
+
+    def resolved(config: Any) -> Any:
+        whole = copy.deepcopy(config)
+        OmegaConf.set_readonly(whole.hydra, False)
+        OmegaConf.resolve(whole.hydra)
+        return theirs(whole)
+
+    Hydra.get_sanitized_hydra_cfg = staticmethod(resolved)  # type: ignore[method-assign,assignment]
+
+
 def packs_sequences(model: Any) -> bool:
     """Whether a model's attention takes packed sequences. transformers 5: ``config._attn_implementation``."""
     config = getattr(model, "config", None)

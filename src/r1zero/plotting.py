@@ -9,6 +9,8 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
+from r1zero.files import whole
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
@@ -105,8 +107,11 @@ def shared_legend(figure: Any, axes: list[Any], columns: int = 4) -> None:
 def save(figure: Any, numbers: pd.DataFrame, folder: Path, name: str) -> Path:
     """Write ``name``.png, .svg and .csv into the folder; returns the PNG's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=110)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    numbers.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    with whole(folder / f"{name}.png") as aside:
+        figure.savefig(aside, dpi=110, format="png")
+    with whole(folder / f"{name}.svg") as aside:
+        figure.savefig(aside, format="svg", metadata={"Date": None})
+    with whole(folder / f"{name}.csv") as aside:
+        numbers.to_csv(aside, index=False, float_format="%.6g")
     plt.close(figure)
     return folder / f"{name}.png"

@@ -37,8 +37,8 @@ class Touch:
 
 def test_killed_four_times_and_resumed_equals_undisturbed(server: Server, undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    # The first kill comes before any checkpoint: the run starts over, in the same folder.
-    done = server.run([*SMALL, *STEPS, f"hydra.run.dir={folder}"], tmp_path, "kill_in_rollout:3")
+    # The first kill comes before the first step is over: the run starts from its beginning, in the same folder.
+    done = server.run([*SMALL, *STEPS, f"hydra.run.dir={folder}"], tmp_path, "kill_in_rollout:2")
     assert done.code == -9
     assert not list(folder.glob("checkpoints/*"))
     assert status(folder)["state"] == "running"

@@ -37,7 +37,7 @@ def test_a_signal_stops_at_once_where_there_is_nothing_to_finish(
 def test_a_process_is_stopped_by_ctrl_c_while_it_imports(tmp_path: Path) -> None:
     """A real process, before anything is set up: one word, 130."""
     process = start([*SMALL, "hydra.run.dir=run"], tmp_path)
-    until(lambda: (tmp_path / "run" / ".hydra").exists() or process.poll() is not None)
+    until(lambda: (tmp_path / "run").exists() or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     done = wait(process)
     assert done.code == 130

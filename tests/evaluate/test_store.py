@@ -13,7 +13,7 @@ from r1zero.batch import Prompt, Question
 from r1zero.config import RewardConfig
 from r1zero.errors import UserError
 from r1zero.evaluate.sampler import Failure, Response
-from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of
+from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of, record_draw
 from r1zero.reward.grader import Grader
 from r1zero.rollout.engine import Sampling
 
@@ -132,6 +132,8 @@ def test_responses_drawn_otherwise_are_not_mixed(tmp_path, change, named):
     template = SimpleNamespace(name="t", text="{question}", extractor="boxed")
     settings = dict(model={"path": "m"}, template=template, sampling=SAMPLING, seed=0, chunk=4, sets={"sums": PROMPTS})
     check_draw(tmp_path, describe_draw(**settings))
+    assert not list(tmp_path.iterdir()), "looking at it stores nothing"
+    record_draw(tmp_path, describe_draw(**settings))
     check_draw(tmp_path, describe_draw(**settings))
     with pytest.raises(UserError, match="were drawn with") as error:
         check_draw(tmp_path, describe_draw(**{**settings, **change}))

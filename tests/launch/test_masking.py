@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from r1zero.errors import UserError
-from r1zero.launch.masking import MASK, check_arguments, hidden, is_secret, mask_files, masked
+from r1zero.launch.masking import MASK, check_arguments, hidden, is_secret, masked
 from run_support import SMALL, Server, status
 
 SECRETS = ["api_key", "logger.wandb.api_key", "WANDB_API_KEY", "HF_TOKEN", "password", "db.passwd", "hub.token"]
@@ -50,17 +50,6 @@ def test_nested_values_and_the_environments_are_hidden(monkeypatch: pytest.Monke
     made = masked({"a": [{"api_key": "x", "b": 1}], "token": None, "url": "http://0123456789@host", "c": "short"})
     assert made == {"a": [{"api_key": MASK, "b": 1}], "token": None, "url": f"http://{MASK}@host", "c": "short"}
     assert hidden("key 0123456789!") == f"key {MASK}!"
-
-
-def test_files_that_hydra_wrote_are_cleaned(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("logger:\n  wandb:\n    api_key: hunter2hunter2\nsteps: 3\n")
-    (tmp_path / "hydra.yaml").write_text("a: 1  # untouched\n")
-    mask_files(tmp_path)
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {
-        "logger": {"wandb": {"api_key": MASK}},
-        "steps": 3,
-    }
-    assert "untouched" in (tmp_path / "hydra.yaml").read_text()
 
 
 def test_no_file_of_a_run_holds_the_secret(server: Server, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 
 from r1zero.evaluate.metrics import AVERAGE
 from r1zero.evaluate.results import model_title
+from r1zero.files import whole
 
 # Okabe-Ito: told apart by readers with any colour vision.
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, GREY = (
@@ -61,5 +62,6 @@ def draw_bars(results: dict[str, Any], path: Path) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     if len(axis.get_legend_handles_labels()[0]) > 1:
         axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.savefig(path, dpi=120)
+    with whole(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")
     plt.close(figure)

@@ -12,6 +12,7 @@ import pandas as pd
 from r1zero.errors import UserError
 from r1zero.evaluate.store import grade_columns, question_of
 from r1zero.launch.arguments import stored_overrides
+from r1zero.launch.paths import given_path, literal, quoted
 from r1zero.reward.grader import Grader
 from r1zero.rollout.scoring import grade_texts
 
@@ -24,8 +25,8 @@ def expand_rescore(arguments: list[str]) -> list[str]:
     Raises:
         UserError: there is no finished or interrupted evaluation in the folder.
     """
-    value = next((a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("rescore=")), None)
-    if not value or value == "null" or any(a.startswith("hydra.run.dir=") for a in arguments):
+    value = given_path([literal(a) for a in arguments], "rescore")
+    if not value or any(a.startswith("hydra.run.dir=") for a in arguments):
         return arguments
     folder = Path(value)
     stored = folder / ".hydra" / "overrides.yaml"
@@ -34,8 +35,8 @@ def expand_rescore(arguments: list[str]) -> list[str]:
     new = {argument.partition("=")[0] for argument in arguments}
     old = [a for a in stored_overrides(stored) if a.partition("=")[0] not in new | {"resume"}]
     target = folder / "rescored" / time.strftime("%Y-%m-%d_%H-%M-%S")
-    return [*old, *(a for a in arguments if not a.startswith("rescore=")), f"rescore='{folder}'",
-            f"hydra.run.dir='{target}'"]  # fmt: skip
+    return [*old, *(a for a in arguments if not a.startswith("rescore=")), f"rescore={quoted(folder)}",
+            f"hydra.run.dir={quoted(target)}"]  # fmt: skip
 
 
 def regrade(table: pd.DataFrame, grader: Grader) -> tuple[pd.DataFrame, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +20,11 @@ from r1zero.evaluate.metrics import add_answer_groups
 from r1zero.evaluate.plots import draw_bars
 from r1zero.evaluate.rescore import regrade, stored_results
 from r1zero.evaluate.results import build_results, results_table, write_json
-from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of
-from r1zero.launch.console import console
-from r1zero.launch.masking import masked
-from r1zero.launch.run_folder import Status, lock_folder, one_line, set_up_logging, stack_versions
+from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of, record_draw
+from r1zero.files import whole
+from r1zero.launch.console import console, titled
+from r1zero.launch.resume import record_settings
+from r1zero.launch.run_folder import run_folder, shown, stack_versions
 from r1zero.reward.grader import Grader
 from r1zero.templates import template_of
 
@@ -42,46 +42,53 @@ def evaluate(config: DictConfig, run_dir: Path) -> int:
     """
     cfg: EvaluateConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     job = _rescore if cfg.rescore else _evaluate
-    with_folder(config, run_dir, lambda: job(cfg, run_dir))
+    with_folder(config, run_dir, lambda accept: job(cfg, run_dir, accept))
     return 0
 
 
-def with_folder(config: DictConfig, run_dir: Path, job: Callable[[], None]) -> None:
-    """Hold the run folder while a job works in it; leave log, config and status there."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = lock_folder(run_dir)
-    set_up_logging(run_dir, is_main=True)
-    for name in ("httpx", "httpx2", "openai"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # a line per request, otherwise
-    status = Status(run_dir, True, 0)
-    status.write("running")
-    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(masked(OmegaConf.to_container(config, resolve=True))))
-    try:
-        job()
+def with_folder(config: DictConfig, run_dir: Path, job: Callable[[Callable[[], None]], None]) -> None:
+    """Hold the run folder while a job works in it; leave log, settings and status there.
+
+    Args:
+        config: the settings.
+        run_dir: the folder; one that has responses is gone on with.
+        job: is given a function to call once the settings fit what is in the folder: nothing is written before.
+    """
+    begun = (run_dir / "draw.json").is_file()
+    with run_folder(run_dir, 0, begun) as status:
+        for name in ("httpx", "httpx2", "openai"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # a line per request, otherwise
+
+        def accept() -> None:
+            status.accept()
+            status.write("running")
+            record_settings(run_dir, config)
+
+        try:
+            job(accept)
+        except KeyboardInterrupt:
+            console.print(f"stopped; go on with resume={shown(run_dir)}", soft_wrap=True)
+            raise
         status.write("finished")
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        status.write("interrupted" if interrupted else "failed", error=one_line(error))
-        logging.getLogger().error("run ended: %s", traceback.format_exc())
-        if interrupted:
-            console.print(f"stopped; go on with resume={run_dir}", soft_wrap=True)
-        raise
-    finally:
-        lock.close()
 
 
-def _evaluate(cfg: EvaluateConfig, run_dir: Path) -> None:
+def _evaluate(cfg: EvaluateConfig, run_dir: Path, accept: Callable[[], None]) -> None:
     started = time.perf_counter()
     subject = Subject(cfg, cfg.benchmarks)
     sampling = sampling_of(cfg.sampling, subject.template, subject.stop_ids)
     store = ResponseStore(run_dir / "responses", cfg.chunk, cfg.seed)
     draw = describe_draw(subject.describe(), subject.template, sampling, cfg.seed, cfg.chunk, subject.prompts)
     check_draw(run_dir, draw)
+    accept()
+    record_draw(run_dir, draw)
     overlaps = subject.overlaps()
     questions = sum(map(len, subject.prompts.values()))
     console.print(
-        f"[bold]{cfg.model.name}[/bold], template {cfg.template.name}: {questions} questions of "
-        f"{', '.join(cfg.benchmarks)}, {sampling.n} response(s) each; folder {run_dir}",
+        titled(
+            cfg.model.name,
+            f", template {cfg.template.name}: {questions} questions of "
+            f"{', '.join(cfg.benchmarks)}, {sampling.n} response(s) each; folder {shown(run_dir)}",
+        ),
         soft_wrap=True,
     )
     tables: dict[str, pd.DataFrame] = {}
@@ -120,8 +127,9 @@ def _evaluate(cfg: EvaluateConfig, run_dir: Path) -> None:
     raise_if_missing(facts["missing"], store, run_dir)
 
 
-def _rescore(cfg: EvaluateConfig, run_dir: Path) -> None:
+def _rescore(cfg: EvaluateConfig, run_dir: Path, accept: Callable[[], None]) -> None:
     assert cfg.rescore is not None
+    accept()
     folder = Path(cfg.rescore)
     old = stored_results(folder)
     store = ResponseStore(folder / "responses", cfg.chunk, cfg.seed)
@@ -150,7 +158,8 @@ def finish(run_dir: Path, tables: dict[str, pd.DataFrame], cfg: EvaluateConfig, 
     write_json(run_dir / "results.json", results)
     if not results["sets"]:
         return
-    pd.concat(tables.values()).to_parquet(run_dir / "responses.parquet", index=False)
+    with whole(run_dir / "responses.parquet") as aside:
+        pd.concat(tables.values()).to_parquet(aside, index=False, write_page_checksum=True)
     draw_bars(results, run_dir / "accuracy.png")
     console.print(results_table(results, cfg.pass_k))
     for name, found in (facts.get("overlap") or {}).items():
@@ -175,7 +184,7 @@ def raise_if_missing(missing: dict[str, int], store: ResponseStore, run_dir: Pat
 @contextmanager
 def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over the responses of one set; nothing where there is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn())
     with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=total)

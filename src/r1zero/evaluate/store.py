@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +15,15 @@ import pandas as pd
 from r1zero.batch import Prompt, Question
 from r1zero.errors import UserError
 from r1zero.evaluate.sampler import Failure, Key, Response, Sampler
+from r1zero.files import whole, write_whole
+from r1zero.launch.run_folder import one_line, shown
 from r1zero.reward.grader import Grader
 from r1zero.reward.outcome import Outcome, Status
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.scoring import grade_texts
 from r1zero.seeding import derive_seed
+
+log = logging.getLogger("r1zero")
 
 GRADE_COLUMNS = ("right", "status", "reward", "extracted", "rule", "seconds")
 
@@ -48,12 +52,18 @@ class ResponseStore:
 
     def read_part(self, name: str, number: int) -> pd.DataFrame:
         """Rows of a part; none where it was not written."""
-        path = self.part(name, number)
-        return pd.read_parquet(path) if path.is_file() else pd.DataFrame({"question": [], "sample": []})
+        path, none = self.part(name, number), pd.DataFrame({"question": [], "sample": []})
+        if not path.is_file():
+            return none
+        try:
+            return read_table(path)
+        except UserError as error:
+            log.warning("%s: its responses are drawn again", error)
+            return none
 
     def read(self, name: str) -> pd.DataFrame:
         """All rows of a set in the order of questions and samples."""
-        parts = [pd.read_parquet(path) for path in sorted((self.folder / name).glob("part_*.parquet"))]
+        parts = [read_table(path) for path in sorted((self.folder / name).glob("part_*.parquet"))]
         if not parts:
             return pd.DataFrame()
         return pd.concat(parts).sort_values(["question", "sample"], ignore_index=True)
@@ -102,9 +112,8 @@ class ResponseStore:
         """Write a part whole or not at all."""
         path = self.part(name, number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".tmp")
-        table.to_parquet(aside, index=False)
-        os.replace(aside, path)
+        with whole(path) as aside:
+            table.to_parquet(aside, index=False, write_page_checksum=True)
 
     def _note_failures(self, name: str, start: int, drawn: dict[Key, Response | Failure]) -> None:
         for (question, sample), result in sorted(drawn.items()):
@@ -112,6 +121,18 @@ class ResponseStore:
                 self.failures.append(
                     {"set": name, "question": start + question, "sample": sample, "reason": result.reason}
                 )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Rows of a Parquet file whose checksums hold.
+
+    Raises:
+        UserError: naming the file that can't be read or is not what was written.
+    """
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except Exception as error:
+        raise UserError(f"{shown(path)} can't be read ({one_line(error)})") from error
 
 
 def graded_rows(
@@ -196,20 +217,28 @@ def describe_draw(
 
 
 def check_draw(folder: Path, draw: dict[str, Any]) -> None:
-    """Store the description, or refuse to add responses that were drawn otherwise.
+    """Refuse to add responses to a folder whose own were drawn otherwise; :func:`record_draw` stores the description.
 
     Raises:
-        UserError: naming the first setting that differs.
+        UserError: naming the first setting that differs, or the description can't be read.
     """
     path = folder / "draw.json"
     if not path.is_file():
-        path.write_text(json.dumps(draw, indent=1) + "\n")
         return
-    for key, old, new in _differences(json.loads(path.read_text()), json.loads(json.dumps(draw))):
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{shown(path)} can't be read ({one_line(error)}): start a new evaluation") from error
+    for key, old, new in _differences(stored, json.loads(json.dumps(draw))):
         raise UserError(
             f"resume={folder}: its responses were drawn with {key}={old}, not {new}; "
             "give the same settings, or start a new evaluation"
         )
+
+
+def record_draw(folder: Path, draw: dict[str, Any]) -> None:
+    """Store what decides the responses beside them."""
+    write_whole(folder / "draw.json", json.dumps(draw, indent=1) + "\n")
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:

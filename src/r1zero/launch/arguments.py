@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -13,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from r1zero.errors import UserError
+from r1zero.launch.paths import PathGroup, check_name, given_path, literal, quoted, values_of
 from r1zero.launch.renamed import current_argument, is_retired
 
 SWITCHES = ("-m", "--multirun", "--run", "-r", "--resolve")
@@ -20,6 +23,9 @@ SWITCHES = ("-m", "--multirun", "--run", "-r", "--resolve")
 
 HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun", "info")
 """Options of Hydra's own that may be written ``--option=value``."""
+
+LONGEST_NAME = 160
+"""Bytes of the name of a point's folder."""
 
 REQUIRED_GROUPS = ("algo", "model", "template", "data", "reward", "rollout", "optim", "trainer")
 
@@ -56,16 +62,17 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
         a[2:] if match and match[1] not in HYDRA_OPTIONS else a for a, match in zip(arguments, given, strict=True)
     ]
     arguments = [OPEN.sub("++", a) for a in arguments]
-    arguments = [added_record(a) for a in arguments]
+    sweeping = any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in arguments)
+    arguments = [literal(added_record(a), sweeping) for a in arguments]
     # Hydra's parser takes settings in one row only, before or after its options.
     arguments = [*(a for a in arguments if a in SWITCHES), *(a for a in arguments if a not in SWITCHES)]
-    sweeping = any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in arguments)
-    resume = next((a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("resume=")), None)
-    run_dir = next((a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("hydra.run.dir=")), None)
+    for name in values_of(arguments, "name"):
+        check_name(name)
+    resume, run_dir = given_path(arguments, "resume"), given_path(arguments, "hydra.run.dir")
     if resume and run_dir and Path(resume).resolve() != Path(run_dir).resolve():
         raise UserError(f"resume={resume} goes on in its own folder: leave hydra.run.dir out")
     if run_dir is None:
-        if resume and resume != "null":
+        if resume:
             if sweeping:
                 raise UserError("resume and a sweep don't go together: resume the points one by one")
             arguments = resumed(arguments, Path(resume))
@@ -74,28 +81,24 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
         elif sweeping:
             # Beside the other overrides: Hydra's parser takes them in one row only, before or after the options.
             first = next((i for i, a in enumerate(arguments) if "=" in a and not a.startswith("-")), len(arguments))
-            # Hydra would store a point's settings over those that its folder was made with, before they are compared;
-            # the point's own process stores them.
-            more = [*names_of_points(arguments, conf), "hydra.output_subdir=null"]
-            arguments = [*arguments[:first], *more, *arguments[first:]]
+            arguments = [*arguments[:first], *names_of_points(arguments, conf), *arguments[first:]]
     path = next((i for i, a in enumerate(arguments) if a.startswith("data.path=")), None)
     if path is not None and not pretraining and not any(a.startswith("data=") for a in arguments):
         arguments.insert(path, "data=file")
     texts = conf / "pretrain" / "data" if pretraining else conf / "data"
-    option, place = ("text", "data.sources.text.path") if pretraining else ("file", "data.path")
+    groups = {"model": PathGroup("model", "folder", "model.path", conf / "model"), "data": PathGroup(*(
+        ("data", "text", "data.sources.text.path", texts) if pretraining else ("data", "file", "data.path", texts)
+    ))}  # fmt: skip
     expanded: list[str] = []
     for argument in (current_argument(a) for a in arguments if not is_retired(a)):
         key, _, value = argument.partition("=")
         if key.lstrip("+~").split(".")[0] == "hydra" and ("_target_" in argument or "()" in argument):
             raise UserError(f"{key}: Hydra's own parts can't be replaced on the command line")
+        if not key.strip("+~"):
+            raise UserError(f"{argument}: settings are written key=value, see --help")
         if key in REQUIRED_GROUPS and value in ("null", ""):
             raise UserError(f"{key}={value} names no option; choose one of {', '.join(options(conf, key))}")
-        if key == "model" and is_path(value, conf / "model"):
-            expanded += ["model=folder", f"model.path='{value}'"]
-        elif key == "data" and is_path(value, texts):
-            expanded += [f"data={option}", f"{place}='{value}'"]
-        else:
-            expanded.append(argument)
+        expanded += groups[key].expand(argument) if key in groups else [argument]
     return expanded
 
 
@@ -124,13 +127,6 @@ def added_record(argument: str) -> str:
     return f"+{match['parent']}={value}"
 
 
-def is_path(value: str, group: Path) -> bool:
-    """Whether a group's value is a path or hub id rather than one of its options."""
-    if "," in value or (group / f"{value}.yaml").is_file():
-        return False
-    return "/" in value or Path(value).exists()
-
-
 def resumed(arguments: list[str], folder: Path) -> list[str]:
     """The stored command line of a run folder, with the new arguments over it."""
     stored = folder / ".hydra" / "overrides.yaml"
@@ -140,8 +136,7 @@ def resumed(arguments: list[str], folder: Path) -> list[str]:
     # A group that is chosen anew takes the old values below it along.
     old = [a for a in stored_overrides(stored) if a.partition("=")[0] not in new and a.partition(".")[0] not in new]
     kept = [a for a in arguments if not a.startswith("resume=")]
-    # Hydra would store this command line before anything has looked at it; the run stores it when it is accepted.
-    return [*old, *kept, f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    return [*old, *kept, f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
 
 
 def stored_overrides(file: Path) -> list[str]:
@@ -194,9 +189,25 @@ def axes_of(arguments: list[str], conf: Path) -> set[str]:
     return set(yaml.safe_load(file.read_text()).get("hydra", {}).get("sweeper", {}).get("params", {}))
 
 
-def folder_name(text: str) -> str:
-    """A text as the name of one folder."""
-    return re.sub(r"[^\w.,=+-]+", "-", text)[:160] or "point"
+def folder_name(text: str, overrides: Sequence[str] = ()) -> str:
+    """The name of a point's folder: what varies, readable, and never that of another point.
+
+    Args:
+        text: the overrides that vary, as Hydra's ``override_dirname`` joins them.
+        overrides: all of them, each as it is typed.
+
+    Returns:
+        the text; where characters of it can't stand in a name, it is too long, or a value holds what looks like another
+        override, with a digest of what it was.
+    """
+    clean = re.sub(r"[^\w.,=+-]+", "-", text) or "point"
+    keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    twice = any(f"_{text}".count(f"_{key}-") > 1 for key in keys)
+    if clean == text and not twice and len(clean.encode()) <= LONGEST_NAME:
+        return clean
+    digest = hashlib.blake2b("\0".join([text, *(overrides if twice else ())]).encode(), digest_size=4).hexdigest()
+    short = clean.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{short}-{digest}"
 
 
 def options(conf: Path, group: str) -> list[str]:

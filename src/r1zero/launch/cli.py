@@ -27,9 +27,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from r1zero import compat, config
-from r1zero.errors import Stopped, SyncError, UserError
-from r1zero.launch import masking, sweep
+from r1zero.errors import SyncError, UserError
+from r1zero.launch import masking, run_folder, signals, sweep
 from r1zero.launch.arguments import expand, folder_name, options
+from r1zero.launch.paths import given_path
 from r1zero.launch.run_folder import disk_full, not_made, shown
 from r1zero.ranges import check_ranges
 
@@ -47,15 +48,18 @@ def main(entry: Callable[[], Any], script: Path) -> int:
         script: the file that the user started; ``conf/`` stands beside it or one folder up.
 
     Returns:
-        exit code: 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM.
+        exit code: 0, 1 after an error, 128 + the number of a signal that asked to stop (130 after Ctrl-C).
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no remarks of torch's C++ side about the machine
     conf = next(folder / "conf" for folder in (script.parent, script.parent.parent) if (folder / "conf").is_dir())
     config.register()
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
-    signal.signal(signal.SIGTERM, _stop)
+    signals.note_terminals()
+    signals.take(signals.stop_at_once)
     compat.usage_errors_go_to(_usage)
+    if "--resolve" in sys.argv:
+        compat.resolve_hydras_own()
     os.environ[sweep.SCRIPT] = str(script)
     try:
         sys.argv[1:] = expand(sys.argv[1:], conf, pretraining=script.stem == "pretrain")
@@ -72,7 +76,7 @@ def main(entry: Callable[[], Any], script: Path) -> int:
             raise job_result.error
     except KeyboardInterrupt as error:
         number = getattr(error, "number", signal.SIGINT)
-        print("terminated" if number == signal.SIGTERM else "interrupted", file=sys.stderr)
+        print(signals.word(number), file=sys.stderr)
         return 128 + number
     except Exception as error:
         if os.environ.get(DEBUG) == "1":
@@ -85,20 +89,14 @@ def main(entry: Callable[[], Any], script: Path) -> int:
 
 
 def refuse_used(arguments: list[str]) -> None:
-    """Refuse a new run in a folder with checkpoints, before Hydra writes into it.
-
-    Of all checkpoints there the ones with the highest steps are kept and gone on from, whichever run they are of.
+    """Refuse a new run in a folder with work of an earlier one before anything is loaded.
 
     Raises:
         UserError: with what to do.
     """
-    given = {key: value.strip("'\"") for key, _, value in (a.partition("=") for a in arguments)}
-    folder = Path(given.get("hydra.run.dir", ""))
-    if "hydra.run.dir" in given and given.get("resume", "null") == "null" and any(folder.glob("checkpoints/*.ckpt")):
-        raise UserError(
-            f"{shown(folder)} holds the checkpoints of an earlier run: go on with resume={shown(folder)}, remove it, "
-            "or choose another folder"
-        )
+    folder = given_path(arguments, "hydra.run.dir")
+    if folder is not None and given_path(arguments, "resume") is None:
+        run_folder.refuse_used(Path(folder))
 
 
 class JobResult:
@@ -140,13 +138,13 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
         run_point(typed, run_dir, names)
         return
     job_result.run_dir = run_dir
-    if hydra_config.output_subdir and not rank_label():
-        masking.mask_files(run_dir / hydra_config.output_subdir)
     try:
         check_ranges(cfg)
         job_result.code = job(cfg, run_dir)
     except (Exception, KeyboardInterrupt) as error:
         job_result.error = error
+        if isinstance(error, (UserError, KeyboardInterrupt)):
+            return  # the folder may be another run's; a run that holds it has stored the rest
         with contextlib.suppress(OSError), (run_dir / "train.log").open("a") as file:
             file.write(masking.hidden(f"{rank_label()}the run ended here:\n{traceback.format_exc()}"))
 
@@ -171,10 +169,6 @@ def run_point(overrides: list[str], run_dir: Path, names: sweep.Names | None) ->
 
 def _usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     raise UserError(f"{message}; settings are written key=value, see --help")
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise Stopped(number)
 
 
 def rank_label() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from r1zero.files import write_whole
 from r1zero.launch.run_folder import one_line, shown
 
 log = logging.getLogger("r1zero")
@@ -49,7 +50,7 @@ def wandb_logger(
         return WandbLogger(save_dir=save_dir, project=project)  # on other ranks it never starts a run
     id_file = folder / "wandb_id"
     if not id_file.is_file():
-        id_file.write_text(secrets.token_hex(4))
+        write_whole(id_file, secrets.token_hex(4))
     wanted: dict[str, Any] = dict(
         dir=str(folder), project=project, group=group, id=id_file.read_text().strip(), resume="allow", name=folder.name
     )
@@ -62,7 +63,7 @@ def wandb_logger(
         wandb.teardown()  # its service still holds the run's id
         run = wandb.init(**wanted | {"mode": "offline"})
         log.warning("W&B can't be reached (%s): training goes on; %s", one_line(error), how_to_sync(run))
-    id_file.write_text(run.id)  # a W&B sweep's agent has given the run an id of its own
+    write_whole(id_file, run.id)  # a W&B sweep's agent has given the run an id of its own
     run.define_metric(step_metric)
     run.define_metric("*", step_metric=step_metric)
     return WandbLogger(save_dir=save_dir, project=project, experiment=run)

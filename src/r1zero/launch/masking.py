@@ -6,10 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from r1zero.errors import UserError
 
@@ -68,14 +65,6 @@ def hidden(text: str) -> str:
     for value in _secrets():
         text = text.replace(value, MASK)
     return text
-
-
-def mask_files(folder: Path) -> None:
-    """Hide secrets in the YAML files of a folder, such as those that Hydra writes before a job begins."""
-    for path in folder.glob("*.yaml"):
-        content = yaml.safe_load(path.read_text())
-        if (clean := masked(content)) != content:
-            path.write_text(yaml.safe_dump(clean, sort_keys=False))
 
 
 class MaskingFormatter(logging.Formatter):

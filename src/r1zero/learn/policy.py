@@ -16,6 +16,7 @@ from r1zero import compat
 from r1zero.algo.logprobs import logprobs_from_logits, token_logprobs
 from r1zero.config import LoRAConfig, ModelConfig
 from r1zero.errors import UserError
+from r1zero.files import SUMS, unlike_sums
 from r1zero.launch.run_folder import not_made
 from r1zero.learn.collate import MicroBatch
 from r1zero.learn.lora import adapter_weights, add_adapters, keep_adapters_only, merged_weights, save_adapter
@@ -38,6 +39,11 @@ def resolve_model(cfg: ModelConfig) -> Path:
             raise UserError(f"model folder {folder} has no config.json; name a folder in the Hugging Face layout")
         if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
             raise UserError(f"model folder {folder} has no weights (*.safetensors); export or download the model again")
+        if unlike := unlike_sums(folder, "*.safetensors"):
+            raise UserError(
+                f"{folder / unlike[0]} is not what {SUMS} there says: it was damaged, so export or copy it again; "
+                f"where you changed it yourself, remove {SUMS}"
+            )
         return folder
     if line := not_made(cfg.path):
         raise UserError(line)

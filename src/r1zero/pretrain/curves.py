@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from r1zero import plotting as style
+from r1zero.files import whole
 from r1zero.plotting import BLUE, CYCLE, GREEN, GREY, VERMILION, plt
 
 
@@ -36,6 +37,7 @@ def draw_curves(run_dir: Path) -> Path:
     for axis in axes:
         axis.set_xlabel("optimizer step")
     path = run_dir / "curves.png"
-    figure.savefig(path, dpi=110)
+    with whole(path) as aside:
+        figure.savefig(aside, dpi=110, format="png")
     plt.close(figure)
     return path

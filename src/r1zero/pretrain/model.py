@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from r1zero.errors import UserError
+from r1zero.files import whole_folder
 from r1zero.pretrain.config import InitConfig
 from r1zero.pretrain.text import IM_END
 
@@ -68,14 +67,10 @@ def export(model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, folder:
     model.generation_config = GenerationConfig(
         eos_token_id=list(dict.fromkeys(ends)), pad_token_id=tokenizer.pad_token_id
     )
-    aside = folder.with_name(folder.name + ".tmp")
-    for place in (aside, folder):
-        if place.exists():
-            shutil.rmtree(place)
     kept, model.config.dtype = model.config.dtype, dtype
     try:
-        model.save_pretrained(aside, state_dict=weights)
+        with whole_folder(folder) as aside:
+            model.save_pretrained(aside, state_dict=weights)
+            tokenizer.save_pretrained(aside)
     finally:
         model.config.dtype = kept
-    tokenizer.save_pretrained(aside)
-    os.replace(aside, folder)

@@ -17,7 +17,8 @@ from omegaconf import DictConfig
 
 from r1zero import compat
 from r1zero.errors import UserError
-from r1zero.launch.console import console
+from r1zero.files import write_whole
+from r1zero.launch.console import console, titled
 from r1zero.launch.resume import name_changes, record_settings
 from r1zero.launch.run_folder import Status, one_line, run_folder, shown, stack_versions
 from r1zero.launch.targets import check_kinds
@@ -50,8 +51,6 @@ def pretrain(config: DictConfig, folder: Path) -> int:
         describe_plan(cfg)
         return 0
     with run_folder(folder, cfg.steps or 0, cfg.resume) as status:
-        if status.is_main and cfg.resume:
-            name_changes(config, folder)
         return _pretrain(cfg, config, folder, status)
 
 
@@ -61,15 +60,14 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    if cfg.resume and status.is_main:
-        discard_half_written(folder)
     checkpoint = newest_checkpoint(folder) if cfg.resume else None
     if cfg.resume and checkpoint is None:
         raise UserError(f"resume={cfg.resume} has no checkpoint; was it run with checkpoint_every above 0?")
-    if not cfg.resume and status.is_main:
+    if cfg.resume and status.is_main:
+        name_changes(config, folder)
+    elif status.is_main:
         record_settings(folder, config)
-        for name in ("metrics.csv", "tokens.json"):
-            (folder / name).unlink(missing_ok=True)
+        (folder / "tokens.json").unlink(missing_ok=True)
 
     corpus = Corpus(cfg.data, cfg.seed)
     model, tokenizer = model_and_tokenizer(cfg, corpus)
@@ -113,9 +111,10 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
     started, cpu = time.perf_counter(), time.process_time()
     loggers: list[Any] = []
     try:
-        loggers = build_loggers(config, trainer.global_rank)
-        trainer.loggers = loggers
-        own = [accepted(config, cfg, folder, status), *build_callbacks(config, context)]  # type: ignore[arg-type]
+        if not cfg.resume:
+            loggers += build_loggers(config, trainer.global_rank)
+            trainer.loggers = loggers
+        own = [accepted(config, cfg, folder, status, loggers), *build_callbacks(config, context)]  # type: ignore[arg-type]
         compat.set_callbacks(trainer, [*trainer.callbacks, *own])  # type: ignore[attr-defined]
         status.write("running")
         if checkpoint is None:
@@ -167,7 +166,7 @@ def steps_of(cfg: PretrainConfig, corpus: Corpus, encode: Any, folder: Path) -> 
     else:
         console.print("counting the tokens of a pass over the text")
         tokens = corpus.tokens_of_a_pass(encode)
-        kept.write_text(json.dumps({"tokens_of_a_pass": tokens}) + "\n")
+        write_whole(kept, json.dumps({"tokens_of_a_pass": tokens}) + "\n")
     assert cfg.epochs is not None
     steps = max(1, math.ceil(cfg.epochs * tokens / cfg.step_tokens))
     if cfg.optim.warmup_steps > steps:
@@ -198,8 +197,8 @@ def build_trainer(cfg: PretrainConfig, config: DictConfig, folder: Path, steps: 
         raise UserError(f"trainer can't be built: {one_line(error.__cause__ or error)}") from error
 
 
-def accepted(config: DictConfig, cfg: PretrainConfig, folder: Path, status: Status) -> pl.Callback:
-    """Stores the settings of a resumed run once its checkpoint is loaded: a refused command line does not stick.
+def accepted(config: DictConfig, cfg: PretrainConfig, folder: Path, status: Status, loggers: list[Any]) -> pl.Callback:
+    """Begins to write into a resumed run's folder once its checkpoint is loaded: a refused run changes nothing.
 
     It refuses further steps of a run that has ended: its pass over the loader is over, and nothing would be trained.
     """
@@ -211,9 +210,13 @@ def accepted(config: DictConfig, cfg: PretrainConfig, folder: Path, status: Stat
                 f"{shown(folder)} has taken its {trainer.global_step} steps to the end of their schedule: more of them "
                 f"are a new run in another folder, with init=null model.path={shown(folder / 'policy')}"
             )
-        status.before = None
+        status.accept()
         if cfg.resume and status.is_main:
+            discard_half_written(folder)
             record_settings(folder, config)
+        if cfg.resume:
+            loggers.extend(build_loggers(config, trainer.global_rank))
+            trainer.loggers = loggers
 
     return pl.callbacks.LambdaCallback(on_train_start=store)
 
@@ -265,7 +268,7 @@ def finish(
         "policy": str(folder / "policy"),
         "versions": stack_versions(),
     }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_whole(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     curves = draw_curves(folder)
     console.print(
         f"held-out loss {context.first:.4f} -> {last['heldout/loss']:.4f} (perplexity "
@@ -286,7 +289,7 @@ def describe(
     size = f"{count / 1e9:.2f} B" if count > 5e8 else f"{count / 1e6:.2f} M"
     origin = "new" if cfg.init is not None else f"from {cfg.model.path}"
     console.print(
-        f"[bold]{cfg.name}[/bold]: {size} parameters ({origin}), {mixture_line(corpus.weights)}, seed {cfg.seed}",
+        titled(cfg.name, f": {size} parameters ({origin}), {mixture_line(corpus.weights)}, seed {cfg.seed}"),
         soft_wrap=True,
     )
     console.print(
@@ -314,7 +317,7 @@ def describe_plan(cfg: PretrainConfig) -> None:
     from r1zero.pretrain.readers import FileReader, HubReader, first_record, reader_of
 
     weights = active_sources(cfg.data)
-    console.print(f"[bold]{cfg.name}[/bold]: {mixture_line(weights)}")
+    console.print(titled(cfg.name, f": {mixture_line(weights)}"))
     for name in weights:
         source, what = cfg.data.sources[name], f"data.sources.{name}"
         if (made := made_text(source, cfg.data, "train", cfg.seed)) is not None:

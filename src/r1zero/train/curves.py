@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from r1zero import plotting as style
+from r1zero.files import whole
 from r1zero.plotting import BLUE, GREEN, GREY, ORANGE, VERMILION, plt
 
 
@@ -36,7 +37,8 @@ def draw_curves(run_dir: Path) -> Path:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=9)
     path = run_dir / "curves.png"
-    figure.savefig(path, dpi=110)
+    with whole(path) as aside:
+        figure.savefig(aside, dpi=110, format="png")
     plt.close(figure)
     return path
 

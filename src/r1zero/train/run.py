@@ -17,7 +17,8 @@ from r1zero import compat
 from r1zero.algo_config import AlgoConfig
 from r1zero.config import TrainConfig
 from r1zero.data.datamodule import PromptDataModule
-from r1zero.launch.console import console
+from r1zero.files import write_whole
+from r1zero.launch.console import console, titled
 from r1zero.launch.rank_watch import watched_ranks
 from r1zero.launch.resume import name_changes, record_settings
 from r1zero.launch.run_folder import Status, run_folder, shown, stack_versions
@@ -53,9 +54,7 @@ def train(config: DictConfig, run_dir: Path) -> int:
     """
     cfg: TrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     with run_folder(run_dir, cfg.steps, cfg.resume) as status:
-        if status.is_main and cfg.resume:
-            name_changes(config, run_dir)
-        elif status.is_main:
+        if status.is_main and not cfg.resume:
             record_settings(run_dir, config)
         return _train(cfg, config, run_dir, status)
 
@@ -64,11 +63,11 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) 
     transformers.utils.logging.disable_progress_bar()
     configured_objective(cfg.algo)  # a fault in one of the user's is told before anything is loaded
     torch.manual_seed(derive_seed(cfg.seed, "initialisation"))
-    if cfg.resume and status.is_main:
-        discard_half_written(run_dir)
     checkpoint = newest_checkpoint(run_dir) if cfg.resume else None
-    if cfg.resume and checkpoint is None:
-        log.warning("no checkpoint in %s yet: the run starts from its beginning", run_dir)
+    if status.is_main and cfg.resume:
+        name_changes(config, run_dir)
+        if checkpoint is None:
+            log.warning("no step was taken in %s yet: the run starts from its beginning", shown(run_dir))
     folder = resolve_model(cfg.model)
     tokenizer = load_tokenizer(folder, cfg.model.trust_remote_code)
     template = template_of(cfg.template)
@@ -143,14 +142,12 @@ def _train_with(
     )
     loggers: list[Any] = []
     try:
-        loggers = build.build_loggers(config, trainer.global_rank)
-        trainer.loggers = loggers
         compat.set_callbacks(
             trainer,
             [
                 *trainer.callbacks,  # type: ignore[attr-defined]
+                Accepted(config, context, status, loggers),
                 RolloutCallback(context),
-                RecordSettings(config, context, status),
                 *build.build_callbacks(config, context),
             ],
         )
@@ -168,17 +165,23 @@ def _train_with(
         build.close_loggers(loggers)
 
 
-class RecordSettings(pl.Callback):
-    """Stores the settings of a resumed run once they are accepted: the checkpoint and the questions fit them."""
+class Accepted(pl.Callback):
+    """Begins to write: everything is restored, so checkpoint and questions fit the settings. Stands before all others.
 
-    def __init__(self, config: DictConfig, context: RunContext, status: Status) -> None:
-        self.config, self.context, self.status = config, context, status
+    Until here a run that is gone on with has changed nothing in its folder, and can still be refused.
+    """
+
+    def __init__(self, config: DictConfig, context: RunContext, status: Status, loggers: list[Any]) -> None:
+        self.config, self.context, self.status, self.loggers = config, context, status, loggers
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Everything is restored."""
-        self.status.before = None
+        """Store the settings of a resumed run, start the loggers."""
+        self.status.accept()
         if self.context.is_main and self.context.cfg.resume:
+            discard_half_written(self.context.run_dir)
             record_settings(self.context.run_dir, self.config)
+        self.loggers += build.build_loggers(self.config, trainer.global_rank)
+        trainer.loggers = self.loggers
 
 
 def _fit(trainer: pl.Trainer, module: PolicyGradientModule, data: PromptDataModule, checkpoint: Path | None) -> None:
@@ -201,8 +204,11 @@ def _describe(
     size = f"{count / 1e9:.2f} B" if count > 5e8 else f"{count / 1e6:.2f} M"
     algo, rollout = cfg.algo, cfg.rollout
     console.print(
-        f"[bold]{cfg.name}[/bold]: {algo.name} ({objective_of(algo)}), model {cfg.model.name} ({size} parameters), "
-        f"template {cfg.template.name}, data {cfg.data.name} ({len(data.prompts):,} questions), seed {cfg.seed}"
+        titled(
+            cfg.name,
+            f": {algo.name} ({objective_of(algo)}), model {cfg.model.name} ({size} parameters), "
+            f"template {cfg.template.name}, data {cfg.data.name} ({len(data.prompts):,} questions), seed {cfg.seed}",
+        )
     )
     console.print(
         f"  {cfg.steps} rollout steps of {rollout.questions} questions x {rollout.group_size} responses, "
@@ -258,7 +264,7 @@ def summarize(
 
 def _finish(run_dir: Path, context: RunContext, summary: dict[str, Any]) -> None:
     """Write the summary and the curves, print the closing table and where things are."""
-    (run_dir / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_whole(run_dir / "summary.json", json.dumps(summary, indent=1) + "\n")
     curves = draw_curves(run_dir)
     if summary["eval"]["last"]:
         console.print(closing_table(summary))

@@ -24,12 +24,14 @@ import json, os, sys
 from pathlib import Path
 import hydra
 from r1zero.launch import cli
+from r1zero.launch.resume import record_settings
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg):
     cli.dispatch(cfg, job)
 
 def job(cfg, run_dir):
+    record_settings(run_dir, cfg)
     with (run_dir / "calls").open("a") as file:
         file.write(f"{cfg.name} {cfg.group} {cfg.algo.name} {cfg.seed} {cfg.steps}\\n")
     broken = os.environ.get("BROKEN") == f"{cfg.algo.name}/{cfg.seed}"

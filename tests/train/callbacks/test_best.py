@@ -25,8 +25,10 @@ class Run:
         self.callback = BestPolicyCallback(self.context)
         self.exports: list[int] = []
 
-        def export(module: Any, context: Any, target: Path) -> None:
+        def export(module: Any, context: Any, target: Path, beside: dict[str, str]) -> None:
             target.mkdir(exist_ok=True)
+            for name, text in beside.items():
+                (target / name).write_text(text)
             self.exports.append(self.weights)
 
         monkeypatch.setattr(best_module, "export_policy", export)

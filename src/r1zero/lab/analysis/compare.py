@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 
 from r1zero.errors import UserError
 from r1zero.evaluate.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, YELLOW
+from r1zero.files import whole
 
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY, YELLOW)
 MARKERS = "os^Dvp*X"
@@ -81,7 +82,8 @@ def draw_models(folders: Sequence[Path], path: Path) -> Path:
         axis.grid(axis="y", alpha=0.25)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    with whole(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")
     plt.close(figure)
     return path
 

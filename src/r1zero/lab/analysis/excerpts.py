@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from r1zero.files import write_whole
 from r1zero.lab.analysis import keywords
 
 AROUND = 350
@@ -65,7 +66,7 @@ def write_page(table: pd.DataFrame, title: str, count: int, path: Path) -> int:
             parts.append(f"<h2 id='{_anchor(word)}'>{escape(word)}</h2>")
             parts += [article(row) for row in rows.itertuples()]
     parts.append("</body></html>\n")
-    path.write_text("\n".join(parts), encoding="utf-8")
+    write_whole(path, "\n".join(parts))
     return len(chosen)
 
 

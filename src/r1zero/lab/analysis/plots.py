@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from r1zero.evaluate.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from r1zero.files import whole
 
 
 def draw_overview(results: dict[str, Any], path: Path) -> None:
@@ -48,7 +49,8 @@ def draw_overview(results: dict[str, Any], path: Path) -> None:
         axis.set_xticks([float(t) for t in rows])
         _tidy(axis)
     figure.suptitle(f"{results['title']}: {results['questions']} questions", fontsize=11)
-    figure.savefig(path, dpi=120)
+    with whole(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")
     plt.close(figure)
 
 
@@ -80,7 +82,8 @@ def draw_keywords(results: dict[str, Any], path: Path) -> None:
     right.set_xticks([float(t) for t in rows])
     for axis in (left, right):
         _tidy(axis)
-    figure.savefig(path, dpi=120)
+    with whole(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")
     plt.close(figure)
 
 
@@ -106,7 +109,8 @@ def draw_gain(gains: pd.DataFrame, results: dict[str, Any], path: Path) -> None:
         axis.set_title(note + f"worse on {summary['below']} questions", fontsize=10)
     axis.set(xlabel="questions, sorted", ylabel="accuracy with minus without\nself-reflection, points", xticks=[])
     _tidy(axis)
-    figure.savefig(path, dpi=120)
+    with whole(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")
     plt.close(figure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from r1zero.evaluate.build import Subject, sampling_of
 from r1zero.evaluate.metrics import add_answer_groups, summarize, whole_questions
 from r1zero.evaluate.results import model_title, percent, write_json
 from r1zero.evaluate.run import progress, raise_if_missing, with_folder
-from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of
+from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of, record_draw
+from r1zero.files import whole
 from r1zero.lab.analysis import measures, plots
 from r1zero.lab.analysis.cache import AnswerCache
 from r1zero.lab.analysis.config import AnalyzeConfig, JudgeConfig
 from r1zero.lab.analysis.excerpts import write_page
 from r1zero.lab.analysis.judge import Judge, Tally, model_asker, server_asker
-from r1zero.launch.console import console
+from r1zero.launch.console import console, titled
 from r1zero.launch.run_folder import stack_versions
 from r1zero.reward.grader import Grader
 from r1zero.seeding import derive_seed
@@ -41,11 +43,11 @@ def analyze(config: DictConfig, run_dir: Path) -> int:
         UserError: whatever the user can mend; what a server or the judge did not give is among it.
     """
     cfg: AnalyzeConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    with_folder(config, run_dir, lambda: _analyze(cfg, run_dir))
+    with_folder(config, run_dir, lambda accept: _analyze(cfg, run_dir, accept))
     return 0
 
 
-def _analyze(cfg: AnalyzeConfig, run_dir: Path) -> None:
+def _analyze(cfg: AnalyzeConfig, run_dir: Path, accept: Callable[[], None]) -> None:
     started = time.perf_counter()
     subject = Subject(cfg, {SET: cfg.data})
     prompts = choose_questions(subject.prompts[SET], cfg.questions, cfg.seed)
@@ -53,12 +55,15 @@ def _analyze(cfg: AnalyzeConfig, run_dir: Path) -> None:
     title = f"{model_title(subject.describe())}, template {cfg.template.name}"
     total = len(prompts) * cfg.sampling.n * len(cfg.temperatures)
     console.print(
-        f"[bold]{title}[/bold]: {len(prompts)} questions of {cfg.data.name}, {cfg.sampling.n} response(s) at each of "
-        f"{len(cfg.temperatures)} temperatures ({total:,} in all); folder {run_dir}",
+        titled(
+            title,
+            f": {len(prompts)} questions of {cfg.data.name}, {cfg.sampling.n} response(s) at each of "
+            f"{len(cfg.temperatures)} temperatures ({total:,} in all); folder {run_dir}",
+        ),
         soft_wrap=True,
     )
     store = ResponseStore(run_dir / "responses", cfg.chunk, cfg.seed)
-    tables, missing = draw(cfg, subject, prompts, store, run_dir)
+    tables, missing = draw(cfg, subject, prompts, store, run_dir, accept)
     table = measures.add_keywords(pd.concat(tables.values(), ignore_index=True))
     tally = judge_responses(cfg, table)
     judged = cfg.judge.via != "none"
@@ -89,8 +94,10 @@ def _analyze(cfg: AnalyzeConfig, run_dir: Path) -> None:
     }
     write_json(run_dir / "failures.json", {"failures": store.failures, "judge": sorted(set(tally.reasons))})
     write_json(run_dir / "analysis.json", results)
-    table.to_parquet(run_dir / "responses.parquet", index=False)
-    gains.to_csv(run_dir / "reflection_gain.csv", index=False)
+    with whole(run_dir / "responses.parquet") as aside:
+        table.to_parquet(aside, index=False, write_page_checksum=True)
+    with whole(run_dir / "reflection_gain.csv") as aside:
+        gains.to_csv(aside, index=False)
     plots.draw_overview(results, run_dir / "overview.png")
     plots.draw_keywords(results, run_dir / "keywords.png")
     plots.draw_gain(gains, results, run_dir / "reflection_gain.png")
@@ -117,15 +124,20 @@ def choose_questions(prompts: list[Prompt], count: int, seed: int) -> list[Promp
 
 
 def draw(
-    cfg: AnalyzeConfig, subject: Subject, prompts: list[Prompt], store: ResponseStore, run_dir: Path
+    cfg: AnalyzeConfig,
+    subject: Subject,
+    prompts: list[Prompt],
+    store: ResponseStore,
+    run_dir: Path,
+    accept: Callable[[], None],
 ) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
     """Responses of every temperature, graded, and how many are missing."""
     sampling = sampling_of(cfg.sampling, subject.template, subject.stop_ids)
-    check_draw(
-        run_dir,
-        describe_draw(subject.describe(), subject.template, sampling, cfg.seed, cfg.chunk, subject.prompts)
-        | {"temperatures": list(cfg.temperatures)},
-    )
+    about = describe_draw(subject.describe(), subject.template, sampling, cfg.seed, cfg.chunk, subject.prompts)
+    about |= {"temperatures": list(cfg.temperatures)}
+    check_draw(run_dir, about)
+    accept()
+    record_draw(run_dir, about)
     tables: dict[str, pd.DataFrame] = {}
     missing: dict[str, int] = {}
     with Grader(cfg.reward, extractor=subject.template.extractor) as grader:

@@ -84,6 +84,7 @@ def show(path: Path, step: int, items: list) -> None:
     """Print a step's table."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"{path.name}: rollout step {step}, recorded and recomputed", title_justify="left")
     for column in ("", "recorded", "recomputed"):
@@ -95,6 +96,6 @@ def show(path: Path, step: int, items: list) -> None:
         difference = "-" if math.isnan(item.difference) and item.note else f"{item.difference:.1e}"
         limit = "" if item.note else f"{item.limit:.0e}"
         most = f", most in {item.where}" if item.where else ""
-        verdict = item.note or (f"[red]DIFFERS{most}[/red]" if item.wrong else "agrees")
+        verdict = item.note or (Text(f"DIFFERS{most}", style="red") if item.wrong else "agrees")
         table.add_row(item.name, item.recorded, item.recomputed, difference, limit, verdict)
-    Console().print(table)
+    Console(markup=False).print(table)

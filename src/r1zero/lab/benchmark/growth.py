@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from r1zero.files import write_whole
 from r1zero.launch.console import console
 from r1zero.launch.run_folder import shown
 
@@ -53,9 +54,8 @@ def report(points: Sequence[dict[str, Any]], run_dir: Path, name: str) -> None:
         "attention_share_at_longest": share,
         "memory_growth": points[-1]["peak"] / points[0]["peak"],
     }
-    (run_dir / "growth.json").write_text(
-        json.dumps({"case": name, "points": list(points), "fit": fit}, indent=1) + "\n"
-    )
+    content = {"case": name, "points": list(points), "fit": fit}
+    write_whole(run_dir / "growth.json", json.dumps(content, indent=1) + "\n")
     draw(lengths, seconds, rest, run_dir / "growth.png", fit)
     out = Table(title=f"{name}: growth with the length of responses", title_justify="left")
     for column in ("tokens a response", "tokens a step", "learner, s", "us a token", "peak memory, MB"):

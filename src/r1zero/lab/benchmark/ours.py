@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero import config
 from r1zero.launch.arguments import expand
+from r1zero.launch.paths import quoted
 from r1zero.train.checks import check, limit_threads
 
 
@@ -22,13 +23,13 @@ def settings(case: dict[str, Any], conf: Path) -> DictConfig:
     overrides = [
         "experiment=demo",
         "model=folder",
-        f"model.path='{case['model']}'",
+        f"model.path={quoted(case['model'])}",
         f"model.context={case['context']}",
         f"model.dtype={case['dtype']}",
         f"model.gradient_checkpointing={str(case['gradient_checkpointing']).lower()}",
         f"model.compile={str(case['compile']).lower()}",
         "data=file",
-        f"data.path='{case['data']}'",
+        f"data.path={quoted(case['data'])}",
         "data.question_key=question",
         "data.answer_key=answer",
         "benchmarks=none",
@@ -44,8 +45,8 @@ def settings(case: dict[str, Any], conf: Path) -> DictConfig:
         "eval.every=0",
         "eval.at_start=false",
         "checkpoint.every=0",
-        f"paths.run='{case['folder']}'",
-        f"paths.outputs='{case['folder']}'",
+        f"paths.run={quoted(case['folder'])}",
+        f"paths.outputs={quoted(case['folder'])}",
         *device,
         *case["overrides"],
     ]

@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from r1zero.errors import UserError
+from r1zero.files import write_whole
 from r1zero.lab.benchmark.limits import floors
 from r1zero.lab.plan.hardware import Shape
 from r1zero.launch.console import console
@@ -172,8 +173,8 @@ def write_table(folder: Path, into: Path | None) -> int:
             new, count = re.subn(f"{MARKS[0]}.*?{MARKS[1]}", lambda _: block, old, flags=re.DOTALL)
             if count != 1:
                 raise UserError(f"into={into}: the file must hold {MARKS[0]} and {MARKS[1]} once each")
-            into.write_text(new)
+            write_whole(into, new)
         else:
-            into.write_text(block + "\n")
+            write_whole(into, block + "\n")
         console.print(f"  {shown(into)}", soft_wrap=True)
     return 0

@@ -16,12 +16,14 @@ from rich.progress import Progress
 
 from r1zero.data.arithmetic import generate
 from r1zero.errors import UserError
+from r1zero.files import write_whole
 from r1zero.lab.benchmark import growth, results
 from r1zero.lab.benchmark.config import BenchmarkConfig
 from r1zero.lab.benchmark.plot import draw
 from r1zero.lab.benchmark.side import Side
 from r1zero.lab.plan.hardware import shape_of
 from r1zero.launch.console import console
+from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import shown
 from r1zero.train.checks import has_gpu
 
@@ -43,13 +45,14 @@ def benchmark(config: DictConfig, run_dir: Path, conf: Path) -> int:
         raise UserError(f"benchmark={cfg.benchmark.name} is measured on a GPU, and no NVIDIA GPU was found")
     python = None if cfg.trl is None or cfg.growth or cfg.benchmark.gpu else find_trl(cfg.trl, conf.parent)
     run_dir.mkdir(parents=True, exist_ok=True)
+    record_settings(run_dir, config)
     if cfg.growth:
         return grow(cfg, run_dir, conf)
     case = prepare(cfg, run_dir, conf)
     machine = measure_machine(cfg.benchmark.dtype, "cuda" if cfg.benchmark.gpu else "cpu")
     measured = take_turns(cfg, case, run_dir, python)
     record = results.summarise(case, machine, measured, shape_of(case["model"]))
-    (run_dir / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_whole(run_dir / "results.json", json.dumps(record, indent=1) + "\n")
     draw(record, run_dir / "steps.png")
     console.print(results.table(record))
     for name in ("results.json", "steps.png"):

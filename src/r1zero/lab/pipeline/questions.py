@@ -11,6 +11,7 @@ from r1zero.config import BadGold, DataConfig
 from r1zero.data.overlap import overlap
 from r1zero.data.prompts import load_questions
 from r1zero.errors import UserError
+from r1zero.files import write_whole
 from r1zero.lab.pipeline.stages import heldout_file, questions_file
 
 
@@ -65,5 +66,5 @@ def prepare(data: DataConfig, heldout: int, seed: int, folder: Path) -> tuple[in
         if file.is_file() and file.read_text() != text:
             raise UserError(f"{file} holds other questions than data and heldout={heldout} give: choose another name=")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        write_whole(file, text)
     return len(kept), len(held), dropped

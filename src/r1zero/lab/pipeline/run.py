@@ -15,10 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
+from r1zero.files import write_whole
 from r1zero.lab.pipeline.config import PipelineConfig
 from r1zero.lab.pipeline.stages import Stage, check_order, plan
 from r1zero.launch import sweep
-from r1zero.launch.console import console
+from r1zero.launch.console import console, titled
+from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import lock_folder, shown
 from r1zero.ranges import check_ranges
 from r1zero.train.checks import check_known, check_set
@@ -48,6 +50,7 @@ def run(config: DictConfig, folder: Path, root: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder)
     try:
+        record_settings(folder, config)
         check_order(stages)
         prepare(cfg, stages, folder)
         for number, stage in enumerate(stages, start=1):
@@ -115,7 +118,7 @@ def run_stage(stage: Stage, place: str, folder: Path) -> None:
         UserError: it failed, or its folder holds a run with other settings.
     """
     done = stage.finished()
-    console.print(f"[bold]stage {place}: {stage.title}[/bold]{' (finished before)' if done else ''}", highlight=False)
+    console.print(titled(f"stage {place}: {stage.title}", " (finished before)" if done else ""))
     if not done:
         console.print(f"  {stage.command()}", soft_wrap=True, highlight=False, markup=False)
     begun, cpu = time.perf_counter(), children_cpu()
@@ -158,7 +161,7 @@ def add_seconds(folder: Path, stage: str, wall: float, cpu: float) -> None:
     stored = stored_seconds(folder)
     before = stored.get(stage, {"wall": 0.0, "cpu": 0.0})
     stored[stage] = {"wall": round(before["wall"] + wall, 1), "cpu": round(before["cpu"] + cpu, 1)}
-    (folder / "seconds.json").write_text(json.dumps(stored, indent=1) + "\n")
+    write_whole(folder / "seconds.json", json.dumps(stored, indent=1) + "\n")
 
 
 class Tail(threading.Thread):

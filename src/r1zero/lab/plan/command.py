@@ -15,7 +15,7 @@ from r1zero.errors import UserError
 from r1zero.lab.plan.cost import LAYOUTS, Learner, Work, concurrent, decode_step, sharding_traffic, step_times
 from r1zero.lab.plan.fit import Fit, fit
 from r1zero.lab.plan.hardware import GPUS, SUSTAINED, Shape, gpu_named, shape_of
-from r1zero.launch.console import console
+from r1zero.launch.console import console, titled
 from r1zero.train.checks import check_lora, check_sizes, optimizer_steps
 
 DEFAULT_RANK = 16
@@ -145,9 +145,12 @@ def show(cfg: TrainConfig, machine: Machine, shape: Shape, work: Work) -> None:
     learners = {layout: learner_of(cfg, layout, shape, devices) for layout in layouts}
     fits = {layout: fit(shape, gpu, learners[layout], work, sleep) for layout in layouts}
     console.print(
-        f"[bold]{cfg.model.name}[/bold]: {shape.params / 1e9:.2f} B parameters, {shape.kv_bytes:,} bytes of keys and "
-        f"values a token; {machine.nodes} machine(s) x {machine.gpus} {gpu.name}; a rollout step of "
-        f"{cfg.rollout.questions} x {cfg.rollout.group_size} responses, {work.tokens:.0f} tokens each on average"
+        titled(
+            cfg.model.name,
+            f": {shape.params / 1e9:.2f} B parameters, {shape.kv_bytes:,} bytes of keys and "
+            f"values a token; {machine.nodes} machine(s) x {machine.gpus} {gpu.name}; a rollout step of "
+            f"{cfg.rollout.questions} x {cfg.rollout.group_size} responses, {work.tokens:.0f} tokens each on average",
+        )
     )
     console.print(memory_table(fits))
     console.print(time_table(cfg, machine, shape, fits))
@@ -217,7 +220,7 @@ def advice(cfg: TrainConfig, machine: Machine, fits: dict[str, Fit]) -> list[str
         if one.work.micro_tokens != cfg.optim.micro_batch_tokens:
             words.append(f"optim.micro_batch_tokens={one.work.micro_tokens}")
         lines.append(f"{layout}: python train.py {' '.join(words)}")
-    return lines or ["[bold]nothing fits[/bold]: take more or larger cards, or a smaller model"]
+    return lines or ["nothing fits: take more or larger cards, or a smaller model"]
 
 
 def cards_table(shape: Shape, learners: dict[str, Learner], work: Work, sleep: bool) -> Table:

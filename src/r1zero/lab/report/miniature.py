@@ -9,6 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from r1zero.errors import UserError
+from r1zero.files import write_whole
 from r1zero.lab.report import figures, interactive, page
 from r1zero.lab.report.runs import Run, find_runs
 from r1zero.lab.report.verdicts import STATES, Verdict, verdicts
@@ -65,8 +66,8 @@ def write_miniature(folders: Sequence[Path], out: Path) -> tuple[Path, list[Verd
             pictures |= figures.draw([name], members, out / "figures")
     found = verdicts(runs)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "verdicts.json").write_text(json.dumps([vars(v) for v in found], indent=1, ensure_ascii=False) + "\n")
-    (out / "verdicts.md").write_text(markdown(found))
+    write_whole(out / "verdicts.json", json.dumps([vars(v) for v in found], indent=1, ensure_ascii=False) + "\n")
+    write_whole(out / "verdicts.md", markdown(found))
     sections = [
         page.Section("Verdicts", page.verdict_table(found)),
         page.Section("Table 1 in miniature: base models and templates, greedy, before RL", _table1(out)),

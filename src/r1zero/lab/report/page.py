@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from r1zero.files import write_whole
 from r1zero.lab.report.figures import FIGURES
 from r1zero.lab.report.runs import Run
 from r1zero.lab.report.verdicts import Verdict, interval
@@ -126,7 +127,7 @@ def frame_table(frame: pd.DataFrame) -> Markup:
 def write(path: Path, text: str) -> Path:
     """Write the document."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
     return path
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from r1zero.errors import UserError
+from r1zero.files import whole, write_whole
 from r1zero.launch.run_folder import shown
 
 
@@ -79,7 +81,7 @@ def write_matrix(matrix: Matrix, folder: Path, title: str) -> list[Any]:
          "high": cell.high, "questions": cell.questions}
         for (state, template), cell in matrix.cells.items()
     ]  # fmt: skip
-    with (folder / "matrix.csv").open("w", newline="") as file:
+    with whole(folder / "matrix.csv") as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -88,7 +90,7 @@ def write_matrix(matrix: Matrix, folder: Path, title: str) -> list[Any]:
         for state, label in matrix.labels.items()
     }
     content = {"kind": "study", "name": title, "benchmark": matrix.benchmark, "states": states, "cells": rows}
-    (folder / "matrix.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / "matrix.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     picture = draw(matrix, folder, title)
     lines: list[Any] = [table_of(matrix, title)]
     for state, label in matrix.labels.items():
@@ -110,8 +112,8 @@ def table_of(matrix: Matrix, title: str) -> Table:
         cells = []
         for template in matrix.templates:
             cell = matrix.cells.get((state, template))
-            text = cell.text.replace("[", "\\[") if cell else "-"
-            cells.append(f"[bold]{text}[/bold]" if cell and template == matrix.best(state) else text)
+            best = "bold" if cell and template == matrix.best(state) else ""
+            cells.append(Text(cell.text if cell else "-", style=best))
         table.add_row(label, *cells)
     return table
 
@@ -146,7 +148,9 @@ def draw(matrix: Matrix, folder: Path, title: str) -> Path:
         spine.set_visible(False)
     figure.colorbar(image, ax=axis, label="accuracy in %")
     path = folder / "matrix.png"
-    figure.savefig(path, dpi=110)
-    figure.savefig(folder / "matrix.svg", metadata={"Date": None})
+    with whole(path) as aside:
+        figure.savefig(aside, dpi=110, format="png")
+    with whole(folder / "matrix.svg") as aside:
+        figure.savefig(aside, format="svg", metadata={"Date": None})
     plt.close(figure)
     return path

@@ -14,7 +14,9 @@ from r1zero.lab.study.config import StudyConfig
 from r1zero.lab.study.matrix import read_matrix, write_matrix
 from r1zero.launch import jobs, sweep
 from r1zero.launch.arguments import options
-from r1zero.launch.console import console
+from r1zero.launch.console import console, titled
+from r1zero.launch.paths import quoted
+from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import lock_folder, shown
 
 ANOTHER_NAME = "start anew with another name=..."
@@ -38,11 +40,12 @@ def run(config: DictConfig, folder: Path, root: Path) -> int:
     check(cfg, root)
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder)
+    record_settings(folder, config)
     # One thread each: threads of two processes that wait for each other are many times slower.
     os.environ["OMP_NUM_THREADS"] = "1"
     cells = {(s, t): cell_folder(folder, s, t) for s in cfg.states for t in cfg.templates}
     console.print(
-        f"[bold]{cfg.name}[/bold]: {len(cfg.states)} models x {len(cfg.templates)} templates; folder {shown(folder)}",
+        titled(cfg.name, f": {len(cfg.states)} models x {len(cfg.templates)} templates; folder {shown(folder)}"),
         soft_wrap=True,
         highlight=False,
     )
@@ -102,6 +105,6 @@ def evaluate(cfg: StudyConfig, folder: Path, root: Path, state: str, template: s
     """Evaluate one state in one template with scripts/evaluate.py."""
     console.print(f"evaluating {state} with template {template}", highlight=False)
     policy = folder / "states" / state / "policy"
-    overrides = ["model=folder", f"model.path='{policy}'", f"template={template}", *cfg.evaluation]
+    overrides = ["model=folder", f"model.path={quoted(policy)}", f"template={template}", *cfg.evaluation]
     script, where = root / "scripts" / "evaluate.py", cell_folder(folder, state, template)
     return jobs.process(script, overrides, where, advice=ANOTHER_NAME)

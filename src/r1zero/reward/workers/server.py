@@ -19,13 +19,15 @@ import socket
 import sys
 from pathlib import Path
 
+from r1zero.launch import signals
+
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main() -> None:
     """Serve fork and kill requests until the parent is gone."""
     descriptor, limit = int(sys.argv[1]), sys.argv[2]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signals.ignore()  # the parent decides
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     control = socket.socket(fileno=descriptor)
     from r1zero.reward.workers import worker

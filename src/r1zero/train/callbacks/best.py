@@ -32,9 +32,8 @@ class BestPolicyCallback(pl.Callback):
         self.best = accuracy
         if result["step"] > 0:
             folder = self.context.run_dir / "policy_best"
-            export_policy(module, self.context, folder)
-            if self.context.is_main:
-                (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
+            about = {"evaluation.json": json.dumps(result, indent=1) + "\n"}
+            export_policy(module, self.context, folder, about)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far goes on over a resume."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ import r1zero
 from r1zero import compat
 from r1zero.batch import PromptBatch
 from r1zero.errors import UserError
-from r1zero.launch.run_folder import disk_full, shown
+from r1zero.files import remove, restore, sync, whole_folder, write_sums
+from r1zero.launch.record import checkpoints, damage, work_in
+from r1zero.launch.run_folder import disk_full, one_line, shown
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.learn.zero import ZeroStrategy
 from r1zero.train.context import RunContext
 
 log = logging.getLogger("r1zero")
-
-PATTERN = "step_*.ckpt"
 
 FOREIGN = re.compile(r"GLOBAL ([\w.]+) ")
 """torch's word for a name that its restricted unpickler does not know."""
@@ -109,11 +109,10 @@ class CheckpointWriter(pl.callbacks.Checkpoint):
         try:
             trainer.save_checkpoint(aside)
             if self.context.is_main:
-                _remove(target)
-                os.replace(aside, target)
-                _sync_folder(self.folder)
-        except Exception as error:
-            _remove(aside)
+                _settle(aside, target)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                remove(aside)
             if not disk_full(error):
                 raise
             raise UserError(
@@ -123,8 +122,8 @@ class CheckpointWriter(pl.callbacks.Checkpoint):
         self.saved_step = step
         trainer.strategy.barrier("checkpoint")
         if self.context.is_main:
-            for old in sorted(self.folder.glob(PATTERN))[: -max(self.keep, 1)]:
-                _remove(old)
+            for old in checkpoints(self.context.run_dir)[max(self.keep, 1) :]:
+                remove(old)
 
 
 class CheckpointCallback(CheckpointWriter):
@@ -159,28 +158,43 @@ class CheckpointCallback(CheckpointWriter):
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:
-    """The newest checkpoint of a run folder that can be read; half-written ones are named and skipped.
+    """The newest checkpoint of a run folder that is whole; those that are not are named. None before the first step.
 
     Loaded with ``weights_only``: nothing in a checkpoint is ever executed.
 
     Raises:
-        UserError: a checkpoint asks for a function to be called; that is no accident.
+        UserError: there are checkpoints, or rows of ``metrics.csv``, and nothing to go on from; or a checkpoint asks
+            for a function to be called, which is no accident.
     """
-    for path in sorted((run_dir / "checkpoints").glob(PATTERN), reverse=True):
-        if path.is_dir():
+    reasons: list[str] = []
+    for path in checkpoints(run_dir):
+        if not (reason := damage(path) or ("" if path.is_dir() else _unreadable(path))):
+            for line in reasons:
+                log.warning("checkpoint %s: going on from %s", line, shown(path))
             return path
-        try:
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:
-            if called := FOREIGN.search(str(error)):
-                raise UserError(
-                    f"checkpoint {shown(path)} asks for {called[1]} to be called; nothing from a checkpoint is ever "
-                    "executed: it was not loaded. Remove it if you know where it comes from"
-                ) from error
-            log.warning("checkpoint %s can't be read (%s): skipped", shown(path), type(error).__name__)
-            continue
-        return path
+        reasons.append(f"{shown(path)} can't be read ({reason})")
+    anew = (
+        f"nothing was changed. To start over there, remove checkpoints, metrics.csv and completions of {shown(run_dir)}"
+    )
+    if reasons:
+        raise UserError(f"no checkpoint is left to go on from: {'; '.join(reasons)}; {anew}")
+    if work := work_in(run_dir):
+        raise UserError(f"{shown(run_dir)} holds {work} and no checkpoint to go on from; {anew}")
     return None
+
+
+def _unreadable(path: Path) -> str:
+    """Why torch can't load a checkpoint file whose bytes are as they were written."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        if called := FOREIGN.search(str(error)):
+            raise UserError(
+                f"checkpoint {shown(path)} asks for {called[1]} to be called; nothing from a checkpoint is ever "
+                "executed: it was not loaded. Remove it if you know where it comes from"
+            ) from error
+        return one_line(error)
+    return ""
 
 
 def check_checkpoint(path: Path, module: PolicyGradientModule, strategy: Any = None) -> None:
@@ -220,47 +234,48 @@ def check_checkpoint(path: Path, module: PolicyGradientModule, strategy: Any = N
 
 def discard_half_written(run_dir: Path) -> None:
     """Remove what a run that was killed in the middle of a write left behind, and say so."""
-    for path in [*(run_dir / "checkpoints").glob("step_*.tmp"), run_dir / "policy.tmp"]:
-        if path.exists():
-            log.warning("%s is half-written: the run was stopped in the middle of it; removed", shown(path))
-            _remove(path)
+    for path in [*(run_dir / "checkpoints").glob("step_*.tmp"), *run_dir.glob("*.tmp")]:
+        log.warning("%s is half-written: the run was stopped in the middle of it; removed", shown(path))
+        remove(path)
+    for name in ("policy", "policy_best"):
+        restore(run_dir / name)
 
 
-def export_policy(module: PolicyGradientModule, context: RunContext, folder: Path) -> None:
-    """Write the policy as a Hugging Face folder in the model's number format, whole or not at all."""
+def export_policy(
+    module: PolicyGradientModule, context: RunContext, folder: Path, beside: dict[str, str] | None = None
+) -> None:
+    """Write the policy as a Hugging Face folder in the model's number format, whole or not at all.
+
+    Args:
+        module: has the policy.
+        context: the run.
+        folder: where it goes.
+        beside: further text files of the folder, by name.
+    """
     dtype = torch.float32 if context.cfg.model.dtype == "float32" else torch.bfloat16
     if context.world_size > 1 and not context.is_main:
         for _ in module.policy.exported_weights():  # sharded weights are gathered by all ranks together
             pass
         return
-    aside = folder.with_name(folder.name + ".tmp")
-    _remove(aside)
     try:
-        module.policy.save(aside, context.tokenizer, dtype)
+        with whole_folder(folder) as aside:
+            module.policy.save(aside, context.tokenizer, dtype)
+            for name, text in (beside or {}).items():
+                (aside / name).write_text(text)
     except Exception as error:
-        _remove(aside)
         if not disk_full(error):
             raise
         raise UserError(f"the disk is full: {shown(folder)} could not be written; the checkpoints are whole") from error
-    _remove(folder)
-    os.replace(aside, folder)
+
+
+def _settle(aside: Path, target: Path) -> None:
+    """Give a checkpoint its name once all of it is on disk; a folder gets its checksums first."""
+    if aside.is_dir():
+        write_sums(aside)
+        remove(target)
+    os.replace(aside, target)
+    sync(target.parent)
 
 
 def _size(shape: tuple[int, ...] | None) -> str:
     return "absent" if shape is None else "x".join(map(str, shape)) or "a number"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the new name on disk as well."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

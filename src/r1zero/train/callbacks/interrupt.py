@@ -1,4 +1,4 @@
-"""InterruptCallback: Ctrl-C and SIGTERM end a run between two rollout steps, with a checkpoint."""
+"""InterruptCallback: Ctrl-C and the signals of queues end a run between two rollout steps, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import pytorch_lightning as pl
 import torch
 
 from r1zero.errors import Stopped
+from r1zero.launch import signals
 from r1zero.launch.console import console
 from r1zero.learn.module import reduce_over_ranks
 from r1zero.train.context import RunContext
 
 SAME_REQUEST_SECONDS = 5.0
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptCallback(pl.Callback):
@@ -37,8 +36,7 @@ class InterruptCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals."""
-        for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._handle)
+        self._before = signals.take(self._handle)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -58,6 +56,8 @@ class InterruptCallback(pl.Callback):
         self._restore()
 
     def _handle(self, number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            signals.leave_terminal()
         if not self._in_step():
             raise Stopped(number)
         if self._received:
@@ -76,6 +76,5 @@ class InterruptCallback(pl.Callback):
         return self.context.engine_started
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+        signals.give_back(self._before)
+        self._before = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from r1zero.batch import PromptBatch
+from r1zero.files import whole
 from r1zero.launch.run_folder import disk_full, one_line
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.train.context import RunContext
@@ -53,13 +53,11 @@ class MetricsFile:
         return list(csv.DictReader(whole.splitlines()))
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        """Write aside, then rename: an interrupted write leaves the old table."""
-        aside = self.path.with_suffix(".tmp")
-        with aside.open("w", newline="") as file:
+        """An interrupted write leaves the old table."""
+        with whole(self.path) as aside, aside.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(aside, self.path)
 
 
 class MetricsCallback(pl.Callback):

@@ -8,9 +8,10 @@ from typing import Any
 import pytorch_lightning as pl
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from r1zero.batch import PromptBatch
-from r1zero.launch.console import console
+from r1zero.launch.console import console, titled
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.train.context import RunContext
 
@@ -33,13 +34,13 @@ class StepBar:
         self._progress: Progress | None = None
         if console.is_terminal:
             self._progress = Progress(
-                TextColumn(f"[bold]{label}"),
+                TextColumn(label, style="bold", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("<"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[figures]}", markup=False),
                 console=console,
             )
             self._progress.start()
@@ -114,16 +115,16 @@ def step_line(metrics: dict[str, float]) -> str:
     return "  ".join(parts) + f"  {total:.2f} s ({' '.join(split)})"
 
 
-def evaluation_line(result: dict[str, Any]) -> str:
+def evaluation_line(result: dict[str, Any]) -> Text:
     """One evaluation on one line: every benchmark, then the average."""
     parts = [
-        f"{name} [bold]{figures['accuracy']:.3f}[/bold] ({figures['length']:.0f} tokens)"
+        f"{name} {figures['accuracy']:.3f} ({figures['length']:.0f} tokens)"
         for name, figures in result.items()
         if name not in ("step", "average")
     ]
     if len(parts) > 1:
-        parts.append(f"average [bold]{result['average']['accuracy']:.3f}[/bold]")
-    return f"[cyan]evaluation[/cyan] at step {result['step']}: " + "  ".join(parts)
+        parts.append(f"average {result['average']['accuracy']:.3f}")
+    return titled("evaluation", f" at step {result['step']}: " + "  ".join(parts), "cyan")
 
 
 def closing_table(summary: dict[str, Any]) -> Table:

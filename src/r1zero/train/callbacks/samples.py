@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from r1zero.batch import PromptBatch
+from r1zero.files import whole
 from r1zero.launch.run_folder import disk_full, one_line
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.train.context import RunContext
@@ -60,7 +60,8 @@ class CompletionsCallback(pl.Callback):
             return
         rank = "" if self.context.world_size == 1 else f"_rank{self.context.rank}"
         path = self.context.run_dir / f"failed_step_{batch.step:06d}{rank}.parquet"
-        completions_table(batch, self.context.rank, full=True).to_parquet(path, index=False)
+        with whole(path) as aside:
+            completions_table(batch, self.context.rank, full=True).to_parquet(aside, index=False)
         log.info("the responses of the failed step are in %s", path)
 
     def on_train_batch_end(
@@ -75,9 +76,8 @@ class CompletionsCallback(pl.Callback):
             folder.mkdir(parents=True, exist_ok=True)
             suffix = "" if self.context.world_size == 1 else f"_rank{self.context.rank}"
             path = folder / f"step_{batch.step:06d}{suffix}.parquet"
-            aside = path.with_suffix(".tmp")
-            table.to_parquet(aside, index=False)
-            os.replace(aside, path)
+            with whole(path) as aside:
+                table.to_parquet(aside, index=False, write_page_checksum=True)
         if self.context.is_main and self.wandb_every and batch.step % self.wandb_every == 0:
             for logger in trainer.loggers:
                 if isinstance(logger, pl.loggers.WandbLogger):

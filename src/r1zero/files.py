@@ -1,0 +1,128 @@
+"""Files and folders that are written whole or not at all, and checksums that tell later whether they still are."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+SUMS = "SHA256SUMS"
+"""File with the checksums of a folder, as ``sha256sum -c`` reads them."""
+
+HALF = ".tmp"
+"""Ends the names of what is being written."""
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write a file to, which takes the place of ``path`` once it is on disk.
+
+    A kill or an error in the middle leaves ``path`` as it was; after an error nothing half-written stays either.
+    """
+    aside = path.with_suffix(HALF)
+    try:
+        yield aside
+        sync(aside)
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(aside)
+        raise
+    sync(path.parent)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a text file in one go; see :func:`whole`."""
+    with whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of ``folder`` with a list of its checksums.
+
+    The old folder keeps its name until the new one is on disk. Between the two renames it is called
+    ``<name>.old``, from where :func:`tidy` brings it back after a kill.
+    """
+    aside, old = folder.with_name(folder.name + HALF), folder.with_name(folder.name + ".old")
+    try:
+        remove(aside)
+        aside.mkdir(parents=True)
+        yield aside
+        write_sums(aside)
+        for path in [*aside.rglob("*"), aside]:
+            sync(path)
+        if folder.exists():
+            remove(old)
+            os.replace(folder, old)
+        os.replace(aside, folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(aside)
+        with contextlib.suppress(OSError):
+            restore(folder)
+        raise
+    sync(folder.parent)
+    remove(old)
+
+
+def restore(folder: Path) -> None:
+    """Finish or undo a swap of folders that was interrupted."""
+    old = folder.with_name(folder.name + ".old")
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
+    remove(old)
+
+
+def write_sums(folder: Path) -> None:
+    """Write ``SHA256SUMS`` over all other files of a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    write_whole(folder / SUMS, "".join(f"{sha256(path)}  {path.relative_to(folder)}\n" for path in files))
+
+
+def unlike_sums(folder: Path, pattern: str = "*") -> list[str]:
+    """Files of a folder that are missing or not what its ``SHA256SUMS`` says; none where it has no such list.
+
+    Args:
+        folder: to look at.
+        pattern: only files of such names.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    sums = folder / SUMS
+    if not sums.is_file():
+        return []
+    lines = [line.partition("  ") for line in sums.read_text(encoding="utf-8").splitlines()]
+    wanted = [(folder / name, digest) for digest, _, name in lines if Path(name).match(pattern)]
+    return [path.name for path, digest in wanted if not path.is_file() or sha256(path) != digest]
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk; a file system that knows no such request is left alone."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
