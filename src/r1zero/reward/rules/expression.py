@@ -6,7 +6,7 @@ Compares: exact fractions, else 50 digits; formulas with letters at fixed points
 Pays: another form of equal value; an irrational number rounded to 7 digits; degree signs left out; the gold's own
     coefficients before they were rounded to 6 digits.
 Never pays: a formula that differs at one point; an unknown function read as a product (`y(0)+x` is not `x`); a floor
-    for what is under it; letters of another case.
+    for what is under it; a sum for its closed form; letters of another case.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ EXAMPLES = (
     ("1.41421356", r"\sqrt{2}", True), (r"180^\circ-2\alpha", r"180-2\alpha", True),
     (r"\sum_{j=1}^{n} j a_j", r"\sum_{k=1}^{n} a_k k", True), ("x", "|x|", False), ("x", "y(0)+x", False),
     (r"\lfloor\sqrt{n-2}\rfloor", r"\lfloor\sqrt{n-1}\rfloor", False), ("X^2", "x^2", False),
+    (r"\sum_{k=1}^{n} k", r"\frac{n(n+1)}{2}", False), (r"\lfloor\frac{1}{x+2}\rfloor", "0", False),
 )  # fmt: skip
 
 _DEGREE = re.compile(r"\^(?:\{\\circ\}|\\circ)")

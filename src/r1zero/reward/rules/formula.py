@@ -7,30 +7,13 @@ Nothing is evaluated here.
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-_LEX = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|[a-zA-Z]+|\s+|.", re.DOTALL)
-FUNCTIONS = {
-    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc",
-    "sinh", "cosh", "tanh", "coth", "arcsinh", "arccosh", "arctanh", "ln", "log", "lg", "exp",
-}  # fmt: skip
-INVERSE = {name: "arc" + name for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")}
-ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "sh": "sinh", "ch": "cosh"}
-GREEK = {
-    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu",
-    "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
-    "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "hbar", "ell",
-}  # fmt: skip
-PLAIN = FUNCTIONS | {"sqrt", "pi", "theta", "alpha", "beta", "lambda", "phi", "omega", "abs"}
-
+from r1zero.reward.rules.formula_tokens import FUNCTIONS, GREEK, INVERSE, MAX_NODES, PLAIN, Cursor, Node, Refused, split
 
 MAX_DEPTH = 20
-MAX_NODES = 250
-
-Node = tuple[Any, ...]
 
 _APPLIED = set("fghFGHPQ")
 _CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
@@ -42,7 +25,7 @@ class Formula(NamedTuple):
     ``whole``: it has factorials, floors and the like, so its letters are whole numbers. ``periodic``: it has
     functions or powers with letters, so it may agree with another at whole numbers alone. ``log``: it has a
     logarithm without a base. ``imaginary``: it has an explicit i. ``stepped``: it has a floor or a ceiling.
-    ``applied``: the unknown functions in it with their arguments, as text.
+    ``applied``: the unknown functions in it with their arguments, as text. ``repeated``: it has a sum or product sign.
     """
 
     tree: Node
@@ -53,45 +36,7 @@ class Formula(NamedTuple):
     imaginary: bool
     stepped: bool
     applied: frozenset[str]
-
-
-class Refused(Exception):
-    """The text is outside the small language of formulas."""
-
-
-def split(text: str) -> list[str]:
-    """Cut a formula into tokens; raises `Refused` for words that are no part of one."""
-    tokens: list[str] = []
-    for token in _LEX.findall(text):
-        if token.startswith("\\text{"):
-            word = ALIASES.get(token[6:-1].strip(), token[6:-1].strip())
-            if word in PLAIN:
-                tokens.append("\\" + word)
-            elif len(word) == 1 and word.isalpha():
-                tokens.append(word)
-            else:
-                raise Refused
-        elif token[0].isalpha():
-            tokens.extend(letters(token))
-        elif token.isspace():
-            tokens.append(" ")
-        else:
-            tokens.append(token)
-    return tokens
-
-
-def letters(run: str) -> list[str]:
-    """A run of plain letters: a function's name, a name with its argument, or a product of letters."""
-    if run in PLAIN:
-        return ["\\" + run]
-    for name in sorted(PLAIN, key=len, reverse=True):
-        if run.startswith(name) and len(run) - len(name) <= 2:
-            return ["\\" + name, *run[len(name) :]]
-        if run.endswith(name) and len(run) - len(name) <= 2 and len(name) > 2:
-            return [*run[: -len(name)], "\\" + name]
-    if len(run) > 3:
-        raise Refused
-    return list(run)
+    repeated: bool
 
 
 @lru_cache(maxsize=65536)
@@ -107,45 +52,19 @@ def parse(text: str) -> Formula | None:
     if reader.peek() is not None or reader.nodes > MAX_NODES:
         return None
     flags = (reader.whole, reader.periodic, reader.log, reader.imaginary, reader.stepped)
-    return Formula(tree, frozenset(reader.symbols), *flags, frozenset(reader.applied))
+    return Formula(tree, frozenset(reader.symbols), *flags, frozenset(reader.applied), reader.repeats)
 
 
-class _Reader:
+class _Reader(Cursor):
     """Recursive descent over tokens; digits are single tokens, because TeX arguments are."""
 
     def __init__(self, text: str) -> None:
-        self.tokens: list[str] = []
-        self.position = self.depth = self.nodes = self.bars = 0
+        super().__init__(text)
+        self.depth = self.bars = 0
         self.symbols: set[str] = set()
-        self.whole = self.periodic = self.log = self.imaginary = self.stepped = False
+        self.whole = self.periodic = self.log = self.imaginary = self.stepped = self.repeats = False
         self.applied: set[str] = set()
         self.bound: list[str] = []
-        try:
-            self.tokens = split(text)
-        except Refused:
-            self.tokens = ["\\refused"]
-
-    def peek(self, skip: bool = True) -> str | None:
-        while skip and self.position < len(self.tokens) and self.tokens[self.position] == " ":
-            self.position += 1
-        return self.tokens[self.position] if self.position < len(self.tokens) else None
-
-    def take(self) -> str:
-        token = self.peek()
-        if token is None:
-            raise Refused
-        self.position += 1
-        return token
-
-    def expect(self, token: str) -> None:
-        if self.take() != token:
-            raise Refused
-
-    def node(self, *parts: Any) -> Node:
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise Refused
-        return parts
 
     def expression(self) -> Node:
         self.depth += 1
@@ -246,52 +165,6 @@ class _Reader:
             raise Refused
         return self.command(token[1:])
 
-    def number(self, first: str) -> Node:
-        digits = first
-        while (token := self.peek(skip=False)) is not None and (
-            token.isdigit() or (token == "." and "." not in digits)
-        ):
-            digits += self.take()
-        if digits == "." or not digits.isascii():
-            raise Refused
-        if self.peek(skip=False) == " ":
-            after = self.tokens[self.position + 1] if self.position + 1 < len(self.tokens) else ""
-            if after.isdigit():
-                raise Refused
-        value = Fraction(digits if digits[-1] != "." else digits[:-1])
-        if "." not in digits and self.peek() == r"\frac":
-            part = self.proper_part()
-            if part is not None:
-                value += part
-        return self.node("num", value)
-
-    def proper_part(self) -> Fraction | None:
-        """The fraction of a mixed number, when both of its parts are plain digits."""
-        start = self.position
-        self.take()
-        parts: list[str] = []
-        for _ in range(2):
-            token = self.peek()
-            if token is not None and token.isdigit():
-                parts.append(self.take())
-            elif token == "{":
-                self.take()
-                digits = ""
-                while (token := self.peek()) is not None and token.isdigit():
-                    digits += self.take()
-                if not digits or self.peek() != "}":
-                    break
-                self.take()
-                parts.append(digits)
-            else:
-                break
-        if len(parts) < 2:
-            self.position = start
-            return None
-        if int(parts[1]) == 0:
-            raise Refused
-        return Fraction(int(parts[0]), int(parts[1]))
-
     def letter(self, token: str) -> Node:
         if self.peek(skip=False) == "_":
             self.take()
@@ -357,23 +230,11 @@ class _Reader:
             self.expect("}")
         if low is None or high is None or len(name) != 1 or not name.isalpha():
             raise Refused
-        self.whole = True
+        self.whole = self.repeats = True
         self.bound.append(name)
         body = self.term()
         self.bound.pop()
         return self.node(kind, name, low, high, body)
-
-    def raw_group(self) -> str:
-        """A subscript, as text."""
-        token = self.take()
-        if token != "{":
-            return token
-        out = ""
-        while (token := self.take()) != "}":
-            if token == "{":
-                raise Refused
-            out += token
-        return out
 
     def argument(self, many_digits: bool = False) -> Node:
         """One TeX argument: a brace group or a single token; an unbraced exponent may have several digits."""
