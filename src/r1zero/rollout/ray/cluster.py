@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ LOCAL = {
     "RAY_AUTH_MODE": "token",
     # Despite its name, what binds Ray to 127.0.0.1 on every system; by default it listens on all interfaces.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # how long its processes outlive a trainer that was killed
     "RAY_memory_monitor_refresh_ms": "0",  # other programs' memory is no reason to kill a sampler
 }
 TOKEN = "RAY_AUTH_TOKEN"
@@ -52,12 +54,19 @@ def import_ray(local: bool = False) -> Any:
         os.environ.setdefault(name, value)
     if local:
         os.environ.update(LOCAL)
+    early = "ray" in sys.modules
     try:
         import ray
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
         raise UserError(MISSING) from error
+    if local and early:  # somebody has imported it without these settings: let it read them again
+        from ray._private import ray_constants
+        from ray._raylet import Config
+
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        Config.initialize("")
     return ray
 
 

@@ -170,9 +170,5 @@ def outcome(reference: Any) -> Any:
 def reason(error: Exception) -> str:
     """Why a sampler is gone, in a few words; Ray's own messages are paragraphs."""
     if isinstance(error, RayActorError):
-        text = " ".join(str(error).split())
-        for words, short in (("node", "its machine is gone"), ("unavailable", "its process ended")):
-            if words in text.lower():
-                return short
-        return "its process ended"
+        return "its process or its machine is gone"
     return one_line(error)[:200]

@@ -69,6 +69,7 @@ class Sampler:
             os.environ.pop(name, None)
         os.environ.update(spec["environment"])
         self.boot = secrets.token_hex(8)
+        self.node = ray.get_runtime_context().get_node_id()
         self.steps = 0
         self.push: str | None = None
         self.fault: Exception | None = None
@@ -96,7 +97,7 @@ class Sampler:
         """Answered while the engine works: signs of life, and what is served. Raises what the start ran into."""
         if self.fault is not None:
             raise self.fault
-        return {**self.about, "boot": self.boot, "pid": os.getpid(), "steps": self.steps}
+        return {**self.about, "boot": self.boot, "pid": os.getpid(), "node": self.node, "steps": self.steps}
 
     def load(self, push: str) -> int | None:
         """Take the weights of this push; the version served."""
