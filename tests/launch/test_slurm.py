@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,65 @@ def test_a_run_that_fails_is_not_requeued(cluster: Path, tmp_path: Path) -> None
     assert "algo.minibatch_size=7 does not divide" in out
     assert not (cluster / "asked").exists()
     assert_no_orphans(job.pid)
+
+
+CRASHING = """#!/bin/bash
+# In place of Python: writes a checkpoint where CHECKPOINT is set, says what it was told, and dies.
+echo "$@" >> "$RUN/told"
+case "$*" in
+    *ray.scripts*) exit 0 ;;
+esac
+[ -n "$CHECKPOINT" ] && mkdir -p "$RUN/checkpoints" "$RUN/.hydra" && sleep 0.02 \\
+    && touch "$RUN/checkpoints/step_00000$CHECKPOINT.ckpt" "$RUN/.hydra/overrides.yaml"
+exit 9
+"""
+
+
+def crash(cluster: Path, run: Path, checkpoint: str, *arguments: str, **more: str) -> tuple[int, str]:
+    """Submit a job whose training crashes."""
+    python = cluster / "python"
+    python.write_text(CRASHING)
+    python.chmod(0o755)
+    run.mkdir(exist_ok=True)
+    environment = os.environ | {
+        "PATH": f"{cluster}:{os.environ['PATH']}", "PYTHON": str(python), "RUN": str(run), "SLURM_JOB_ID": "77",
+        "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "one", "SLURM_GPUS_ON_NODE": "8", "CHECKPOINT": checkpoint,
+        "SLURM_SUBMIT_DIR": str(run),
+    } | more  # fmt: skip
+    done = subprocess.run(
+        ["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_crash_goes_back_into_the_queue_while_there_is_progress(cluster: Path, tmp_path: Path) -> None:
+    """As often as --max-restarts allows, and each time only after a checkpoint that is newer than the start."""
+    run = tmp_path / "run"
+    assert crash(cluster, run, "", "--max-restarts=2", "seed=1")[0] == 9
+    assert not (cluster / "asked").exists()
+    for number in (1, 2):
+        code, out = crash(cluster, run, str(number), "--max-restarts=2", "seed=1")
+        assert code == 0
+        assert f"ended with code 9; back into the queue, restart {number} of 2" in out
+    assert (cluster / "asked").read_text().split() == ["requeue", "77"] * 2
+    assert crash(cluster, run, "3", "--max-restarts=2", "seed=1")[0] == 9
+    told = (run / "told").read_text().splitlines()
+    assert "seed=1" in told[0]
+    assert "--max-restarts" not in told[0]
+    assert told[2].endswith(f"train.py resume={run}")
+
+
+def test_ray_starts_beside_the_ranks_with_the_cards_that_they_leave(cluster: Path, tmp_path: Path) -> None:
+    """The head of the cluster listens before the ranks are told its address."""
+    run, port = tmp_path / "run", 20077 + 20000
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", port))
+        listening.listen()
+        crash(cluster, run, "", "rollout=ray", "rollout.samplers=4", RAY_GPUS="4")
+    ray, ranks = sorted((run / "told").read_text().splitlines(), key=lambda line: "ray.scripts" not in line)
+    assert ray == (
+        f"-m ray.scripts.scripts start --block --disable-usage-stats --num-gpus=4 --head --port={port} "
+        "--include-dashboard=false"
+    )
+    assert "--nproc-per-node=4" in ranks
+    assert f"trainer.devices=4 rollout=ray rollout.samplers=4 rollout.ray.address=127.0.0.1:{port}" in ranks

@@ -30,6 +30,10 @@ HF = [*SMALL[2:], "rollout=ray", "rollout.samplers=2", "rollout.ray.engine=hf"]
 RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
+AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+"""Ray's own; after a kill they try to report it for a minute, and end."""
+
+
 def left() -> list[str]:
     """What a Ray of ours could leave on this machine."""
     processes = []
@@ -38,7 +42,7 @@ def left() -> list[str]:
             line = " ".join(process.cmdline())
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
-        if "r1zero-ray-" in line or line.startswith("ray::"):
+        if ("r1zero-ray-" in line or line.startswith("ray::")) and line.strip() not in AGENTS:
             processes.append(line[:100])
     folders = [str(path) for path in Path("/tmp").glob("r1zero-ray-*")]
     shared = [str(path) for path in Path("/dev/shm").iterdir()] if Path("/dev/shm").is_dir() else []
@@ -89,10 +93,10 @@ def test_ranks_that_sample_ahead_go_on_exactly(tmp_path: Path) -> None:
     whole = wait(start([*args, f"hydra.run.dir={tmp_path / 'whole'}"], tmp_path, command=RANKS))
     assert whole.code == 0, whole.err
     lags = [int(float(row["sync/lag"])) for row in table(tmp_path / "whole") if "reward/mean" in row]
-    assert lags == [0, 2, 2, 2], "in optimizer steps"
+    assert lags == [0, *[2] * 7], "in optimizer steps"
     folder = tmp_path / "killed"
     run = start([*args, f"hydra.run.dir={folder}"], tmp_path, command=RANKS)
-    until(lambda: run.poll() is not None or (folder / "checkpoints/step_000002.ckpt").exists())
+    until(lambda: run.poll() is not None or (folder / "checkpoints/step_000001.ckpt").exists())
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
     newest = max((folder / "checkpoints").glob("*.ckpt"))
@@ -101,9 +105,9 @@ def test_ranks_that_sample_ahead_go_on_exactly(tmp_path: Path) -> None:
     assert waiting[0]["groups"] != waiting[1]["groups"]
     again = wait(start([f"resume={folder}"], tmp_path, command=RANKS))
     assert again.code == 0, again.err
-    assert_same_run(tmp_path / "whole", folder, 4)
+    assert_same_run(tmp_path / "whole", folder, 8)
     assert status(folder)["state"] == "finished"
-    assert completions(folder).shape[0] == 4 * 32
+    assert completions(folder).shape[0] == 8 * 32
 
 
 @pytest.mark.slow
@@ -114,7 +118,8 @@ def test_samplers_end_with_a_trainer_that_is_killed(server: Server, tmp_path: Pa
     run = server.start([*HF, "experiment=demo", "steps=200", "eval.every=0", f"hydra.run.dir={folder}"], tmp_path)
     until(lambda: (folder / "metrics.csv").exists() and len(table(folder)) > 0)
     run.signal(signal.SIGKILL)
-    assert run.wait().code == -signal.SIGKILL
+    assert server._ask({"wait": run.pid})["code"] == -signal.SIGKILL
+    until(lambda: not [p for p in members(run.pid) if p.cmdline() and p.cmdline()[0].strip() not in AGENTS], 60)
     (abandoned,) = set(left()) - set(before)
     from r1zero.rollout.ray import cluster
 

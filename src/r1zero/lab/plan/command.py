@@ -12,7 +12,8 @@ from rich.table import Table
 
 from r1zero.config import TrainConfig
 from r1zero.errors import UserError
-from r1zero.lab.plan.cost import LAYOUTS, Learner, Work, concurrent, decode_step, sharding_traffic, step_times
+from r1zero.lab.plan import samplers
+from r1zero.lab.plan.cost import LAYOUTS, NETWORK, Learner, Work, concurrent, decode_step, sharding_traffic, step_times
 from r1zero.lab.plan.fit import Fit, fit
 from r1zero.lab.plan.hardware import GPUS, SUSTAINED, Shape, gpu_named, shape_of
 from r1zero.launch.console import console, titled
@@ -28,6 +29,7 @@ HELP = """What a run needs, calculated: python scripts/plan.py model=qwen7b gpus
   gpu=h100       kind of card ({gpus})
   tokens=800     mean length of a response (800, at most rollout.max_tokens)
   prompt=150     mean length of a prompt (150)
+  samplers=64    also print how 8 to 4096 samplers of rollout=ray, and this many, would share a step (not printed)
 
 Everything else is an argument of train.py and means the same: rollout.questions=, optim.micro_batch_tokens=,
 model.lora.rank=, algo.kl_coef=, rollout.sleep=false, model=<folder>, experiment=..."""
@@ -42,6 +44,7 @@ class Machine:
     gpu: str = "h100"
     tokens: int = 800
     prompt: int = 150
+    samplers: int = 0
 
 
 def plan(arguments: list[str], conf: Path) -> None:
@@ -58,6 +61,8 @@ def plan(arguments: list[str], conf: Path) -> None:
     shape = shape_of(cfg.model.path)
     work = work_of(cfg, machine)
     show(cfg, machine, shape, work)
+    if machine.samplers:
+        console.print(samplers_table(cfg, machine, shape, work))
 
 
 def split(arguments: list[str]) -> tuple[Machine, list[str]]:
@@ -235,6 +240,31 @@ def cards_table(shape: Shape, learners: dict[str, Learner], work: Work, sleep: b
             one = fit(shape, gpu, learner, work, sleep)
             row.append(f"{gb(one.learning)} / {gb(one.usable)} {'yes' if one.fits else 'no '}")
         table.add_row(gpu.name, *row)
+    return table
+
+
+def samplers_table(cfg: TrainConfig, machine: Machine, shape: Shape, work: Work) -> Table:
+    """Rows by number of samplers, one a card: seconds of sampling, idle share, seconds of taking weights."""
+    gpu, group = gpu_named(machine.gpu), cfg.rollout.group_size
+    drawn = samplers.lengths(work.responses, work.tokens, work.longest, cfg.seed)
+
+    def step(sequences: int) -> float:
+        return decode_step(shape, gpu, sequences, work.context)
+
+    table = Table(title="samplers of rollout=ray, one a card, simulated", title_justify="left")
+    for name in ("samplers", "exact, s", "idle", "continuous, s", "idle", "weights: object, s", "nccl, s"):
+        table.add_column(name, justify="right")
+    ranks = machine.gpus * machine.nodes
+    for count in sorted({*samplers.SIZES, machine.samplers}):
+        parts = ranks * max(1, count // ranks)
+        one = samplers.exact(drawn, group, count, parts, work.sequences, step)
+        other = samplers.continuous(drawn, group, count, work.sequences, step)
+        size, machines = 2.0 * shape.params, -(-count // machine.gpus)
+        sent = [samplers.sync_seconds(size, machines, NETWORK, transfer) for transfer in ("object", "nccl")]
+        table.add_row(
+            str(count), seconds(one.seconds), f"{one.idle:.0%}", seconds(other.seconds), f"{other.idle:.0%}",
+            *(seconds(value) for value in sent),
+        )  # fmt: skip
     return table
 
 

@@ -31,7 +31,6 @@ LOCAL = {
     "RAY_AUTH_MODE": "token",
     # Despite its name, what binds Ray to 127.0.0.1 on every system; by default it listens on all interfaces.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # how long its processes outlive a trainer that was killed
     "RAY_memory_monitor_refresh_ms": "0",  # other programs' memory is no reason to kill a sampler
 }
 TOKEN = "RAY_AUTH_TOKEN"
