@@ -87,7 +87,7 @@ def test_ranks_that_sample_ahead_go_on_exactly(tmp_path: Path) -> None:
         "trainer.accelerator=cpu",
         "trainer.devices=2",
         "rollout.async=1",
-        "steps=4",
+        "steps=8",
     ]
     args += ["eval.every=0", "checkpoint.keep=9", "checkpoint.every=1"]
     whole = wait(start([*args, f"hydra.run.dir={tmp_path / 'whole'}"], tmp_path, command=RANKS))
