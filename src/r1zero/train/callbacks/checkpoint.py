@@ -23,6 +23,7 @@ from r1zero.launch.run_folder import disk_full, one_line, shown
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.learn.zero import ZeroStrategy
 from r1zero.train.context import RunContext
+from r1zero.train.model_card import describe
 
 log = logging.getLogger("r1zero")
 
@@ -260,6 +261,7 @@ def export_policy(
     try:
         with whole_folder(folder) as aside:
             module.policy.save(aside, context.tokenizer, dtype)
+            describe(aside, context.cfg, context.tokenizer, context.sampling.stop_ids, context.evaluations)
             for name, text in (beside or {}).items():
                 (aside / name).write_text(text)
     except Exception as error:
