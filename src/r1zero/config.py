@@ -6,6 +6,7 @@ fails at composition, naming the key. Sizes are given once; what follows from th
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -281,8 +282,14 @@ GROUPS: dict[str, type] = {
 }
 
 
+def env_list(name: str, default: Any) -> list[Any]:
+    """``${env_list:NAME,[a,b]}``: the parts between the commas of an environment variable, or the default."""
+    return [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()] or list(default)
+
+
 def register() -> None:
     """Put the schemas into Hydra's store: one per group as ``_schema_``, and the root as ``train_schema``."""
+    OmegaConf.register_new_resolver("env_list", env_list, replace=True)
     OmegaConf.register_new_resolver("asset", lambda name: str(ASSETS / name), replace=True)
     store = ConfigStore.instance()
     for group, node in GROUPS.items():

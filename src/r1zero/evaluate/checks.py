@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
+from r1zero.launch.model_files import check_files
 from r1zero.launch.run_folder import not_made
 from r1zero.ranges import check_ranges
 from r1zero.train.checks import LARGE_FOR_CPU, check_judge, folder_context, has_gpu
@@ -104,6 +105,8 @@ def check_model(config: DictConfig) -> None:
             )
     if model.context is None:
         model.context = folder_context(model.path)
+    if Path(model.path).expanduser().is_dir():
+        check_files(Path(model.path).expanduser())
     context = min(config.context or model.context, model.context)
     if config.context is not None and config.context > model.context:
         if not config.dry:

@@ -30,8 +30,8 @@ def wandb_logger(
     """Lightning's WandbLogger on the run's own step axis.
 
     The run id is kept in ``<save_dir>/wandb_id``: a resumed run goes on in the same W&B run. All figures
-    are plotted over ``step_metric`` (traps 51, 59). A run is called after its folder, so the
-    points of a sweep are told apart. Where the server can't be reached the run is kept on disk, for
+    are plotted over ``step_metric`` (traps 51, 59). A run is called by ``WANDB_NAME`` or after its folder,
+    so the points of a sweep are told apart. Where the server can't be reached the run is kept on disk, for
     ``wandb sync``; where it goes away later, the end of the run waits ``FINISH_SECONDS`` for it
     (``WANDB_FINISH_TIMEOUT`` sets another time).
 
@@ -50,9 +50,14 @@ def wandb_logger(
         return WandbLogger(save_dir=save_dir, project=project)  # on other ranks it never starts a run
     id_file = folder / "wandb_id"
     if not id_file.is_file():
-        write_whole(id_file, secrets.token_hex(4))
+        write_whole(id_file, os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
     wanted: dict[str, Any] = dict(
-        dir=str(folder), project=project, group=group, id=id_file.read_text().strip(), resume="allow", name=folder.name
+        dir=str(folder),
+        project=project,
+        group=group,
+        id=id_file.read_text().strip(),
+        resume="allow",
+        name=os.environ.get("WANDB_NAME") or folder.name,
     )
     # Quiet: the run's own closing table says what W&B's summary would say again.
     patience: dict[str, Any] = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": FINISH_SECONDS}

@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from r1zero import compat
-from r1zero.algo.logprobs import logprobs_from_logits, token_logprobs
+from r1zero.algo.logprobs import token_logprobs
 from r1zero.config import LoRAConfig, ModelConfig
 from r1zero.errors import UserError
 from r1zero.files import SUMS, unlike_sums
@@ -23,6 +23,9 @@ from r1zero.learn.lora import adapter_weights, add_adapters, keep_adapters_only,
 from r1zero.learn.optimizer import activations_on_host
 
 log = logging.getLogger("r1zero")
+
+LOUD = 1000.0
+"""Greatest logit with which a head is tried; caps of real models are 30 to 50."""
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
@@ -101,6 +104,8 @@ class Policy(nn.Module):
         self.activation_offload = False
         self.packs = compat.packs_sequences(model)
         """Whether attention takes packed sequences at no cost; with a mask (sdpa, eager) padding costs less."""
+        self.head_scale = 1.0
+        """Logits are the head's product times this (Granite's logits_scaling, Cohere's logit_scale)."""
         self.base = ""
         """Folder that the weights came from."""
         for module in model.modules():
@@ -167,27 +172,45 @@ class Policy(nn.Module):
         weight = self.model.get_output_embeddings().weight
         with torch.autocast(states.device.type, enabled=False):
             logp, entropy = token_logprobs(
-                states, weight, batch.targets, temperature=temperature, with_entropy=with_entropy
+                states, weight, batch.targets, temperature=temperature / self.head_scale, with_entropy=with_entropy
             )
         return batch.scatter(logp), batch.scatter(entropy)
 
     @torch.no_grad()
     def check_head(self) -> None:
-        """Compare our log-probabilities with the model's own logits on a few tokens.
+        """See that logits are the head's product with the last states, times ``head_scale``, which is found here.
+
+        The head's input is made so large that its greatest logit is ``LOUD``: a cap shows whatever the size of the
+        model's own logits is.
 
         Raises:
-            UserError: they differ, for example because the model caps or scales its logits.
+            UserError: weights are not finite, or logits are capped or shifted after the output matrix.
         """
-        ids = torch.arange(1, 9).unsqueeze(0) % self.model.config.vocab_size
-        batch = MicroBatch(
-            ids, torch.arange(8).unsqueeze(0), torch.arange(7), ids[0, 1:], torch.ones(1, 7, dtype=torch.bool)
-        )
-        ours, _ = self.eval()(batch)
-        theirs, _ = logprobs_from_logits(self.model(input_ids=ids).logits[0, :-1], ids[0, 1:])
-        if not torch.allclose(ours[0], theirs, atol=1e-3):
+        if broken := next((name for name, p in self.named_parameters() if not bool(p.sum().isfinite())), None):
+            raise UserError(f"the weights of this model are not finite ({broken.removeprefix('model.')}): NaN or inf")
+        head, config = self.model.get_output_embeddings(), self.model.config.get_text_config()
+        ids = torch.arange(1, 9, device=head.weight.device).unsqueeze(0) % config.vocab_size
+        products: list[torch.Tensor] = []
+
+        def louder(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            logits = inputs[0] @ module.weight.T
+            factor = LOUD / logits.abs().amax().clamp(min=1e-6)
+            products.append(logits * factor)
+            return (inputs[0] * factor, *inputs[1:])
+
+        hook = head.register_forward_pre_hook(louder)
+        try:
+            theirs = self.eval().model(input_ids=ids, use_cache=False).logits
+        finally:
+            hook.remove()
+        divisor = getattr(config, "logits_scaling", None) or 1.0
+        self.head_scale = float((getattr(config, "logit_scale", None) or 1.0) / divisor)
+        if len(products) != 1 or not torch.allclose(products[0] * self.head_scale, theirs, atol=LOUD * 1e-4, rtol=1e-4):
+            cap = getattr(config, "final_logit_softcapping", None)
+            why = f"final_logit_softcapping={cap}" if cap else "cap, scale or bias"
             raise UserError(
                 f"model class {type(self.model).__name__} changes its logits after the output matrix "
-                "(cap, scale or bias); its log-probabilities can't be computed in tiles"
+                f"({why}); its log-probabilities can't be computed in tiles"
             )
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:

@@ -25,6 +25,10 @@ from r1zero.train.context import RunContext
 
 log = logging.getLogger("r1zero")
 
+FILTERED_TOLERANCE = 0.5
+"""Largest mean difference of log-probabilities, in nats, where top-k cuts the sampler's distribution: foreign weights
+differ by more (a stale head: 1.8)."""
+
 
 def build_trainer(cfg: TrainConfig, config: DictConfig) -> pl.Trainer:
     """Lightning's Trainer from the ``trainer`` group. One epoch is the whole run; precision follows the model."""
@@ -128,11 +132,12 @@ def sync_tolerance(cfg: TrainConfig) -> float:
         return rollout.sync_tolerance
     if rollout.top_k > 0:
         log.warning(
-            "rollout.top_k=%d: sampler and learner differ by an unknown amount, so their difference can't tell stale "
-            "weights; rollout.sync_tolerance=<nats> sets a limit",
+            "rollout.top_k=%d: the sampler renormalises over what it keeps and the learner does not, by an amount "
+            "that is not known beforehand; the limit of their difference is %g nats (rollout.sync_tolerance)",
             rollout.top_k,
+            FILTERED_TOLERANCE,
         )
-        return math.inf
+        return FILTERED_TOLERANCE
     formats = {cfg.model.dtype, rollout.dtype or cfg.model.dtype}
     return (1e-3 if formats == {"float32"} else 0.1) - math.log(rollout.top_p)
 

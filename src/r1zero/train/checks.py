@@ -16,6 +16,7 @@ from r1zero.algo_config import AlgoConfig
 from r1zero.config import DataConfig, Gold, RewardConfig, TrainConfig
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
+from r1zero.launch.model_files import check_files, check_trainable
 from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import not_made
 from r1zero.launch.targets import check_targets
@@ -222,6 +223,9 @@ def check_model(cfg: TrainConfig) -> None:
     folder = Path(cfg.model.path).expanduser()
     if folder.is_dir() and not any([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         raise UserError(f"model folder {folder} has no weights (*.safetensors); export or download the model again")
+    if folder.is_dir():
+        check_files(folder)
+        check_trainable(folder, cfg.model.context, cfg.rollout.name)
 
 
 def check_lora(cfg: TrainConfig) -> None:

@@ -47,3 +47,52 @@ def test_a_run_of_a_wandb_sweep_keeps_the_id_that_the_agent_gave_it(
     wandb.finish()
     assert (tmp_path / "wandb_id").read_text() == "agents1"
     wandb.teardown()
+
+
+VARIABLES = {"WANDB_PROJECT": "mine", "WANDB_RUN_GROUP": "theirs", "WANDB_TAGS": "a, b", "WANDB_NAME": "called"}
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_variables_of_wandb_win_over_defaults_and_settings_over_variables(
+    explicit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B11: as the run is recorded by W&B itself."""
+    import hydra
+    import wandb
+    from hydra import compose, initialize_config_dir
+
+    from r1zero import config
+    from run_support import ROOT
+
+    for name, value in {**VARIABLES, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    wandb.teardown()
+    config.register()
+    given = ["project=p", "group=g", "tags=[c]", "+name=n"] if explicit else []
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        settings = [f"{'+' * s.startswith('+')}logger.wandb.{s.lstrip('+')}" for s in given]
+        cfg = compose("train", ["experiment=demo", "logger=wandb", f"paths.run={tmp_path}", *settings])
+    hydra.utils.instantiate(cfg.logger.wandb)
+    wandb.finish()
+    wandb.teardown()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    (run,) = [record.run for record in wandb_records(folder) if record.WhichOneof("record_type") == "run"]
+    found = (run.project, run.run_group, sorted(run.tags), run.display_name)
+    assert found == (("p", "g", ["c"], "n") if explicit else ("mine", "theirs", ["a", "b"], "called"))
+
+
+def test_without_variables_the_defaults_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hydra import compose, initialize_config_dir
+
+    from r1zero import config
+    from run_support import ROOT
+
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    config.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        wandb = compose("train", ["experiment=demo", "logger=wandb", "paths.run=x"]).logger.wandb
+    assert (wandb.project, wandb.group, list(wandb.tags)) == (
+        "r1zero", "demo", ["drgrpo", "tiny", "question", "arithmetic"],
+    )  # fmt: skip
