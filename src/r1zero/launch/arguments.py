@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import re
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +43,17 @@ NEW_RECORD = re.compile(
 )
 
 
+def with_engine(arguments: list[str]) -> list[str]:
+    """``rollout=auto``, and the demo where it names no engine: vLLM where it is installed, else transformers."""
+    named = any(a.startswith("rollout=") and a != "rollout=auto" for a in arguments)
+    if named or not {"rollout=auto", "experiment=demo"} & set(arguments):
+        return arguments
+    engine = "vllm" if importlib.util.find_spec("vllm") else "hf"
+    if engine == "hf":
+        print("vLLM is not installed: responses are sampled with transformers (rollout=hf)", file=sys.stderr)
+    return [*(a for a in arguments if a != "rollout=auto"), f"rollout={engine}"]
+
+
 def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[str]:
     """Rewrite shorthand into what Hydra reads; applying it twice changes nothing.
 
@@ -62,6 +75,7 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
         a[2:] if match and match[1] not in HYDRA_OPTIONS else a for a, match in zip(arguments, given, strict=True)
     ]
     arguments = [OPEN.sub("++", a) for a in arguments]
+    arguments = with_engine(arguments)
     sweeping = any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in arguments)
     arguments = [literal(added_record(a), sweeping) for a in arguments]
     # Hydra's parser takes settings in one row only, before or after its options.

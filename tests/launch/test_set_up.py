@@ -1,0 +1,44 @@
+"""Set-up degrades where vLLM has no wheel, and the demo samples with transformers there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from r1zero.launch.arguments import expand
+from run_support import ROOT
+
+
+@pytest.fixture
+def set_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import set_up
+
+    return set_up
+
+
+def test_an_index_without_vllm(set_up, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The engine of the CPU is installed here, so pip is content with it; another package's name stands for a system
+    that has none."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    assert set_up.has_wheel(Path(sys.executable), "cpu") == (importlib.util.find_spec("vllm") is not None)
+    other = tmp_path / "pyproject.toml"
+    other.write_text('[project.optional-dependencies]\ncpu = ["vllm-of-no-system>=1"]\n')
+    monkeypatch.setattr(set_up, "ROOT", tmp_path)
+    other.write_text("[project]\n" + other.read_text())
+    assert not set_up.has_wheel(Path(sys.executable), "cpu")
+
+
+@pytest.mark.parametrize("arguments", [["experiment=demo"], ["experiment=demo", "rollout=auto"], ["rollout=auto"]])
+def test_the_engine_is_what_is_installed(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    conf = ROOT / "conf"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "rollout=hf" in expand(arguments, conf)
+    assert "transformers" in capsys.readouterr().err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert "rollout=vllm" in expand(arguments, conf)
+    assert "rollout=ray" in expand(["experiment=demo", "rollout=ray"], conf)
