@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,15 @@ def test_pythons_own_functions_are_no_plug_ins(path: str) -> None:
         find_function(path, {}, "algo.credit")
     with pytest.raises(UserError, match=rf"reward.functions.mine.path={path} is not allowed"):
         Grader(RewardConfig(name="x", functions={"mine": RewardFunctionConfig(path=path)}))
+
+
+def test_what_was_typed_at_a_prompt_is_the_users_own_and_what_it_imported_is_not() -> None:
+    code = (
+        "from r1zero.errors import UserError; from r1zero.launch import allowed; from os import system\n"
+        "def mine(): pass\n"
+        "assert allowed.load('__main__.mine', 'algo.loss') is mine\n"
+        "try: allowed.load('__main__.system', 'algo.loss')\n"
+        "except UserError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "algo.loss=posix.system is not allowed" in done.stdout, done.stderr

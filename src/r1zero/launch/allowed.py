@@ -98,6 +98,8 @@ def is_users(module: str) -> bool:
         return False
     if any(module == name or module.startswith(f"{name}.") for name in allowed_modules()):
         return True
+    if module == "__main__":  # a notebook or a prompt: the user has typed what is in there
+        return not hasattr(sys.modules["__main__"], "__file__")
     if top in sys.stdlib_module_names:
         return False
     make_findable()
