@@ -173,6 +173,12 @@ class RewardConfig:
     """Seconds an answer may take before its worker is killed and the answer counts as wrong."""
     workers: int | None = ranged(None, at_least=1, at_most=1024)
     """Worker processes; null: cores - 1, from 1 to 8."""
+    pool: str = chosen("local", "ray")
+    """Where they run: on the trainer's machine, or ``ray``: as many on each of ``machines`` of a Ray cluster."""
+    address: str = "auto"
+    """The cluster of pool=ray: auto, the one that runs on this machine, or host:port."""
+    machines: int = ranged(1, at_least=1, at_most=4096)
+    """Machines of pool=ray that grade."""
     strict_tags: bool = False
     """answer_tag demands exactly "</think> <answer>", as the paper's code does."""
     memory_gib: float | None = ranged(4.0, above=0, at_most=10**5)

@@ -12,8 +12,8 @@ from typing import Any
 
 from rollout_support import differences, on_ray
 
+from r1zero.launch import cluster
 from r1zero.rollout.engine import Sampling
-from r1zero.rollout.ray import cluster
 from tiny_models import perturb
 
 STORE = 80 * 2**20

@@ -72,7 +72,7 @@ def rng_states() -> list[Any]:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A Ray of this machine that engines find and leave as it is; a start costs seconds."""
-    from r1zero.rollout.ray import cluster
+    from r1zero.launch import cluster
 
     started = cluster.start(cpus=16, gpus=0, store=200 * 2**20)
     yield

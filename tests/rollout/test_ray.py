@@ -16,8 +16,9 @@ import ray
 from rollout_support import CONTEXT, Served, differences, on_ray, start
 
 from r1zero.errors import SyncError, UserError
+from r1zero.launch import cluster
 from r1zero.rollout.engine import Sampling
-from r1zero.rollout.ray import build, cluster, engine
+from r1zero.rollout.ray import build, engine
 from r1zero.rollout.ray import sampler as actors
 from r1zero.rollout_config import RayConfig
 from tiny_models import perturb

@@ -58,7 +58,7 @@ def test_a_wrong_token_is_one_line(tmp_path: Path) -> None:
     """Ray's own processes of another user's cluster do not let us in; we say so and are back at once."""
     right, wrong = environment(secrets.token_hex(24)), environment(secrets.token_hex(24))
     code = (
-        "import sys, time; from r1zero.rollout.ray import cluster\n"
+        "import sys, time; from r1zero.launch import cluster\n"
         "started = cluster.start(1, 0, 80 * 2**20); print(started.address, flush=True); sys.stdin.read()\n"
         "started.close()"
     )
@@ -69,7 +69,7 @@ def test_a_wrong_token_is_one_line(tmp_path: Path) -> None:
     assert ray.stdout is not None
     address = ray.stdout.readline().strip()
     code = (
-        "import sys; from r1zero.errors import UserError; from r1zero.rollout.ray import cluster\n"
+        "import sys; from r1zero.errors import UserError; from r1zero.launch import cluster\n"
         "try: cluster.connect(sys.argv[1], 20.0)\n"
         "except UserError as error: print(error)"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 import sys
 import threading
@@ -97,7 +97,10 @@ def test_ranks_that_sample_ahead_go_on_exactly(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     run = start([*args, f"hydra.run.dir={folder}"], tmp_path, command=RANKS)
     until(lambda: run.poll() is not None or (folder / "checkpoints/step_000001.ckpt").exists())
-    os.killpg(run.pid, signal.SIGKILL)
+    everybody = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]  # ranks lead groups
+    for process in everybody:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     run.communicate()
     newest = max((folder / "checkpoints").glob("*.ckpt"))
     waiting = checkpoint(folder, int(newest.stem[-6:]))["callbacks"]["RolloutCallback"]["ahead"]["ranks"]
@@ -121,7 +124,7 @@ def test_samplers_end_with_a_trainer_that_is_killed(server: Server, tmp_path: Pa
     assert server._ask({"wait": run.pid})["code"] == -signal.SIGKILL
     until(lambda: not [p for p in members(run.pid) if p.cmdline() and p.cmdline()[0].strip() not in AGENTS], 60)
     (abandoned,) = set(left()) - set(before)
-    from r1zero.rollout.ray import cluster
+    from r1zero.launch import cluster
 
     other, lock = cluster.own_folder()
     assert not Path(abandoned).exists()
@@ -138,6 +141,7 @@ def test_samplers_end_with_a_trainer_that_is_killed(server: Server, tmp_path: Pa
         (["rollout=ray", "rollout.ray.address=10.0.0.1"], "write auto, host:port or ray://host:port"),
         (["rollout=ray", "rollout.ray.address=127.0.0.1:9"], "nobody answers there"),
         (["rollout=ray", "rollout.ray.transfer=nccl"], "no GPU was found"),
+        (["-m", "hydra/launcher=ray_cluster"], "its plugin is not installed; pip install '.[ray-launcher]'"),
         (["rollout=vllm", "rollout.samplers=2"], "choose rollout=ray"),
         (["rollout=vllm", "rollout.async=1", "trainer.devices=2"], "use rollout=ray, whose samplers"),
     ],

@@ -13,8 +13,9 @@ import ray
 import torch
 
 from r1zero.errors import SyncError, UserError
+from r1zero.launch import cluster
 from r1zero.rollout.parts import Part
-from r1zero.rollout.ray import build, cluster, remotes
+from r1zero.rollout.ray import build, remotes
 from r1zero.rollout.ray import engine as ray_engine
 from r1zero.rollout.ray.check import check_ray
 from r1zero.rollout.ray.remotes import Remotes

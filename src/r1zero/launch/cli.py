@@ -251,6 +251,10 @@ def explain_composition(error: Exception, arguments: list[str]) -> str:
         close = difflib.get_close_matches(option, names, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{group}={option}: there is no such option; {hint}choose one of {', '.join(names)}"
+    found = re.search(r"In 'hydra/launcher/(\w+)': Could not load 'hydra/launcher/(\w+)'", text)
+    if found:
+        extra = "ray-launcher" if found[2] == "ray" else "launchers"
+        return f"hydra/launcher={found[1]}: its plugin is not installed; pip install '.[{extra}]'"
     found = re.search(r"Key '([^']+)' (?:is )?not in '(\w+)'", text)
     if found:
         key, schema = found.groups()

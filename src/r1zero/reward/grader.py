@@ -93,7 +93,7 @@ class Grader:
             check_path(function.path, f"reward.functions.{name}.path")
         self.config = config
         self.extractor = extractor
-        self._pool: WorkerPool | None = None
+        self._pool: Any = None
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._warned: float | None = None
@@ -116,8 +116,14 @@ class Grader:
                 self._owner = os.getpid()
                 self._verdicts.clear()  # of another pool: some may never arrive
                 count = self.config.workers or default_workers()
-                self._pool = WorkerPool(count, self.config.timeout, self.config.memory_gib)
+                kind = WorkerPool if self.config.pool == "local" else self._on_ray
+                self._pool = kind(count, self.config.timeout, self.config.memory_gib)
             return self._pool
+
+    def _on_ray(self, workers: int, timeout: float, memory_gib: float | None) -> Any:
+        from r1zero.reward.workers.ray_pool import RayPool
+
+        return RayPool(self.config.address, self.config.machines, workers, timeout, memory_gib)
 
     def start(self) -> None:
         """Start the worker processes in the background, so that the first answers don't wait for them."""

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from r1zero.errors import UserError
+from r1zero.launch import cluster
 from r1zero.reward.grader import available_cores
 from r1zero.rollout import ranks
 from r1zero.rollout.identity import identity, releases
-from r1zero.rollout.ray import cluster
 from r1zero.rollout.ray.sampler import WEIGHTS, Sampler, Weights
 from r1zero.rollout.ray.transfer import Samplers, Transfer
 from r1zero.rollout.sync import expected_parameters, torch_dtype

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from r1zero.errors import UserError
-from r1zero.rollout.ray.cluster import MISSING, knock
+from r1zero.launch.cluster import MISSING, knock
 from r1zero.rollout_config import RayConfig, RolloutConfig
 
 

@@ -62,10 +62,9 @@ def import_ray(local: bool = False) -> Any:
         raise UserError(MISSING) from error
     if local and early:  # somebody has imported it without these settings: let it read them again
         from ray._private import ray_constants
-        from ray._raylet import Config
 
         ray_constants.ENABLE_RAY_CLUSTER = False
-        Config.initialize("")
+        ray._raylet.Config.initialize("")  # type: ignore[attr-defined]
     return ray
 
 
