@@ -244,6 +244,38 @@ def wrong_in_turn(when: int) -> None:
     torch.optim.AdamW.step = step  # type: ignore[method-assign,assignment]
 
 
+def signal_in(phase: str) -> Callable[[int], None]:
+    """A fault that sends the signal of a number in the second rollout step's phase, or in the only one of its kind."""
+
+    def install_signal(number: int) -> None:
+        def send() -> None:
+            os.kill(os.getpid(), number)
+
+        from r1zero.learn.module import PolicyGradientModule
+        from r1zero.learn.policy import Policy
+        from r1zero.rollout import hf_engine
+        from r1zero.rollout.grading import Grading
+        from r1zero.train.callbacks.checkpoint import DirectCheckpointIO
+        from r1zero.train.callbacks.evaluation import EvaluationCallback
+
+        if phase == "start":
+            before(Policy, "__init__", nth(1, send))
+        elif phase == "rollout":  # evaluation, step 0, step 1
+            before(hf_engine.HFEngine, "generate", nth(3, send))
+        elif phase == "reward":
+            before(Grading, "outcomes", nth(2, send))
+        elif phase == "learn":
+            before(PolicyGradientModule, "_optimizer_step", nth(2, send))
+        elif phase == "checkpoint":
+            before(DirectCheckpointIO, "save_checkpoint", nth(2, send))
+        elif phase == "evaluation":  # at step 2
+            before(EvaluationCallback, "_evaluate", nth(2, send))
+        else:
+            before(Policy, "save", nth(1, send))
+
+    return install_signal
+
+
 FAULTS: dict[str, Callable[[int], None]] = {
     "none": lambda when: None,
     "kill_in_rollout": kill_in_rollout,
@@ -259,6 +291,10 @@ FAULTS: dict[str, Callable[[int], None]] = {
     "engine_dies": engine_dies,
     "engine_stays_dead": lambda when: engine_dies(when, times=9),
     "wrong_in_turn": wrong_in_turn,
+    **{
+        f"signal_in_{phase}": signal_in(phase)
+        for phase in ("start", "rollout", "reward", "learn", "checkpoint", "evaluation", "export")
+    },
     "sigint": interrupt,
     "sigterm": lambda when: interrupt(when, signal.SIGTERM),
     "sigint_twice": lambda when: interrupt(when, times=2),
