@@ -37,10 +37,13 @@ def main() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = OmegaConf.to_object(compose("train", overrides=[*base, *expand([f"data={path}", *settings], CONF)]))
 
+    import transformers
+
     from r1zero.data.show import report
     from r1zero.learn.policy import load_tokenizer, resolve_model
     from r1zero.templates import template_of
 
+    transformers.utils.logging.set_verbosity_error()  # its remark about long texts: they are left out, and told
     tokenizer = load_tokenizer(resolve_model(cfg.model), cfg.model.trust_remote_code)
     for line in report(cfg.data, cfg.benchmarks, template_of(cfg.template), tokenizer, cfg.seed):
         print(line)

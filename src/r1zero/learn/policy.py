@@ -192,7 +192,7 @@ class Policy(nn.Module):
         ids = torch.arange(1, 9, device=head.weight.device).unsqueeze(0) % config.vocab_size
         products: list[torch.Tensor] = []
 
-        def louder(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        def louder(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             logits = inputs[0] @ module.weight.T
             factor = LOUD / logits.abs().amax().clamp(min=1e-6)
             products.append(logits * factor)
