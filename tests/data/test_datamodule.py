@@ -139,7 +139,7 @@ def test_resuming_with_other_data_is_refused(make, tmp_path):
     with pytest.raises(RuntimeError, match="killed"):
         trainer(SaveEach(tmp_path)).fit(Recorder(die_at=3), datamodule=make())
     for changed, message in (
-        (dict(count=11), r"other prompts \(10, now 11\)"),
+        (dict(count=11), "other prompts: 10 then, 11 now"),
         (dict(seed=2), "seed=1, this one has 2"),
         (dict(questions_per_step=2), r"rollout\.questions=4, this one has 2"),
     ):

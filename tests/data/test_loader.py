@@ -129,8 +129,8 @@ def test_a_longer_run_may_go_on_from_a_shorter_one():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (dict(prompts=prompts(9, "other")), "other prompts"),
-        (dict(prompts=prompts(8)), r"other prompts \(9, now 8\)"),
+        (dict(prompts=prompts(9, "other")), "9 then, 9 now, 9 of them differ, the first is question 1 "),
+        (dict(prompts=prompts(8)), "other prompts: 9 then, 8 now, the first 8 are the same"),
         (dict(questions_per_step=3), "rollout.questions=4, this one has 3"),
         (dict(seed=6), "seed=5, this one has 6"),
     ],

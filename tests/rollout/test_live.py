@@ -62,6 +62,28 @@ def test_whatever_it_does_when_it_dies_another_goes_on(fails: str) -> None:
     assert made.now.version == 3
 
 
+def test_the_start_of_an_engine_is_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would pass for the time of the first evaluation."""
+    from r1zero.rollout import live as live_module
+
+    now = 0.0
+
+    class Slow(Fake):
+        def __init__(self) -> None:
+            nonlocal now
+            now += 90
+            super().__init__([])
+
+        def wake(self) -> None:
+            nonlocal now
+            now += 2
+
+    monkeypatch.setattr(live_module.time, "perf_counter", lambda: now)
+    made = LiveEngine(Slow)  # type: ignore[arg-type]
+    assert made.sync(MODULE) == 2
+    assert made.start_seconds == 90
+
+
 def test_a_sync_alone_is_repeated_too() -> None:
     calls: list[str] = []
     made = live([Fake(calls, "load"), Fake(calls, "wake"), Fake(calls)])

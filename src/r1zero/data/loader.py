@@ -108,7 +108,7 @@ class PromptLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Position (batches handed out) and what it is a position in. Plain values, the same on every rank."""
-        return {"step": self._step, **self._identity()}
+        return {"step": self._step, "each": self._digests(), **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a saved position. The number of ranks and of steps may differ from those of the saved run.
@@ -124,15 +124,33 @@ class PromptLoader:
                 raise UserError(f"the run to resume was made with {names[key]}={state.get(key)}, this one has {value}; "
                                 f"set {names[key]}={state.get(key)}, or start a new run")  # fmt: skip
             raise UserError(
-                f"the run to resume was made with other prompts ({state.get('count')}, now {len(self.prompts)}); "
+                f"the run to resume was made with other prompts: {self._change(state)}; "
                 "give it the same data and template, or start a new run"
             )
         self._step = int(state["step"])
 
+    def _change(self, state: dict[str, Any]) -> str:
+        """Which question is not what it was, in a few words."""
+        counts = f"{state.get('count')} then, {len(self.prompts)} now"
+        both = state.get("each", ""), self._digests()
+        old, new = ([each[i : i + 8] for i in range(0, len(each), 8)] for each in both)
+        changed = [index for index, (a, b) in enumerate(zip(old, new, strict=False)) if a != b]
+        if not changed:
+            return f"{counts}, the first {min(len(old), len(new))} are the same" if old else counts
+        question = self.prompts[changed[0]].question
+        return (
+            f"{counts}, {len(changed)} of them differ, the first is question {changed[0] + 1} (row {question.row}), "
+            f"now {question.text[:80]!r} with the answer {', '.join(question.gold)[:40]}"
+        )
+
+    def _digests(self) -> str:
+        """Eight digits for each prompt, which tell a changed one from the others."""
+        return "".join(hashlib.sha256(_spelled(prompt)).hexdigest()[:8] for prompt in self.prompts)
+
     def _identity(self) -> dict[str, Any]:
         digest = hashlib.sha256()
         for prompt in self.prompts:
-            digest.update(repr((prompt.text, prompt.question.gold)).encode("utf-8", "surrogatepass"))
+            digest.update(_spelled(prompt))
         return {
             "questions_per_step": self.questions_per_step,
             "seed": self.seed,
@@ -155,3 +173,8 @@ class PromptLoader:
                 following = fresh + [index for index in following if index not in head]
             self._pass, self._pass_order = self._pass + 1, following
         return self._pass_order
+
+
+def _spelled(prompt: Prompt) -> bytes:
+    """What a prompt asks and is paid for."""
+    return repr((prompt.text, prompt.question.gold)).encode("utf-8", "surrogatepass")

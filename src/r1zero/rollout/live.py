@@ -35,6 +35,8 @@ class LiveEngine:
         self.start, self.world_size = start, world_size
         self.ahead = Ahead()
         """The rollout that is sampled while the learner works (rollout.async)."""
+        self.start_seconds = 0.0
+        """Time that starts of engines took so far, apart from what they were started for."""
         self._engine: Engine | None = None
 
     @property
@@ -45,7 +47,9 @@ class LiveEngine:
         strategy must be the one that makes it (trap 44).
         """
         if self._engine is None:
+            begun = time.perf_counter()
             self._engine = self.start()
+            self.start_seconds += time.perf_counter() - begun
         return self._engine
 
     @property
@@ -83,13 +87,13 @@ class LiveEngine:
         return self._with_restarts(load_and_sample)
 
     def sync(self, module: PolicyGradientModule) -> float:
-        """Load the learner's weights into the engine when it serves another version; seconds it took.
+        """Load the learner's weights into the engine when it serves another version; seconds it took, without a start.
 
         An engine that fails over it is started again, as in :meth:`sampled`.
         """
-        started = time.perf_counter()
+        begun = time.perf_counter() - self.start_seconds
         self._with_restarts(lambda engine: self._load(engine, module))
-        return time.perf_counter() - started
+        return time.perf_counter() - self.start_seconds - begun
 
     def _load(self, engine: Engine, module: PolicyGradientModule) -> None:
         """Bring an engine up to date.

@@ -46,7 +46,7 @@ class EvaluationCallback(pl.Callback):
         context = self.context
         if not context.benchmarks:
             return
-        started = time.perf_counter()
+        begun = time.perf_counter() - context.engine.start_seconds
         context.engine.sync(module)
         engine: Any = SimpleNamespace(
             generate=lambda *request: context.engine.sampled(module, lambda engine: engine.generate(*request))
@@ -63,7 +63,7 @@ class EvaluationCallback(pl.Callback):
         )
         result = {"step": step, **results}
         context.evaluations.append(result)
-        context.pending["time/eval"] = time.perf_counter() - started
+        context.pending["time/eval"] = time.perf_counter() - context.engine.start_seconds - begun
         context.pending.update(
             {f"eval/{name}/{metric}": value for name, figures in results.items() for metric, value in figures.items()}
         )

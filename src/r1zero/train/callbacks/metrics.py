@@ -75,7 +75,7 @@ class MetricsCallback(pl.Callback):
         self.file: MetricsFile | None = None
         self.updates: MetricsFile | None = None
         self.totals = {"time": 0.0, "tokens": 0.0, "sync_diff": 0.0, "sync_steps": 0.0}
-        self._started = 0.0
+        self._started = self._starts = 0.0
         self._ended = False
         context.after_evaluation.append(self._evaluated)
 
@@ -96,7 +96,10 @@ class MetricsCallback(pl.Callback):
         assert batch.rollout is not None
         now = time.perf_counter()
         row = self.context.pending | batch.rollout.metrics | pl_module.step_metrics
-        row["time/step"] = now - self._started - row.get("time/eval", 0.0)
+        starts = self.context.engine.start_seconds
+        if starts > self._starts:
+            row["time/engine_start"], self._starts = starts - self._starts, starts
+        row["time/step"] = now - self._started - row.get("time/eval", 0.0) - row.get("time/engine_start", 0.0)
         row["progress/rollout_step"] = batch.step
         row["progress/optimizer_step"] = pl_module.policy_version
         row["progress/tokens"] = pl_module.tokens_seen
