@@ -9,6 +9,8 @@ Shapes
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +118,7 @@ class RolloutBatch:
         measured: bool [N], the responses that the learner's figures are taken over; None: all.
         metrics: figures of the step so far.
         updates: the optimizer steps taken on it, in order.
+        sealed: fingerprint of what the collector decided; None where no collector did.
     """
 
     completions: list[Completion]
@@ -131,10 +134,20 @@ class RolloutBatch:
     measured: torch.Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     updates: list[Update] = field(default_factory=list)
+    sealed: bytes | None = None
 
     def __post_init__(self) -> None:
         if not self.advantages.numel():
             self.advantages = torch.full((len(self.completions),), torch.nan)
+
+    def fingerprint(self) -> bytes:
+        """Of all that the loss will use, advantages, masks, credit and token ids: equal where they are."""
+        digest = hashlib.sha256(self.advantages.numpy().tobytes())
+        for row in (*self.mask, *(self.credit or [])):
+            digest.update(row.numpy().tobytes())
+        for completion in self.completions:
+            digest.update(array("q", completion.ids).tobytes())
+        return digest.digest()
 
     @property
     def groups(self) -> torch.Tensor:

@@ -80,6 +80,14 @@ WRONG: dict[str, tuple[Any, str]] = {
         lambda v, s, a: Loss(right(v, s, a).value, {"mine/x": (v.new, v.new)}),
         "the mask of its figure 'mine/x' must be bool",
     ),
+    "a policy part without gradient": (
+        lambda v, s, a: Loss(right(v, s, a).value, policy=right(v, s, a).value.detach()),
+        "its policy part has no gradient, .* without .detach",
+    ),
+    "a policy part that is a matrix": (
+        lambda v, s, a: Loss(right(v, s, a).value, {}, gains(v)),
+        "its policy must be one",
+    ),
     "entropy": (with_entropy, "set my_objective.moves_without_advantage = True"),
 }
 

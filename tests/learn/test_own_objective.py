@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from objective_support import algo_config, fit, make_module, random_policy, random_prompts, random_rollout, weights
@@ -47,6 +48,10 @@ def pushes_all(values, scale, algo, size=0.01):
 
 
 pushes_all.moves_without_advantage = True
+
+
+def takes_a_name(values, scale, algo):
+    return Loss(gspo(values, scale, algo).value, {"policy/entropy": (values.new, values.mask)})
 '''
 
 
@@ -92,7 +97,7 @@ def test_one_that_depends_on_the_cut_is_refused_with_the_line_to_mend(ideas: str
     ("settings", "message"),
     [
         ({"loss": "gsop"}, "algo.loss=gsop is unknown; choose policy_gradient, or the import path"),
-        ({"loss": "nowhere.gspo"}, "module nowhere can't be imported"),
+        ({"loss": "nowhere.gspo"}, "there is no module 'nowhere'"),
         ({"loss": "own_objectives.gsop"}, "has no function gsop"),
         ({"loss": "own_objectives.gspo", "loss_params": {"beta": 1}}, "algo.loss_params do not fit"),
         ({"loss_params": {"beta": 1}}, "algo.loss_params do not fit policy_gradient"),
@@ -176,3 +181,27 @@ def test_rloo_is_dr_grpo_at_a_higher_learning_rate(size: int) -> None:
 def slopes_above_rounding(slope: torch.Tensor) -> torch.Tensor:
     """Where a gradient has a sign: Adam makes a full step of one that is all rounding."""
     return slope.abs() > 1e-6 * slope.abs().max()
+
+
+def test_a_figure_may_not_bear_the_name_of_one_of_the_learners(ideas: str) -> None:
+    with pytest.raises(UserError, match="its figure 'policy/entropy' is one of the learner's"):
+        configured_objective(algo_config("drgrpo", loss=f"{ideas}.takes_a_name"))
+
+
+class Change(pl.Callback):
+    """Seals a rollout as the collector does, then multiplies its advantages."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        batch.rollout.sealed = batch.rollout.fingerprint()
+        batch.rollout.advantages *= self.factor
+
+
+def test_a_rollout_that_was_changed_after_the_collector_is_refused() -> None:
+    """What is recorded and measured is what is learned: a callback can't slip another advantage in."""
+    module = make_module(random_policy(), algo_config("drgrpo", minibatch_size=16), micro_batch_tokens=200)
+    fit(module, random_rollout, 1, callbacks=[Change(1.0)])
+    with pytest.raises(UserError, match="a callback changed advantages, masks, credit or tokens"):
+        fit(module, random_rollout, 1, callbacks=[Change(2.0)])

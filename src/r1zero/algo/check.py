@@ -121,6 +121,10 @@ def _run(
     if not isinstance(loss, Loss):
         raise ObjectiveError(f"it gave a {type(loss).__name__}: return Loss(value), from r1zero.algo")
     _check_shapes(loss, values)
+    if loss.policy is not None and not loss.policy.requires_grad:
+        raise ObjectiveError(
+            "its policy part has no gradient, and the bias meter differentiates it: give Loss.policy without .detach()"
+        )
     if not loss.value.requires_grad:
         raise ObjectiveError(
             "its value has no gradient: compute it from values.new, not from values.new.detach() or under no_grad"
@@ -146,9 +150,10 @@ def _slope_at_one(
 
 
 def _check_shapes(loss: Loss, values: TokenValues) -> None:
-    if not isinstance(loss.value, torch.Tensor) or loss.value.ndim:
-        given = f"one of shape {tuple(loss.value.shape)}" if hasattr(loss.value, "shape") else repr(loss.value)
-        raise ObjectiveError(f"its value must be one number, a tensor without dimensions, not {given}: sum it up")
+    for name, scalar in (("value", loss.value), ("policy", loss.value if loss.policy is None else loss.policy)):
+        if not isinstance(scalar, torch.Tensor) or scalar.ndim:
+            given = f"one of shape {tuple(scalar.shape)}" if hasattr(scalar, "shape") else repr(scalar)
+            raise ObjectiveError(f"its {name} must be one number, a tensor without dimensions, not {given}: sum it up")
     for name, figure in loss.figures.items():
         if not isinstance(figure, tuple) or [getattr(t, "shape", None) for t in figure] != [values.new.shape] * 2:
             raise ObjectiveError(

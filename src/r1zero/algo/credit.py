@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from r1zero.algo.own import takes_two
+from r1zero.algo.own import FaultyRule, call_with_two, private, takes_two
 from r1zero.batch import RolloutBatch
 
 Decode = Callable[[Sequence[int]], str]
@@ -95,15 +95,16 @@ def allocate(rule: Credit, rollout: RolloutBatch, decode: Decode, params: dict[s
         float32 [T_i] for each response.
 
     Raises:
-        ValueError: it gave another number of rows or tokens, or a weight that is not finite.
+        FaultyRule: it gave another number of rows or tokens, or a weight that is not finite.
     """
-    made = rule(rollout, decode, **params) if takes_two(rule, "decode", params) else rule(rollout, **params)
+    own, two = private(rollout), takes_two(rule, "decode", params)
+    made = call_with_two(rule, own, "decode", decode, params) if two else rule(own, **params)
     weights = [torch.as_tensor(row, dtype=torch.float32) for row in made]
     if len(weights) != len(rollout.completions):
-        raise ValueError(f"the credit rule gave {len(weights)} rows for {len(rollout.completions)} responses")
+        raise FaultyRule(f"the credit rule gave {len(weights)} rows for {len(rollout.completions)} responses")
     for i, (row, completion) in enumerate(zip(weights, rollout.completions, strict=True)):
         if row.shape != (len(completion.ids),) or not torch.isfinite(row).all():
-            raise ValueError(
+            raise FaultyRule(
                 f"the credit rule gave response {i} weights of shape {tuple(row.shape)}; it needs "
                 f"{len(completion.ids)} finite ones"
             )

@@ -54,7 +54,7 @@ def effective_weights(
     with torch.enable_grad():
         loss = objective(values, scale, algo)
         target = loss.value if loss.policy is None else loss.policy
-        (slope,) = torch.autograd.grad(target, new)
+        (slope,) = torch.autograd.grad(target, new, allow_unused=True, materialize_grads=True)
     return -scale.num_responses * slope
 
 

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from r1zero.batch import RolloutBatch
+
+
+class FaultyRule(ValueError):
+    """A function gave something else than a number for each response or token."""
 
 
 def takes_two(function: Callable[..., Any], second: str, params: Mapping[str, Any]) -> bool:
@@ -36,6 +41,26 @@ def takes_two(function: Callable[..., Any], second: str, params: Mapping[str, An
     return False
 
 
+def call_with_two(function: Callable[..., Any], first: Any, name: str, second: Any, params: Mapping[str, Any]) -> Any:
+    """Call the older form; its second argument may be keyword-only."""
+    parameter = inspect.signature(function).parameters.get(name)
+    if parameter is not None and parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+        return function(first, **{name: second}, **params)
+    return function(first, second, **params)
+
+
+def private(rollout: RolloutBatch) -> RolloutBatch:
+    """A rollout whose tensors a function may write into: what the run learns and records is not changed by it."""
+    return replace(
+        rollout,
+        rewards=rollout.rewards.clone(),
+        right=rollout.right.clone(),
+        advantages=rollout.advantages.clone(),
+        mask=[row.clone() for row in rollout.mask],
+        metrics=dict(rollout.metrics),
+    )
+
+
 def checked_advantages(function: Callable[..., Any], rollout: RolloutBatch, params: Mapping[str, Any]) -> torch.Tensor:
     """Call an advantage function and check what it gives.
 
@@ -43,16 +68,19 @@ def checked_advantages(function: Callable[..., Any], rollout: RolloutBatch, para
         float32 [N].
 
     Raises:
-        ValueError: another shape, or a number that is not finite.
+        FaultyRule: another shape, or a number that is not finite.
     """
+    own = private(rollout)
     if takes_two(function, "group_size", params):
-        made = function(rollout.rewards, rollout.group_size, **params)
+        takes_batch = next(iter(inspect.signature(function).parameters)) == "batch"
+        first = own if takes_batch else own.rewards  # f(batch, group_size=8) is told G, too
+        made = call_with_two(function, first, "group_size", own.group_size, params)
     else:
-        made = function(rollout, **params)
+        made = function(own, **params)
     made = torch.as_tensor(made, dtype=torch.float32).detach().cpu()
     wanted = tuple(rollout.rewards.shape)
     if made.shape != wanted:
-        raise ValueError(f"it gave shape {tuple(made.shape)}; {wanted} is needed, one advantage for each response")
+        raise FaultyRule(f"it gave shape {tuple(made.shape)}; {wanted} is needed, one advantage for each response")
     if bad := (~torch.isfinite(made)).nonzero().flatten().tolist():
-        raise ValueError(f"it gave {made[bad[0]].item()} for response {bad[0]}; advantages must be finite")
+        raise FaultyRule(f"it gave {made[bad[0]].item()} for response {bad[0]}; advantages must be finite")
     return made

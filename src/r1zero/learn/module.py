@@ -156,10 +156,16 @@ class PolicyGradientModule(pl.LightningModule):
 
         Raises:
             SyncError: the responses were not sampled by this policy, by version or by log-probabilities.
+            UserError: a callback changed what is learned.
         """
         rollout = batch.rollout
         if rollout is None:
             raise RuntimeError("the batch holds no rollout: RolloutCallback is missing from the callbacks")
+        if rollout.sealed is not None and rollout.sealed != rollout.fingerprint():
+            raise UserError(
+                "a callback changed advantages, masks, credit or tokens of the rollout, which figures and audit would "
+                "not show: name a function of yours in algo.advantage, algo.credit or algo.loss instead"
+            )
         lag = self.policy_version - rollout.version
         if not 0 <= lag <= self.most_lag:
             raise SyncError(

@@ -10,6 +10,7 @@ from r1zero.algo.objective import OBJECTIVES, Loss
 from r1zero.algo_config import AlgoConfig
 from r1zero.errors import UserError
 from r1zero.launch.plugins import find_function
+from r1zero.learn.measure import MAXIMA, MEANS, TOTALS
 
 
 def configured_objective(algo: AlgoConfig) -> Callable[..., Loss]:
@@ -24,6 +25,9 @@ def configured_objective(algo: AlgoConfig) -> Callable[..., Loss]:
         figures = {} if algo.loss in OBJECTIVES else check_objective(function, algo, **algo.loss_params)
     except ObjectiveError as error:
         raise UserError(f"algo.loss={algo.loss}: {error}") from error
+    built_in = {*MEANS, *MAXIMA, *TOTALS} - {"policy/clip_frac", "loss/kl"}  # these two are an objective's to report
+    if taken := sorted(built_in & figures.keys()):
+        raise UserError(f"algo.loss={algo.loss}: its figure {taken[0]!r} is one of the learner's: give it another name")
     objective: Callable[..., Loss] = partial(function, **algo.loss_params)
     objective.__dict__.update(getattr(function, "__dict__", {}), figures=tuple(figures))
     return objective

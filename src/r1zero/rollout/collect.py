@@ -9,14 +9,10 @@ from typing import Any, Protocol
 
 import torch
 
-from r1zero.algo.advantages import ADVANTAGES, overlong_penalty
-from r1zero.algo.credit import CREDITS, allocate
-from r1zero.algo.own import checked_advantages
+from r1zero.algo.advantages import overlong_penalty
 from r1zero.algo.stats import Tally, rollout_summary
 from r1zero.batch import Completion, PromptBatch, RolloutBatch
 from r1zero.config import TrainConfig
-from r1zero.errors import UserError
-from r1zero.launch.plugins import find_function
 from r1zero.learn.module import PolicyGradientModule, reduce_over_ranks
 from r1zero.reward.grader import Grader
 from r1zero.reward.outcome import Outcome
@@ -24,6 +20,7 @@ from r1zero.rollout.ahead import Sampled
 from r1zero.rollout.engine import Engine, Sampling
 from r1zero.rollout.grading import Grading
 from r1zero.rollout.live import LiveEngine
+from r1zero.rollout.rules import Rules
 from r1zero.seeding import derive_seed
 
 
@@ -54,11 +51,9 @@ class Collector:
     def __init__(
         self, cfg: TrainConfig, engine: LiveEngine, grader: Grader, sampling: Sampling, tokenizer: Any
     ) -> None:
-        self.cfg, self.engine, self.grader, self.sampling, self.tokenizer = cfg, engine, grader, sampling, tokenizer
+        self.cfg, self.engine, self.grader, self.sampling = cfg, engine, grader, sampling
         self.grading = Grading(grader)
-        algo = cfg.algo
-        self.advantage = find_function(algo.advantage, ADVANTAGES, "algo.advantage", algo.advantage_params)
-        self.credit = find_function(algo.credit, CREDITS, "algo.credit", algo.credit_params)
+        self.rules = Rules(cfg.algo, lambda ids: tokenizer.decode(ids, skip_special_tokens=False))
 
     @torch.no_grad()
     def collect(
@@ -94,8 +89,9 @@ class Collector:
             prompts=batch.prompts,
             grades=grades,
         )
-        rollout.advantages = self._advantages(rollout)
-        rollout.credit = self._credit(rollout)
+        rollout.advantages = self.rules.advantages(rollout)
+        rollout.credit = self.rules.token_weights(rollout)
+        rollout.sealed = rollout.fingerprint()
         known = self._tell(history, module, batch.step, rollout) if history is not None else {}
         rollout.metrics = self._figures(module, rollout) | known
 
@@ -148,28 +144,6 @@ class Collector:
     def _is_trained(self, completion: Completion) -> bool:
         """Whether the loss looks at a response at all; one that it leaves out still counts in B (semantics 1)."""
         return not (completion.truncated and self.cfg.algo.truncated.value == "exclude")
-
-    def _advantages(self, rollout: RolloutBatch) -> torch.Tensor:
-        """One for each response, by a published rule or the user's."""
-        algo = self.cfg.algo
-        params = {"std_norm": algo.std_norm} if algo.advantage == "group" else algo.advantage_params
-        try:
-            return checked_advantages(self.advantage, rollout, params)
-        except Exception as error:
-            raise UserError(f"algo.advantage={algo.advantage} failed: {type(error).__name__}: {error}") from error
-
-    def _credit(self, rollout: RolloutBatch) -> list[torch.Tensor] | None:
-        """Weights of the tokens; None where all of a response count alike."""
-        algo = self.cfg.algo
-        if algo.credit == "uniform":
-            return None
-        try:
-            return allocate(self.credit, rollout, self._decode, algo.credit_params)
-        except Exception as error:
-            raise UserError(f"algo.credit={algo.credit} failed: {type(error).__name__}: {error}") from error
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=False)
 
     # -- what is told of it ---------------------------------------------------------------------------
 

@@ -198,6 +198,8 @@ def check_algo(algo: AlgoConfig) -> None:
             f"algo.ratio=sequence gives all tokens of a response one gradient, so algo.credit={algo.credit} would be "
             "averaged out: use algo.ratio=sequence_token"
         )
+    if algo.advantage == "group" and algo.advantage_params:
+        raise UserError("algo.advantage=group has no advantage_params: use algo.std_norm")
     if algo.std_norm and algo.advantage != "group" and "." not in algo.advantage:
         raise UserError(
             f"algo.std_norm=true divides by the deviation of the group, and algo.advantage={algo.advantage} has a "

@@ -29,6 +29,7 @@ from r1zero.reward.grader import Grader
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine
 from r1zero.rollout.live import LiveEngine
+from r1zero.rollout.rules import try_rules
 from r1zero.seeding import derive_seed
 from r1zero.templates import Template, template_of
 from r1zero.train import build
@@ -61,7 +62,9 @@ def train(config: DictConfig, run_dir: Path) -> int:
 
 def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) -> int:
     transformers.utils.logging.disable_progress_bar()
-    configured_objective(cfg.algo)  # a fault in one of the user's is told before anything is loaded
+    # A fault in a function of the user's is told before anything is loaded.
+    configured_objective(cfg.algo)
+    try_rules(cfg.algo, cfg.rollout.questions, cfg.rollout.group_size)
     torch.manual_seed(derive_seed(cfg.seed, "initialisation"))
     checkpoint = newest_checkpoint(run_dir) if cfg.resume else None
     if status.is_main and cfg.resume:
