@@ -34,7 +34,7 @@ WRONG = {
     "algo.ratio=none": "algo.ratio=none leaves algo.clip=ppo nothing to clip: set algo.clip=none",
     "algo=gspo algo.credit=answer_span": "would be averaged out: use algo.ratio=sequence_token",
     "algo=grpo algo.advantage=leave_one_out": "has a scale of its own: set algo.std_norm=false",
-    "algo=drgrpo algo.advantage_params={std_norm:true}": "algo.advantage=group has no advantage_params: use algo.std_norm",
+    "algo=drgrpo algo.advantage_params={std_norm:true}": "has no advantage_params: use algo.std_norm",
     "algo=maxrl algo.overlong=0.2": "divides by their mean, a success rate: set algo.overlong=0",
     "algo.length_norm=seqence": "expected one of [response, constant, token]",
     "template=null": "template=null names no option; choose one of chat",
