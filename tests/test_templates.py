@@ -78,9 +78,11 @@ def test_each_template_owns_stops_and_extractor():
     r1, qwen, none, orz, fewshot = map(load, ("r1", "qwen", "none", "orz", "fewshot"))
     assert (r1.stop, r1.keep_stop, r1.extractor) == (("</answer>",), True, "answer_tag")
     assert (orz.stop, orz.keep_stop, orz.extractor) == (("</answer>",), True, "answer_tag")
-    for template in (qwen, none):
+    for template in (qwen, none, load("prime")):
         assert (template.stop, template.extractor) == ((), "boxed")
-        assert template.stop_tokens == ("<|im_end|>", "<|endoftext|>")
+        assert template.stop_tokens == ()
+    chatstop = load("qwen_chatstop")
+    assert (chatstop.text, chatstop.stop_tokens) == (qwen.text, ("<|im_end|>", "<|endoftext|>"))
     assert (fewshot.stop, fewshot.keep_stop, fewshot.extractor) == (("\nQuestion:",), False, "boxed")
     assert {load(name).extractor for name in ("chat", "chat_plain", "prime")} == {"boxed"}
 
@@ -173,10 +175,11 @@ def test_chat_uses_the_tokenizers_template_with_the_system_message_if_any():
 
 
 def test_stop_ids_are_those_of_model_tokenizer_and_template():
-    """Trap 16: both ends of a base model stop a response; tokens that the vocabulary lacks are ignored."""
+    """Trap 16: the EOS alone, as in the paper, or both ends of a base model; tokens that the vocabulary lacks are ignored."""
     tokenizer = tiny_tokenizer()
     end, text_end = map(tokenizer.convert_tokens_to_ids, ("<|im_end|>", "<|endoftext|>"))
-    assert load("qwen").stop_ids(tokenizer) == tuple(sorted((end, text_end)))
+    assert load("qwen").stop_ids(tokenizer) == load("none").stop_ids(tokenizer) == (text_end,)
+    assert load("qwen_chatstop").stop_ids(tokenizer) == tuple(sorted((end, text_end)))
     assert load("r1").stop_ids(tokenizer, (7,)) == tuple(sorted((7, text_end)))
     assert Template("mine", "{question}", stop_tokens=("<|eot_id|>",)).stop_ids(tokenizer) == (text_end,)
 
@@ -187,7 +190,8 @@ def test_golden_ids_of_the_qwen_template(qwen_tokenizer):
     text, ids = load("qwen").encode(QUESTION, qwen_tokenizer)
     assert text == QWEN.replace("{question}", QUESTION)
     assert ids == QWEN_IDS
-    assert load("qwen").stop_ids(qwen_tokenizer) == (151643, 151645)
+    assert load("qwen").stop_ids(qwen_tokenizer) == (151643,)
+    assert load("qwen_chatstop").stop_ids(qwen_tokenizer) == (151643, 151645)
 
 
 @pytest.mark.slow

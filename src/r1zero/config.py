@@ -64,6 +64,8 @@ class ModelConfig:
     """Branch, tag or commit of the hub repository."""
     context: int | None = ranged(None, at_least=2, at_most=10**8)
     """Longest prompt + response in tokens; null: read from the config.json of a local folder."""
+    served: bool = False
+    """The model stands behind a server: server.url says where; for evaluation and analysis alone."""
     params: float = ranged(0.0, at_least=0, at_most=10**5)
     """Parameters in billions; used to say early that a machine is too small."""
     dtype: str = chosen("bfloat16", "float32")
@@ -109,8 +111,25 @@ class TemplateConfig:
 
 
 @dataclass
+class SourceConfig:
+    """One source of a mixture of question sets; its settings are those of a set."""
+
+    path: str | None = None
+    """Hub id, file or folder."""
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    question_key: str | None = None
+    answer_key: str | None = None
+    where: dict[str, Any] = field(default_factory=dict)
+    """Keep only rows whose field has one of these values, before any are drawn."""
+    count: int | None = ranged(None, at_least=1, at_most=10**9)
+    """Questions that are drawn from it; null: all of them."""
+
+
+@dataclass
 class DataConfig:
-    """One question set: a hub id, a local file or folder, or a generator."""
+    """One question set: a hub id, a local file or folder, a generator, or a mixture of sets."""
 
     name: str = MISSING
     path: str | None = None
@@ -136,6 +155,8 @@ class DataConfig:
     """Use only the first rows."""
     rows: int | None = ranged(None, at_least=1, at_most=10**9)
     """Rows that the set is known to have; another count is an error."""
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """A mixture: so many questions of each of these sets, drawn by params.seed (0), whatever the run's seed."""
     generator: str | None = None
     """arithmetic or programs: make the questions instead of reading them."""
     params: dict[str, Any] = field(default_factory=dict)

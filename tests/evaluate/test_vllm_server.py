@@ -97,7 +97,7 @@ def test_greedy_responses_are_those_of_the_engine_in_this_process(server, tmp_pa
 
 
 def test_the_stop_string_stays_and_stop_tokens_are_found(server, tmp_path):
-    """Traps 16, 26: with template r1 a response ends with </answer>; with qwen at <|im_end|>, which leaves no text."""
+    """Traps 16, 26: with template r1 a response ends with </answer>; with qwen_chatstop at <|im_end|>, which leaves no text."""
     sampled = ("sampling.n=4", "sampling.temperature=1.0")
     evaluated(tmp_path / "r1", *served(server), "template=r1", *SETTINGS, *sampled)
     table = responses(tmp_path / "r1")
@@ -105,7 +105,7 @@ def test_the_stop_string_stays_and_stop_tokens_are_found(server, tmp_path):
     assert len(stopped) > 0
     assert stopped["response"].str.endswith("</answer>").all()
     assert (stopped["finish_reason"] == "stop").all()
-    evaluated(tmp_path / "qwen", *served(server), "template=qwen", *SETTINGS, *sampled)
+    evaluated(tmp_path / "qwen", *served(server), "template=qwen_chatstop", *SETTINGS, *sampled)
     assert not responses(tmp_path / "qwen")["response"].str.contains("<|im_end|>", regex=False).any()
 
 

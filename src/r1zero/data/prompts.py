@@ -15,6 +15,7 @@ from r1zero.batch import Prompt, Question
 from r1zero.config import BadGold, DataConfig, Gold
 from r1zero.data import fields
 from r1zero.data.keep import check_kept, kept
+from r1zero.data.mixture import mix
 from r1zero.data.sources import describe, read_rows, source_kind
 from r1zero.errors import UserError
 from r1zero.reward.gold import prepare_gold
@@ -45,7 +46,10 @@ def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = Non
     Raises:
         UserError: The source, a field, a row or a count is not as configured; the message says which.
     """
-    if source_kind(cfg) == "generator":
+    kind = source_kind(cfg)
+    if kind == "mixture":
+        return mix(cfg, lambda part: load_questions(part, seed, check))
+    if kind == "generator":
         return _generate(cfg, seed)
     what = describe(cfg)
     rows = read_rows(cfg)

@@ -40,7 +40,7 @@ def report(
     """
     yield f"{describe(data)}, a {source_kind(data)}"
     bad: dict[int, str] = {}
-    if source_kind(data) == "generator":
+    if source_kind(data) in ("generator", "mixture"):
         questions = load_questions(data, seed)
     else:
         rows = read_rows(data)

@@ -19,6 +19,7 @@ from typing import Any
 from r1zero.config import DataConfig, Gold
 from r1zero.data import fields
 from r1zero.data.keep import check_kept
+from r1zero.data.mixture import parts
 from r1zero.data.values import typed_rows
 from r1zero.errors import UserError
 
@@ -38,12 +39,14 @@ def describe(cfg: DataConfig) -> str:
 
 
 def source_kind(cfg: DataConfig) -> str:
-    """What the configuration points at: "generator", "file", "folder" or "hub".
+    """What the configuration points at: "mixture", "generator", "file", "folder" or "hub".
 
     Raises:
         UserError: Nothing is set, the generator is unknown, or a path can only be a local one and does
             not exist.
     """
+    if cfg.sources:
+        return "mixture"
     if cfg.generator is not None:
         if cfg.generator not in GENERATORS:
             raise UserError(f"data.generator={cfg.generator} is unknown; choose one of {', '.join(GENERATORS)}")
@@ -74,6 +77,9 @@ def check_source(cfg: DataConfig) -> None:
         UserError: In one line, what is wrong with ``data.path`` or the fields.
     """
     kind = source_kind(cfg)
+    if kind == "mixture":
+        for part, _ in parts(cfg):
+            check_source(part)
     if kind == "file":
         path = Path(str(cfg.path)).expanduser()
         if path.stat().st_size == 0:

@@ -14,7 +14,6 @@ from r1zero.data.datamodule import PromptDataModule
 from r1zero.data.overlap import overlap
 from r1zero.data.prompts import load_questions
 from r1zero.errors import UserError
-from r1zero.evaluate.checks import SERVED
 from r1zero.evaluate.config import SamplingConfig
 from r1zero.evaluate.sampler import EngineSampler, Sampler
 from r1zero.launch.console import console
@@ -48,7 +47,7 @@ class Subject:
         self.dropped: dict[str, int] = {}
         self.stop_ids: tuple[int, ...] = ()
         self.folder: Path | None = None
-        if cfg.model.name == SERVED:
+        if cfg.model.served:
             self.prompts = self._served_prompts(sets)
         else:
             self.folder = resolve_model(cfg.model)
@@ -97,15 +96,15 @@ class Subject:
     def describe(self) -> dict[str, Any]:
         """The model, as far as it decides what is drawn."""
         cfg = self.cfg
-        if cfg.model.name == SERVED:
-            return {"name": SERVED, "path": cfg.server.model or SERVED, "kind": cfg.server.kind}
+        if cfg.model.served:
+            return {"name": cfg.model.name, "path": cfg.server.model or cfg.model.path, "kind": cfg.server.kind}
         about = {"name": cfg.model.name, "path": cfg.model.path, "revision": cfg.model.revision}
         return about | {"dtype": cfg.rollout.dtype or cfg.model.dtype, "engine": cfg.rollout.name}
 
     def sampler(self) -> Sampler:
         """The engine of this process, started at its first use, or the server."""
         cfg = self.cfg
-        if cfg.model.name == SERVED:
+        if cfg.model.served:
             from r1zero.evaluate.served import ServedModel
 
             return ServedModel(cfg.server, self.template)

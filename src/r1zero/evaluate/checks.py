@@ -16,8 +16,6 @@ from r1zero.launch.run_folder import not_made
 from r1zero.ranges import check_ranges
 from r1zero.train.checks import LARGE_FOR_CPU, check_judge, folder_context, has_gpu
 
-SERVED = "server"
-"""Name of the model option for a model behind a server."""
 DRY_QUESTIONS, DRY_TOKENS = 2, 16
 
 
@@ -66,7 +64,7 @@ def check_common(config: DictConfig) -> None:
         raise UserError(f"template.text of template {config.template.name} must hold {{question}} exactly once")
     if config.get("rescore") is not None:
         return
-    if config.model.name == SERVED:
+    if config.model.served:
         check_server(config.server)
     else:
         if config.server.url is not None:

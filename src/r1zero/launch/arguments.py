@@ -78,6 +78,7 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
     arguments = with_engine(arguments)
     sweeping = any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in arguments)
     arguments = [literal(added_record(a), sweeping) for a in arguments]
+    arguments = scaled(arguments, conf)
     # Hydra's parser takes settings in one row only, before or after its options.
     arguments = [*(a for a in arguments if a in SWITCHES), *(a for a in arguments if a not in SWITCHES)]
     for name in values_of(arguments, "name"):
@@ -139,6 +140,21 @@ def added_record(argument: str) -> str:
     for key in reversed(match["keys"].split(".")):
         value = f"{{{key}:{value}}}"
     return f"+{match['parent']}={value}"
+
+
+def scaled(arguments: list[str], conf: Path) -> list[str]:
+    """An experiment that has a file for the sweep: ``experiment=full sweep=fig8`` is ``experiment=full/fig8``.
+
+    Base, question set and horizon differ between the paper's figures, and a file that Hydra chooses by another
+    choice can't override groups.
+    """
+    sweep = next((a.partition("=")[2] for a in arguments if a.startswith("sweep=")), "")
+    return [f"{a}/{sweep}" if _has_file_for(a, sweep, conf) else a for a in arguments]
+
+
+def _has_file_for(argument: str, sweep: str, conf: Path) -> bool:
+    group, _, name = argument.partition("=")
+    return group == "experiment" and bool(sweep) and (conf / "experiment" / name / f"{sweep}.yaml").is_file()
 
 
 def resumed(arguments: list[str], folder: Path) -> list[str]:

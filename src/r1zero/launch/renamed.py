@@ -37,7 +37,10 @@ def is_retired(argument: str) -> bool:
 
 def current_argument(argument: str) -> str:
     """An argument with the name that its setting has now."""
-    return re.sub(r"^(\+{0,2})rollout\.async_steps=", r"\1rollout.async=", argument)
+    argument = re.sub(r"^(\+{0,2})rollout\.async_steps=", r"\1rollout.async=", argument)
+    if argument.startswith(("model=", "axes.bases=")):
+        argument = re.sub(r"\bqwen(1\.5|7)b_general\b", r"qwen2.5_\1b", argument)
+    return argument
 
 
 def bring_up_to_date(config: DictConfig, say: Callable[..., None] = log.warning) -> None:

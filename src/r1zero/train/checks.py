@@ -214,6 +214,11 @@ def check_algo(algo: AlgoConfig) -> None:
 
 def check_model(cfg: TrainConfig) -> None:
     """Files, adapters and template of the model."""
+    if cfg.model.served:
+        raise UserError(
+            f"model={cfg.model.name} stands behind a server and can't be trained; scripts/evaluate.py and "
+            "scripts/analyze.py take it, with server.url"
+        )
     check_lora(cfg)
     check_compile(cfg)
     check_memory(cfg)
