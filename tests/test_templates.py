@@ -175,7 +175,7 @@ def test_chat_uses_the_tokenizers_template_with_the_system_message_if_any():
 
 
 def test_stop_ids_are_those_of_model_tokenizer_and_template():
-    """Trap 16: the EOS alone, as in the paper, or both ends of a base model; tokens that the vocabulary lacks are ignored."""
+    """Trap 16: the EOS alone, as in the paper, or both ends of a base model; unknown tokens don't count."""
     tokenizer = tiny_tokenizer()
     end, text_end = map(tokenizer.convert_tokens_to_ids, ("<|im_end|>", "<|endoftext|>"))
     assert load("qwen").stop_ids(tokenizer) == load("none").stop_ids(tokenizer) == (text_end,)

@@ -97,7 +97,7 @@ def test_greedy_responses_are_those_of_the_engine_in_this_process(server, tmp_pa
 
 
 def test_the_stop_string_stays_and_stop_tokens_are_found(server, tmp_path):
-    """Traps 16, 26: with template r1 a response ends with </answer>; with qwen_chatstop at <|im_end|>, which leaves no text."""
+    """Traps 16, 26: with r1 a response ends with </answer>; with qwen_chatstop at <|im_end|>, which leaves no text."""
     sampled = ("sampling.n=4", "sampling.temperature=1.0")
     evaluated(tmp_path / "r1", *served(server), "template=r1", *SETTINGS, *sampled)
     table = responses(tmp_path / "r1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r1zero.config import DataConfig, SourceConfig
 from r1zero.errors import UserError
@@ -30,7 +30,7 @@ def parts(cfg: DataConfig) -> Iterator[tuple[DataConfig, SourceConfig]]:
     for name, source in cfg.sources.items():
         if source.path is None:
             raise UserError(f"data.sources.{name}.path is not set: give a hub id, a file or a folder")
-        own = {
+        own: dict[str, Any] = {
             "path": source.path, "subset": source.subset, "split": source.split, "revision": source.revision,
             "question_key": source.question_key, "answer_key": source.answer_key, "where": source.where,
         }  # fmt: skip

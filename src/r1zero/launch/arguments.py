@@ -149,12 +149,11 @@ def scaled(arguments: list[str], conf: Path) -> list[str]:
     choice can't override groups.
     """
     sweep = next((a.partition("=")[2] for a in arguments if a.startswith("sweep=")), "")
-    return [f"{a}/{sweep}" if _has_file_for(a, sweep, conf) else a for a in arguments]
 
+    def chosen(match: re.Match[str]) -> str:
+        return f"{match[0]}/{sweep}" if (conf / "experiment" / match[0] / f"{sweep}.yaml").is_file() else match[0]
 
-def _has_file_for(argument: str, sweep: str, conf: Path) -> bool:
-    group, _, name = argument.partition("=")
-    return group == "experiment" and bool(sweep) and (conf / "experiment" / name / f"{sweep}.yaml").is_file()
+    return [re.sub(r"(?<![\w./])\w+(?![\w./=])", chosen, a) if a.startswith("experiment=") else a for a in arguments]
 
 
 def resumed(arguments: list[str], folder: Path) -> list[str]:

@@ -89,6 +89,14 @@ def test_the_minimalist_recipe() -> None:
     assert (cfg.rollout.max_tokens, cfg.optim.lr, cfg.algo.kl_coef) == (3000, 1e-6, 0.0)
 
 
+def test_what_the_authors_do_goes_with_another_experiment() -> None:
+    cfg = composed("sweep=fig8", "experiment=[full,authors]")
+    assert (cfg.reward.strict_tags, cfg.reward.timeout) == (True, 1.0)
+    assert (cfg.model.name, cfg.data.name, cfg.steps, cfg.name) == ("qwen2.5_1.5b", "mix3k", 180, "full")
+    again = expand(["sweep=fig8", "experiment=[full/fig8,authors]"], CONF)
+    assert "experiment=[full/fig8,authors]" in again, "a second expansion changes nothing"
+
+
 def test_the_default_is_a_line_of_figure_6() -> None:
     plain, line = composed(), composed("sweep=fig6", "experiment=full", "template=r1", "data=math12k", "seed=0")
     for key in plain:
