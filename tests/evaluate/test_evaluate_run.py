@@ -338,3 +338,22 @@ def test_help_needs_no_torch(tmp_path):
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     assert "rescore=<folder>" in made.stdout
+
+
+def test_a_limit_that_nobody_set_adapts_to_the_context(tmp_path, monkeypatch, capsys):
+    """C7: 3,000 tokens leave no room in a context of 1,024; what the user typed is refused instead."""
+    from types import SimpleNamespace
+
+    from r1zero.evaluate import checks
+
+    config = composed("evaluate", tmp_path, "model=tiny", "benchmarks=arithmetic")
+    overrides: list[str] = []
+    known = SimpleNamespace(overrides=SimpleNamespace(task=overrides))
+    monkeypatch.setattr(checks, "HydraConfig", SimpleNamespace(initialized=lambda: True, get=lambda: known))
+    overrides.append("sampling.max_tokens=3000")
+    with pytest.raises(UserError, match=r"sampling\.max_tokens=3000 leaves no room"):
+        checks.check(config)
+    overrides.clear()
+    checks.check(config)
+    assert config.sampling.max_tokens == 512
+    assert "sampling.max_tokens: 3000 -> 512, half of the context of model tiny, 1024 tokens" in capsys.readouterr().out

@@ -171,3 +171,32 @@ def test_such_rope_does_depend_on_the_neighbours(kind: str) -> None:
         alone = policy.eval().model(short).logits[0]
         beside = policy.model(both).logits[0, :12]
     assert (alone - beside).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_hub_downloads_take_what_the_model_needs(safe: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C9: files of a repository by the patterns that are asked for, as the hub's client applies them."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    from r1zero.learn.policy import resolve_model
+
+    weights = "model.safetensors" if safe else "pytorch_model.bin"
+    files = [
+        "config.json",
+        weights,
+        "qwen.tiktoken",
+        "code.py",
+        "consolidated.safetensors",
+        "original/consolidated.00.pth",
+    ]
+
+    def download(name: str, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            (tmp_path / file).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    resolve_model(ModelConfig(name="x", path="org/model", trust_remote_code=safe))
+    taken = {path.name for path in tmp_path.iterdir()}
+    assert taken == {"config.json", weights, "qwen.tiktoken"} | ({"code.py"} if safe else set())

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.data.sources import check_source
@@ -112,11 +113,25 @@ def check_model(config: DictConfig) -> None:
                 f"context={config.context} is over the context of model {model.name}, {model.context} tokens"
             )
         config.context = None
+    if config.sampling.max_tokens >= context and not typed("sampling.max_tokens"):
+        fitting = context // 2
+        print(
+            f"sampling.max_tokens: {config.sampling.max_tokens} -> {fitting}, "
+            f"half of the context of model {model.name}, {context} tokens"
+        )
+        config.sampling.max_tokens = fitting
     if config.sampling.max_tokens >= context:
         raise UserError(
             f"sampling.max_tokens={config.sampling.max_tokens} leaves no room for a prompt in a context of {context} "
             f"tokens (model {model.name}): lower it, or add dry=true to try things out"
         )
+
+
+def typed(key: str) -> bool:
+    """Whether the user has set a value; outside a command every value counts as set."""
+    if not HydraConfig.initialized():
+        return True
+    return any(override.lstrip("+").startswith(f"{key}=") for override in HydraConfig.get().overrides.task)
 
 
 def shrink_if_dry(config: DictConfig) -> None:

@@ -55,8 +55,13 @@ def resolve_model(cfg: ModelConfig) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-        return Path(snapshot_download(cfg.path, revision=cfg.revision, allow_patterns=patterns))
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+        patterns += ["*.py"] if cfg.trust_remote_code else []
+        wanted: dict[str, Any] = {"revision": cfg.revision, "ignore_patterns": ["consolidated*", "original/*"]}
+        folder = Path(snapshot_download(cfg.path, allow_patterns=patterns, **wanted))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(cfg.path, allow_patterns=[*patterns, "pytorch_model*.bin*"], **wanted))
+        return folder
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
