@@ -13,9 +13,9 @@ except ModuleNotFoundError as error:
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
-def main(cfg: DictConfig) -> None:
-    """Run one training run, or every point of a sweep."""
-    cli.dispatch(cfg, job)
+def main(cfg: DictConfig) -> float | None:
+    """Run one training run, or every point of a sweep; what a search seeks is returned to it."""
+    return cli.dispatch(cfg, job)
 
 
 def job(cfg: DictConfig, run_dir: Path) -> int:

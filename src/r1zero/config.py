@@ -282,6 +282,9 @@ class TrainConfig:
     """Rollout steps."""
     resume: str | None = None
     """Run folder to go on with."""
+    objective: str | None = None
+    """Column of metrics.csv whose last value a search (hydra/sweeper=tune) seeks; null: the last evaluation's average
+    accuracy, and the mean reward of the last five steps where nothing is evaluated."""
     algo: AlgoConfig = MISSING
     model: ModelConfig = MISSING
     template: TemplateConfig = MISSING

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import importlib.util
 import io
 import os
 import re
@@ -30,6 +31,7 @@ from r1zero import compat, config
 from r1zero.errors import SyncError, UserError
 from r1zero.launch import masking, run_folder, signals, sweep
 from r1zero.launch.arguments import expand, folder_name, options
+from r1zero.launch.objective import ACCURACY, objective_of, searches
 from r1zero.launch.paths import given_path
 from r1zero.launch.run_folder import disk_full, not_made, shown
 from r1zero.ranges import check_ranges
@@ -114,7 +116,7 @@ class JobResult:
 job_result = JobResult()
 
 
-def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
+def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> float | None:
     """Run one job here, or, in a sweep, one process per point.
 
     A process of its own frees the engine's memory, W&B and every random state between points, and keeps
@@ -123,6 +125,9 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
     Args:
         cfg: the composed config.
         job: takes the config and the run folder, returns an exit code.
+
+    Returns:
+        the objective of a point that a search has chosen; None where it failed, and where nothing is sought.
     """
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
@@ -132,11 +137,13 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
                 print(f"sweep points left out: {line}", file=sys.stderr)
             job_result.said.add(line)
             job_result.code = 1
-            return
+            return None
+        if searches(hydra_config):
+            check_direction(cfg, hydra_config)
         names = sweep.Names(run_dir.name, sweep.group_of(Path(hydra_config.sweep.dir))) if "group" in cfg else None
         typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
-        run_point(typed, run_dir, names)
-        return
+        done = run_point(typed, run_dir, names)
+        return trial_objective(cfg, run_dir) if done and searches(hydra_config) else None
     job_result.run_dir = run_dir
     try:
         check_ranges(cfg)
@@ -144,9 +151,10 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> None:
     except (Exception, KeyboardInterrupt) as error:
         job_result.error = error
         if isinstance(error, (UserError, KeyboardInterrupt)):
-            return  # the folder may be another run's; a run that holds it has stored the rest
+            return None  # the folder may be another run's; a run that holds it has stored the rest
         with contextlib.suppress(OSError), (run_dir / "train.log").open("a") as file:
             file.write(masking.hidden(f"{rank_label()}the run ended here:\n{traceback.format_exc()}"))
+    return None
 
 
 def base_missing(cfg: DictConfig) -> str:
@@ -155,8 +163,34 @@ def base_missing(cfg: DictConfig) -> str:
     return not_made(path) if path else ""
 
 
-def run_point(overrides: list[str], run_dir: Path, names: sweep.Names | None) -> None:
-    """Run one sweep point in a process of its own; a failure is named, and the sweep goes on."""
+def check_direction(cfg: DictConfig, hydra_config: Any) -> None:
+    """Refuse a search for the lowest accuracy, which Optuna's sweeper makes by default."""
+    if "minimize" in str(hydra_config.sweeper.get("direction")) and OmegaConf.select(cfg, "objective") is None:
+        raise UserError(
+            "hydra.sweeper.direction=minimize seeks the lowest accuracy: choose hydra/sweeper=tune, or name the column "
+            "that should be low as objective=..."
+        )
+
+
+def trial_objective(cfg: DictConfig, run_dir: Path) -> float | None:
+    """The objective of a finished trial, said on the console."""
+    column = OmegaConf.select(cfg, "objective")
+    value = objective_of(run_dir, column)
+    if value is None:
+        print(
+            f"trial {run_dir.name} has no {column or ACCURACY} in its metrics.csv: it counts as failed", file=sys.stderr
+        )
+    else:
+        print(f"trial {run_dir.name}: objective {value:.4g}", flush=True)
+    return value
+
+
+def run_point(overrides: list[str], run_dir: Path, names: sweep.Names | None) -> bool:
+    """Run one sweep point in a process of its own; a failure is named, and the sweep goes on.
+
+    Returns:
+        whether the point has finished.
+    """
     try:
         code = sweep.run_point(os.environ[sweep.SCRIPT], overrides, run_dir, names)
         why = sweep.why(run_dir) if code else ""
@@ -165,6 +199,7 @@ def run_point(overrides: list[str], run_dir: Path, names: sweep.Names | None) ->
     if code:
         print(f"sweep point {run_dir.name} failed: {why}", file=sys.stderr)
         job_result.code = 1
+    return not code
 
 
 def _usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -196,7 +231,7 @@ def help_text(conf: Path) -> str:
     groups = []
     for folder in sorted(path for path in conf.rglob("*") if path.is_dir()):
         group = folder.relative_to(conf).as_posix()
-        if options(conf, group) and (group.split("/")[0] in known or group == "hydra/launcher"):
+        if options(conf, group) and (group.split("/")[0] in known or group in ("hydra/launcher", "hydra/sweeper")):
             groups.append(f"{group}: {', '.join(options(conf, group))}")
     text = content["template"].replace("${hydra.help.header}", content["header"])
     return text.replace("$APP_CONFIG_GROUPS", "\n".join(groups) + "\n")
@@ -220,6 +255,8 @@ def explain(error: Exception, arguments: list[str]) -> str:
     run_dir = job_result.run_dir and shown(job_result.run_dir)
     if isinstance(error, (UserError, SyncError)):
         return first_line(error)
+    if "No trials are completed yet" in str(error):
+        return "no trial of the search has finished, so there is no best one; the lines above say why each failed"
     if disk_full(error):
         again = f"; free some space and go on with resume={run_dir}" if run_dir else ""
         return f"the disk is full ({first_line(error)[:200]}); what was saved before is whole{again}"
@@ -237,6 +274,16 @@ RETIRED = {
 """Options that went, and what does their work now."""
 
 
+PLUGINS = {
+    "hydra/sweeper/optuna": ("hydra_plugins.hydra_optuna_sweeper", "hydra-optuna-sweeper"),
+    "hydra/launcher/joblib": ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher"),
+    "hydra/launcher/submitit_local": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
+    "hydra/launcher/submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
+    "hydra/launcher/ray": ("hydra_plugins.hydra_ray_launcher", "hydra-ray-launcher"),
+}
+"""Options that a plugin of Hydra's brings: its module and its package."""
+
+
 def explain_composition(error: Exception, arguments: list[str]) -> str:
     """A composition error in one line: which argument, what is wrong, what could be meant."""
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
@@ -245,6 +292,8 @@ def explain_composition(error: Exception, arguments: list[str]) -> str:
     found = re.search(r"Could not find '([\w.\-/]+)/([^'/]+)'", text)
     if found:
         group, option = found.groups()
+        if (plugin := PLUGINS.get(f"{group}/{option}")) and importlib.util.find_spec(plugin[0]) is None:
+            return f"{plugin[1]} is not installed, which this choice needs: pip install {plugin[1]}"
         if now := RETIRED.get(f"{group}={option}"):
             return f"{group}={option} is gone: {now}"
         names = [n for n in re.findall(r"^\t([\w.\-]+)$", text, re.MULTILINE) if not n.startswith("_")]

@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from r1zero import compat
 from r1zero.errors import UserError
 from r1zero.launch import slurm
+from r1zero.launch.objective import best_trial, searches
 from r1zero.launch.paths import quoted
 from r1zero.launch.point_state import PointState, read_state
 from r1zero.launch.record import checkpoints, set_aside, steps_in, work_in
@@ -308,8 +309,10 @@ class SweepCallback(Callback):
     """The table of the sweep that this process runs."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Name the points and open the table."""
+        """Name the points and open the table; a search has no points yet, and says each when it has ended."""
         hydra = config.hydra
+        if searches(hydra):
+            return
         naming = hydra.job.config.override_dirname
         try:
             points = expand_points(dict(hydra.sweeper.params or {}), list(hydra.overrides.task))
@@ -322,6 +325,11 @@ class SweepCallback(Callback):
             folders[place], overrides[place] = folder / place, point
         SweepCallback.table = SweepTable(group_of(folder), folders, overrides)
         SweepCallback.table.start()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Say what a search has found."""
+        if searches(config.hydra) and (line := best_trial(Path(config.hydra.sweep.dir))):
+            print(line, flush=True)
 
 
 def close_table() -> list[str]:
