@@ -40,8 +40,8 @@ def main() -> None:
     import transformers
 
     from r1zero.data.show import report
+    from r1zero.data.templates import template_of
     from r1zero.learn.policy import load_tokenizer, resolve_model
-    from r1zero.templates import template_of
 
     transformers.utils.logging.set_verbosity_error()  # its remark about long texts: they are left out, and told
     tokenizer = load_tokenizer(resolve_model(cfg.model), cfg.model.trust_remote_code)

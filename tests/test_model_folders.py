@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from r1zero.config import ModelConfig
+from r1zero.data.templates import Template
 from r1zero.errors import UserError
 from r1zero.learn.policy import Policy, load_tokenizer
 from r1zero.rollout.sync import expected_parameters
-from r1zero.templates import Template
 from tiny_models import make_tiny, tiny_tokenizer
 
 CHAT = Template(name="chat", text="{question}", chat=True)

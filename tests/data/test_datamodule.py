@@ -13,8 +13,8 @@ import torch
 from r1zero.batch import PromptBatch
 from r1zero.config import DataConfig
 from r1zero.data.datamodule import PromptDataModule
+from r1zero.data.templates import Template
 from r1zero.errors import UserError
-from r1zero.templates import Template
 from tiny_models import tiny_tokenizer
 
 BARE = Template("bare", "{question}")

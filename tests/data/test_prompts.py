@@ -14,8 +14,8 @@ from r1zero.batch import Question
 from r1zero.config import BadGold, DataConfig, Gold
 from r1zero.data.prompts import build_prompts, load_questions
 from r1zero.data.sources import check_source
+from r1zero.data.templates import Template
 from r1zero.errors import UserError
-from r1zero.templates import Template
 from tiny_models import tiny_tokenizer
 
 BARE = Template("bare", "{question}")

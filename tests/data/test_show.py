@@ -9,7 +9,7 @@ from pathlib import Path
 
 from r1zero.config import DataConfig
 from r1zero.data.show import report
-from r1zero.templates import Template
+from r1zero.data.templates import Template
 from run_support import ROOT
 from tiny_models import tiny_tokenizer
 

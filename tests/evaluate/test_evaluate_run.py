@@ -16,9 +16,9 @@ from evaluate_support import ROOT, SMALL, TINY, composed, evaluated, result
 from openai_stub import Stub
 from r1zero.errors import UserError
 from r1zero.evaluate.build import Subject, sampling_of
+from r1zero.launch.seeding import derive_seed
 from r1zero.reward.grader import Grader
 from r1zero.rollout.scoring import evaluate as evaluate_in_training
-from r1zero.seeding import derive_seed
 
 SETTINGS = (
     *SMALL,

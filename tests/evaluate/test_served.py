@@ -9,12 +9,12 @@ import pytest
 
 from openai_stub import Stub
 from r1zero.batch import Prompt, Question
+from r1zero.data.templates import Template
 from r1zero.errors import UserError
 from r1zero.evaluate.config import ServerConfig
 from r1zero.evaluate.sampler import Failure, Response
 from r1zero.evaluate.served import ServedModel
 from r1zero.rollout.engine import Sampling
-from r1zero.templates import Template
 
 QWEN = Template("qwen", "<q>{question}", stop_tokens=("<|im_end|>", "absent"))
 R1 = Template("r1", "R1 {question} <think>", stop=("</answer>",), extractor="answer_tag")

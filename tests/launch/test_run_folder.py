@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from r1zero import files
 from r1zero.errors import UserError
+from r1zero.launch import files
 from r1zero.launch import lock as lock_module
 from r1zero.launch.lock import HOLDER
 from r1zero.launch.record import damage, set_aside, work_in

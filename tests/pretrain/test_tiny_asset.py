@@ -12,11 +12,11 @@ from transformers import AutoTokenizer
 from r1zero.batch import Completion, Question
 from r1zero.config import ASSETS
 from r1zero.data.arithmetic import generate
+from r1zero.data.templates import Template
 from r1zero.learn.policy import eos_ids
 from r1zero.reward.extract import extract
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.hf_engine import HFEngine
-from r1zero.templates import Template
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TINY = ASSETS / "tiny"

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from r1zero.data.arithmetic import Arithmetic
+from r1zero.data.templates import Template
 from r1zero.errors import UserError
 from r1zero.pretrain.config import WorkingConfig
 from r1zero.pretrain.text import ArithmeticText
 from r1zero.pretrain.tokenizer import train_tokenizer
-from r1zero.templates import Template
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TEXT = ArithmeticText(

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from evaluate_support import TINY
 from r1zero.config import AlgoConfig, DataConfig, ModelConfig, TemplateConfig, TrainConfig
-from r1zero.templates import Template, template_of
+from r1zero.data.templates import Template, template_of
 from r1zero.train.model_card import describe
 from tiny_models import make_tiny
 

@@ -15,9 +15,9 @@ from r1zero.data.loader import Order, PromptLoader, shuffled
 from r1zero.data.overlap import Overlap, overlap
 from r1zero.data.prompts import GoldCheck, build_prompts, load_questions
 from r1zero.data.samplers import SAMPLERS, Rule, SampledLoader, uniform
+from r1zero.data.templates import Template
 from r1zero.errors import UserError
 from r1zero.launch.plugins import find_function
-from r1zero.templates import Template
 
 log = logging.getLogger("r1zero")
 

@@ -17,9 +17,9 @@ from r1zero.data import fields
 from r1zero.data.keep import check_kept, kept
 from r1zero.data.mixture import mix
 from r1zero.data.sources import describe, read_rows, source_kind
+from r1zero.data.templates import Template
 from r1zero.errors import UserError
 from r1zero.reward.gold import prepare_gold
-from r1zero.templates import Template
 
 log = logging.getLogger("r1zero")
 

@@ -10,12 +10,12 @@ from r1zero.batch import Prompt, Question
 from r1zero.config import DataConfig, Gold
 from r1zero.data import fields
 from r1zero.data.overlap import overlap
+from r1zero.data.plain_text import special_texts
 from r1zero.data.prompts import load_questions, select
 from r1zero.data.sources import describe, read_rows, source_kind
+from r1zero.data.templates import Template
 from r1zero.errors import UserError
-from r1zero.plain_text import special_texts
 from r1zero.reward.gold import prepare_gold
-from r1zero.templates import Template
 
 SHOWN = 5
 """Prompts, rows and lengths that are listed."""

@@ -13,15 +13,15 @@ from r1zero.config import DataConfig
 from r1zero.data.datamodule import PromptDataModule
 from r1zero.data.overlap import overlap
 from r1zero.data.prompts import load_questions
+from r1zero.data.templates import Template, template_of
 from r1zero.errors import UserError
 from r1zero.evaluate.config import SamplingConfig
 from r1zero.evaluate.sampler import EngineSampler, Sampler
 from r1zero.launch.console import console
+from r1zero.launch.seeding import derive_seed
 from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine, Sampling
-from r1zero.seeding import derive_seed
-from r1zero.templates import Template, template_of
 from r1zero.train.checks import has_gpu
 
 log = logging.getLogger("r1zero")

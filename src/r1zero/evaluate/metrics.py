@@ -12,9 +12,9 @@ import pandas as pd
 from r1zero.errors import UserError
 from r1zero.evaluate.intervals import Array, Estimate, average, estimates, g_pass_at_k, pass_at_k, resampled_means
 from r1zero.evaluate.vote import answer_groups, majority
+from r1zero.launch.seeding import derive_seed
 from r1zero.reward.grader import Grader
 from r1zero.reward.outcome import Status
-from r1zero.seeding import derive_seed
 
 UNFORMATTED = (Status.no_answer.value, Status.unformatted.value, Status.truncated.value)
 AVERAGE = "average"

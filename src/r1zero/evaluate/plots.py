@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 
 from r1zero.evaluate.metrics import AVERAGE
 from r1zero.evaluate.results import model_title
-from r1zero.files import whole
+from r1zero.launch.files import whole
 
 # Okabe-Ito: told apart by readers with any colour vision.
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, GREY = (

@@ -11,7 +11,7 @@ import pandas as pd
 from rich.table import Table
 
 from r1zero.evaluate.metrics import AVERAGE, SetFigures, average_of, summarize, whole_questions
-from r1zero.files import write_whole
+from r1zero.launch.files import write_whole
 from r1zero.reward.health import summarise as verifier_health
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from r1zero.data.templates import template_of
 from r1zero.errors import UserError
 from r1zero.evaluate.build import Subject, sampling_of
 from r1zero.evaluate.config import EvaluateConfig
@@ -21,12 +22,11 @@ from r1zero.evaluate.plots import draw_bars
 from r1zero.evaluate.rescore import regrade, stored_results
 from r1zero.evaluate.results import build_results, results_table, write_json
 from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of, record_draw
-from r1zero.files import whole
 from r1zero.launch.console import console, titled
+from r1zero.launch.files import whole
 from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import run_folder, shown, stack_versions
 from r1zero.reward.grader import Grader
-from r1zero.templates import template_of
 
 log = logging.getLogger("r1zero")
 

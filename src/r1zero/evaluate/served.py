@@ -9,14 +9,14 @@ from functools import partial
 from typing import Any
 
 from r1zero.batch import Prompt
+from r1zero.data.templates import Template
 from r1zero.errors import UserError
 from r1zero.evaluate.config import ServerConfig
 from r1zero.evaluate.retry import Caller, RequestFailed, open_client
 from r1zero.evaluate.sampler import Failure, Key, Response
+from r1zero.launch.seeding import derive_seed
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.text import cut_at_stop
-from r1zero.seeding import derive_seed
-from r1zero.templates import Template
 
 log = logging.getLogger("r1zero")
 

@@ -15,13 +15,13 @@ import pandas as pd
 from r1zero.batch import Prompt, Question
 from r1zero.errors import UserError
 from r1zero.evaluate.sampler import Failure, Key, Response, Sampler
-from r1zero.files import whole, write_whole
+from r1zero.launch.files import whole, write_whole
 from r1zero.launch.run_folder import one_line, shown
+from r1zero.launch.seeding import derive_seed
 from r1zero.reward.grader import Grader
 from r1zero.reward.outcome import Outcome, Status
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.scoring import grade_texts
-from r1zero.seeding import derive_seed
 
 log = logging.getLogger("r1zero")
 

@@ -27,9 +27,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from r1zero import compat, config
+from r1zero import config
 from r1zero.errors import SyncError, UserError
-from r1zero.launch import masking, run_folder, signals, sweep
+from r1zero.launch import compat, masking, run_folder, signals, sweep
 from r1zero.launch.arguments import expand, folder_name, options
 from r1zero.launch.objective import ACCURACY, objective_of, searches
 from r1zero.launch.paths import given_path

@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from r1zero.files import write_whole
+from r1zero.launch.files import write_whole
 from r1zero.launch.run_folder import one_line, shown
 
 log = logging.getLogger("r1zero")

@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from r1zero import compat
 from r1zero.errors import SyncError, UserError
+from r1zero.launch import compat
 
 POLL_SECONDS = 0.5
 GONE = re.compile(

@@ -7,7 +7,7 @@ import os
 import zipfile
 from pathlib import Path
 
-from r1zero.files import unlike_sums
+from r1zero.launch.files import unlike_sums
 
 CHECKPOINTS = "step_*.ckpt"
 

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
-from r1zero.files import write_whole
+from r1zero.launch.files import write_whole
 from r1zero.launch.masking import masked
 from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import shown

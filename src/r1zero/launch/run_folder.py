@@ -20,7 +20,7 @@ from typing import Any
 
 import r1zero
 from r1zero.errors import SyncError, UserError
-from r1zero.files import write_whole
+from r1zero.launch.files import write_whole
 from r1zero.launch.lock import FolderLock
 from r1zero.launch.masking import MaskingFormatter, hidden
 from r1zero.launch.record import work_in

@@ -27,9 +27,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from r1zero import compat
 from r1zero.errors import UserError
-from r1zero.launch import slurm
+from r1zero.launch import compat, slurm
 from r1zero.launch.objective import best_trial, searches
 from r1zero.launch.paths import quoted
 from r1zero.launch.point_state import PointState, read_state

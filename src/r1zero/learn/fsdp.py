@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from r1zero import compat
+from r1zero.launch import compat
 
 
 def shard_policy(policy: nn.Module, device_type: str, dtype: torch.dtype = torch.float32) -> None:

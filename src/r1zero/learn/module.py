@@ -18,6 +18,7 @@ from r1zero.algo_config import AlgoConfig
 from r1zero.batch import PromptBatch, Update
 from r1zero.config import OptimConfig, RolloutConfig
 from r1zero.errors import SyncError, UserError
+from r1zero.launch.seeding import derive_seed
 from r1zero.learn.fsdp import shard_policy
 from r1zero.learn.measure import declare, few, measured_responses
 from r1zero.learn.objective import configured_objective
@@ -25,7 +26,6 @@ from r1zero.learn.optimizer import build_optimizer
 from r1zero.learn.policy import Policy
 from r1zero.learn.step import Learner
 from r1zero.learn.zero import ZeroStrategy
-from r1zero.seeding import derive_seed
 
 log = logging.getLogger("r1zero")
 

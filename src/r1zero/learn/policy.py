@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from r1zero import compat
 from r1zero.algo.logprobs import token_logprobs
 from r1zero.config import LoRAConfig, ModelConfig
 from r1zero.errors import UserError
-from r1zero.files import SUMS, unlike_sums
+from r1zero.launch import compat
+from r1zero.launch.files import SUMS, unlike_sums
 from r1zero.launch.run_folder import not_made
 from r1zero.learn.collate import MicroBatch
 from r1zero.learn.lora import adapter_weights, add_adapters, keep_adapters_only, merged_weights, save_adapter

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from r1zero.data.arithmetic import settings_of
+from r1zero.data.templates import adds_bos
 from r1zero.errors import UserError
 from r1zero.pretrain.config import SourceConfig, TextConfig
 from r1zero.pretrain.data import MadeDocuments
@@ -15,7 +16,6 @@ from r1zero.pretrain.prose import Prose, Talk
 from r1zero.pretrain.readers import Reader, first_record, reader_of
 from r1zero.pretrain.stream import Documents, Encode, Mixture, StreamedDocuments, count_tokens, heldout_documents
 from r1zero.pretrain.text import ArithmeticText, MadeText, check_working
-from r1zero.templates import adds_bos
 
 
 def active_sources(cfg: TextConfig) -> dict[str, float]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from r1zero import plotting as style
-from r1zero.files import whole
-from r1zero.plotting import BLUE, CYCLE, GREEN, GREY, VERMILION, plt
+from r1zero.launch.files import whole
+from r1zero.train import plotting as style
+from r1zero.train.plotting import BLUE, CYCLE, GREEN, GREY, VERMILION, plt
 
 
 def draw_curves(run_dir: Path) -> Path:

@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from r1zero.errors import UserError
-from r1zero.files import whole_folder
+from r1zero.launch.files import whole_folder
 from r1zero.pretrain.config import InitConfig
 from r1zero.pretrain.text import IM_END
 

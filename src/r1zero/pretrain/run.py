@@ -15,10 +15,10 @@ import torch
 import transformers
 from omegaconf import DictConfig
 
-from r1zero import compat
 from r1zero.errors import UserError
-from r1zero.files import write_whole
+from r1zero.launch import compat
 from r1zero.launch.console import console, titled
+from r1zero.launch.files import write_whole
 from r1zero.launch.resume import name_changes, record_settings
 from r1zero.launch.run_folder import Status, one_line, run_folder, shown, stack_versions
 from r1zero.launch.targets import check_kinds

@@ -18,9 +18,9 @@ from typing import Any
 
 from r1zero.batch import Completion
 from r1zero.errors import UserError
+from r1zero.launch.seeding import derive_seed
 from r1zero.rollout.engine import Engine, EngineAround, Sampling
 from r1zero.rollout.text import response_texts
-from r1zero.seeding import derive_seed
 
 CALL = "="
 """Ends a turn; a call where an expression of at least two numbers stands in front of it."""

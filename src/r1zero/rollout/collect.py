@@ -13,6 +13,7 @@ from r1zero.algo.advantages import overlong_penalty
 from r1zero.algo.stats import Tally, rollout_summary
 from r1zero.batch import Completion, PromptBatch, RolloutBatch
 from r1zero.config import TrainConfig
+from r1zero.launch.seeding import derive_seed
 from r1zero.learn.module import PolicyGradientModule, reduce_over_ranks
 from r1zero.reward.grader import Grader
 from r1zero.reward.outcome import Outcome
@@ -21,7 +22,6 @@ from r1zero.rollout.engine import Engine, Sampling
 from r1zero.rollout.grading import Grading
 from r1zero.rollout.live import LiveEngine
 from r1zero.rollout.rules import Rules
-from r1zero.seeding import derive_seed
 
 
 class History(Protocol):

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from r1zero.batch import Completion
+from r1zero.launch.seeding import derive_seed
 from r1zero.rollout.engine import Engine, EngineAround, Sampling
-from r1zero.seeding import derive_seed
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ import hydra
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero import compat
 from r1zero.config import TrainConfig
+from r1zero.data.templates import Template
 from r1zero.errors import UserError
+from r1zero.launch import compat
 from r1zero.launch.loggers import finish_wandb
 from r1zero.launch.masking import masked
 from r1zero.launch.run_folder import one_line
 from r1zero.launch.targets import check_kinds
 from r1zero.rollout.engine import Sampling
-from r1zero.templates import Template
 from r1zero.train.context import RunContext
 
 log = logging.getLogger("r1zero")

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.algo_config import AlgoConfig
 from r1zero.config import DataConfig, Gold, RewardConfig, TrainConfig
 from r1zero.data.sources import check_source
+from r1zero.data.templates import check_extractor
 from r1zero.errors import UserError
 from r1zero.launch.model_files import check_files, check_trainable
 from r1zero.launch.renamed import bring_up_to_date
@@ -23,7 +24,6 @@ from r1zero.launch.targets import check_targets
 from r1zero.learn.optimizer import check_memory
 from r1zero.ranges import check_ranges
 from r1zero.rollout.ray.check import check_ray
-from r1zero.templates import check_extractor
 
 OWNED = {
     "max_epochs": "steps",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from r1zero import plotting as style
-from r1zero.files import whole
-from r1zero.plotting import BLUE, GREEN, GREY, ORANGE, VERMILION, plt
+from r1zero.launch.files import whole
+from r1zero.train import plotting as style
+from r1zero.train.plotting import BLUE, GREEN, GREY, ORANGE, VERMILION, plt
 
 
 def draw_curves(run_dir: Path) -> Path:

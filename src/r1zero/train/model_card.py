@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from r1zero.config import TrainConfig
-from r1zero.templates import Template, adds_bos, template_of
+from r1zero.data.templates import Template, adds_bos, template_of
 
 
 def describe(folder: Path, cfg: TrainConfig, tokenizer: Any, stop_ids: tuple[int, ...], results: list[Any]) -> None:

@@ -13,15 +13,17 @@ import torch
 import transformers
 from omegaconf import DictConfig, OmegaConf
 
-from r1zero import compat
 from r1zero.algo_config import AlgoConfig
 from r1zero.config import TrainConfig
 from r1zero.data.datamodule import PromptDataModule
-from r1zero.files import write_whole
+from r1zero.data.templates import Template, template_of
+from r1zero.launch import compat
 from r1zero.launch.console import console, titled
+from r1zero.launch.files import write_whole
 from r1zero.launch.rank_watch import watched_ranks
 from r1zero.launch.resume import name_changes, record_settings
 from r1zero.launch.run_folder import Status, run_folder, shown, stack_versions
+from r1zero.launch.seeding import derive_seed
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.learn.objective import configured_objective
 from r1zero.learn.policy import Policy, eos_ids, load_tokenizer, resolve_model
@@ -30,8 +32,6 @@ from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine
 from r1zero.rollout.live import LiveEngine
 from r1zero.rollout.rules import try_rules
-from r1zero.seeding import derive_seed
-from r1zero.templates import Template, template_of
 from r1zero.train import build
 from r1zero.train.callbacks.checkpoint import check_checkpoint, discard_half_written, newest_checkpoint
 from r1zero.train.callbacks.metrics import MetricsCallback

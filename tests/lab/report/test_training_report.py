@@ -13,13 +13,13 @@ import pytest
 import torch
 import yaml
 
-from r1zero import plotting as style
 from r1zero.algo.bias import BiasBins
 from r1zero.errors import UserError
 from r1zero.lab.report import figures, page, verdicts
 from r1zero.lab.report.miniature import write_miniature
 from r1zero.lab.report.runs import find_runs, wandb_runs
 from r1zero.lab.report.training import collect, mixed, write_figures
+from r1zero.train import plotting as style
 
 ALGOS = ("grpo", "grpo_no_std_norm", "grpo_no_length_norm", "drgrpo")
 

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 
 from r1zero.errors import UserError
 from r1zero.evaluate.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, YELLOW
-from r1zero.files import whole
+from r1zero.launch.files import whole
 
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY, YELLOW)
 MARKERS = "os^Dvp*X"

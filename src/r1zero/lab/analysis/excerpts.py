@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from r1zero.files import write_whole
 from r1zero.lab.analysis import keywords
+from r1zero.launch.files import write_whole
 
 AROUND = 350
 """Characters shown before the first and after the last keyword; the whole response can be unfolded."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from r1zero.evaluate.intervals import Estimate, estimates, resampled_means
 from r1zero.lab.analysis import keywords
-from r1zero.seeding import derive_seed
+from r1zero.launch.seeding import derive_seed
 
 REFLECTS = 2
 """The judge's label of a response that looks back at itself."""

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from r1zero.evaluate.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-from r1zero.files import whole
+from r1zero.launch.files import whole
 
 
 def draw_overview(results: dict[str, Any], path: Path) -> None:

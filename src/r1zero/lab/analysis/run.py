@@ -19,16 +19,16 @@ from r1zero.evaluate.metrics import add_answer_groups, summarize, whole_question
 from r1zero.evaluate.results import model_title, percent, write_json
 from r1zero.evaluate.run import progress, raise_if_missing, with_folder
 from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of, record_draw
-from r1zero.files import whole
 from r1zero.lab.analysis import measures, plots
 from r1zero.lab.analysis.cache import AnswerCache
 from r1zero.lab.analysis.config import AnalyzeConfig, JudgeConfig
 from r1zero.lab.analysis.excerpts import write_page
 from r1zero.lab.analysis.judge import Judge, Tally, model_asker, server_asker
 from r1zero.launch.console import console, titled
+from r1zero.launch.files import whole
 from r1zero.launch.run_folder import stack_versions
+from r1zero.launch.seeding import derive_seed
 from r1zero.reward.grader import Grader
-from r1zero.seeding import derive_seed
 
 SET = "questions"
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from r1zero.files import write_whole
 from r1zero.launch.console import console
+from r1zero.launch.files import write_whole
 from r1zero.launch.run_folder import shown
 
 

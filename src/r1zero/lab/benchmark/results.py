@@ -13,10 +13,10 @@ from typing import Any
 from rich.table import Table
 
 from r1zero.errors import UserError
-from r1zero.files import write_whole
 from r1zero.lab.benchmark.limits import floors
 from r1zero.lab.plan.hardware import Shape
 from r1zero.launch.console import console
+from r1zero.launch.files import write_whole
 from r1zero.launch.run_folder import shown
 
 MARKS = "<!-- benchmark -->", "<!-- /benchmark -->"

@@ -16,13 +16,13 @@ from rich.progress import Progress
 
 from r1zero.data.arithmetic import generate
 from r1zero.errors import UserError
-from r1zero.files import write_whole
 from r1zero.lab.benchmark import growth, results
 from r1zero.lab.benchmark.config import BenchmarkConfig
 from r1zero.lab.benchmark.plot import draw
 from r1zero.lab.benchmark.side import Side
 from r1zero.lab.plan.hardware import shape_of
 from r1zero.launch.console import console
+from r1zero.launch.files import write_whole
 from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import shown
 from r1zero.train.checks import has_gpu

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from r1zero.files import SUMS, unlike_sums
+from r1zero.launch.files import SUMS, unlike_sums
 from r1zero.launch.lock import HOLDER, holder_of, lives
 from r1zero.launch.point_state import read_state
 from r1zero.launch.record import checkpoints, damage, steps_in

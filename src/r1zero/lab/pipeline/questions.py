@@ -11,8 +11,8 @@ from r1zero.config import BadGold, DataConfig
 from r1zero.data.overlap import overlap
 from r1zero.data.prompts import load_questions
 from r1zero.errors import UserError
-from r1zero.files import write_whole
 from r1zero.lab.pipeline.stages import heldout_file, questions_file
+from r1zero.launch.files import write_whole
 
 
 def split(questions: list[Question], heldout: int, seed: int) -> tuple[list[Question], list[Question], int]:

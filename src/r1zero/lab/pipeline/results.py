@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from r1zero import plotting as style
 from r1zero.evaluate.intervals import LEVEL, resampled_means
 from r1zero.evaluate.results import number, percent, share
-from r1zero.files import write_whole
 from r1zero.lab.pipeline.stages import Stage
+from r1zero.launch.files import write_whole
 from r1zero.launch.run_folder import stack_versions
+from r1zero.launch.seeding import derive_seed
 from r1zero.launch.sweep import clock
-from r1zero.seeding import derive_seed
+from r1zero.train import plotting as style
 
 LABELS = {"before": "before", "pretrained": "after pretraining", "trained": "after RL"}
 RESAMPLES = 2000

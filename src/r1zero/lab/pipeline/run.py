@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
-from r1zero.files import write_whole
 from r1zero.lab.pipeline.config import PipelineConfig
 from r1zero.lab.pipeline.stages import Stage, check_order, plan
 from r1zero.launch import sweep
 from r1zero.launch.console import console, titled
+from r1zero.launch.files import write_whole
 from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import lock_folder, shown
 from r1zero.ranges import check_ranges

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from r1zero import plotting as style
 from r1zero.algo.bias import RUNNING, VARIANTS
 from r1zero.errors import UserError
 from r1zero.lab.report import interactive
 from r1zero.lab.report.runs import Run
+from r1zero.train import plotting as style
 
 Drawn = tuple[Any, pd.DataFrame]
 COLUMNS = ["panel", "series", "x", "mean", "low", "high", "seeds"]

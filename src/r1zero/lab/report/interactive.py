@@ -12,7 +12,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 from plotly.subplots import make_subplots
 
-from r1zero import plotting
+from r1zero.train import plotting
 
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from r1zero.errors import UserError
-from r1zero.files import write_whole
 from r1zero.lab.report import figures, interactive, page
 from r1zero.lab.report.runs import Run, find_runs
 from r1zero.lab.report.verdicts import STATES, Verdict, verdicts
+from r1zero.launch.files import write_whole
 
 LEAD = (
     "Every claim of the paper that a 0.37 M-parameter model can show, from the runs in this folder: the embedded base "

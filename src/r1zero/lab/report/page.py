@@ -15,10 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from r1zero.files import write_whole
 from r1zero.lab.report.figures import FIGURES
 from r1zero.lab.report.runs import Run
 from r1zero.lab.report.verdicts import Verdict, interval
+from r1zero.launch.files import write_whole
 
 TEMPLATES = Environment(loader=PackageLoader("r1zero.lab.report"), autoescape=True, undefined=StrictUndefined)
 MACROS: Any = TEMPLATES.get_template("macros.html.j2").module

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from r1zero import plotting as style
-from r1zero.plotting import BLUE, GREEN, GREY, PURPLE, VERMILION
+from r1zero.train import plotting as style
+from r1zero.train.plotting import BLUE, GREEN, GREY, PURPLE, VERMILION
 
 PANELS = (
     ("memory_mib", "Resident memory", "MiB", BLUE),

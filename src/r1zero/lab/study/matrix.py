@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1zero.errors import UserError
-from r1zero.files import whole, write_whole
+from r1zero.launch.files import whole, write_whole
 from r1zero.launch.run_folder import shown
 
 
@@ -122,7 +122,7 @@ def draw(matrix: Matrix, folder: Path, title: str) -> Path:
     """The heat map: a row per model, a column per template, value and interval in each cell."""
     import numpy as np
 
-    from r1zero.plotting import plt
+    from r1zero.train.plotting import plt
 
     states = list(matrix.labels)
     values = np.full((len(states), len(matrix.templates)), np.nan)

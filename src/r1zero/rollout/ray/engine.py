@@ -14,6 +14,7 @@ from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
 from r1zero.batch import Completion
 from r1zero.errors import SyncError, UserError
+from r1zero.launch.seeding import derive_seed
 from r1zero.rollout import ranks
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.parts import Part, split
@@ -22,7 +23,6 @@ from r1zero.rollout.ray.sampler import NotSynced, check_prompts, packed
 from r1zero.rollout.ray.transfer import Transfer
 from r1zero.rollout.sync import CheckedWeights, torch_dtype
 from r1zero.rollout.text import check_request
-from r1zero.seeding import derive_seed
 
 log = logging.getLogger("r1zero")
 

@@ -14,10 +14,10 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 import r1zero
-from r1zero import compat
 from r1zero.batch import PromptBatch
 from r1zero.errors import UserError
-from r1zero.files import remove, restore, sync, whole_folder, write_sums
+from r1zero.launch import compat
+from r1zero.launch.files import remove, restore, sync, whole_folder, write_sums
 from r1zero.launch.record import checkpoints, damage, work_in
 from r1zero.launch.run_folder import disk_full, one_line, shown
 from r1zero.learn.module import PolicyGradientModule

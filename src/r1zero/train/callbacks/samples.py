@@ -10,7 +10,7 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from r1zero.batch import PromptBatch
-from r1zero.files import whole
+from r1zero.launch.files import whole
 from r1zero.launch.run_folder import disk_full, one_line
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.train.context import RunContext

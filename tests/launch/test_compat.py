@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from transformers import AutoModelForCausalLM
 
-from r1zero import compat
+from r1zero.launch import compat
 from tiny_models import make_tiny
 
 
@@ -88,7 +88,7 @@ def test_attention_and_layers_of_a_transformers_model(tmp_path: Path) -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = "import sys, r1zero.compat; print({'torch', 'hydra', 'pytorch_lightning'} & sys.modules.keys())"
+    code = "import sys, r1zero.launch.compat; print({'torch', 'hydra', 'pytorch_lightning'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from r1zero.config import TemplateConfig
+from r1zero.data.plain_text import encode_between, holds_special
 from r1zero.errors import UserError
-from r1zero.plain_text import encode_between, holds_special
 
 EXTRACTORS = ("boxed", "answer_tag")
 

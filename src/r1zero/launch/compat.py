@@ -1,6 +1,6 @@
 """Private parts of other projects, all of them: each with why it is needed and the version it was seen in.
 
-``tests/test_compat.py`` has a test for each that fails when the part moves. Imports nothing by itself.
+``tests/launch/test_compat.py`` has a test for each that fails when the part moves. Imports nothing by itself.
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_templates import NAMES, load
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from r1zero.config import ASSETS, TemplateConfig
+from r1zero.data.plain_text import encode_between, holds_special, special_texts
+from r1zero.data.templates import Template, template_of
 from r1zero.errors import UserError
-from r1zero.plain_text import encode_between, holds_special, special_texts
-from r1zero.templates import Template, template_of
-from test_templates import NAMES, load
 from tiny_models import CHAT, TEXT, tiny_tokenizer
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from r1zero.data.templates import Template, adds_bos
 from r1zero.errors import UserError
-from r1zero.templates import Template, adds_bos
 from tiny_models import BOS, tiny_tokenizer
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "template"
+CONF = Path(__file__).resolve().parents[2] / "conf" / "template"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 QUESTION = "What is 12+30?"
 

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from r1zero.files import whole
+from r1zero.launch.files import whole
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
