@@ -195,7 +195,7 @@ def test_learning_rate_factors_by_hand() -> None:
 
 
 def test_a_refused_resume_leaves_the_folder_as_it_was(whole: Path, tmp_path: Path) -> None:
-    """Other settings are stored when a run accepts them; what a kill left half-written goes."""
+    """Other settings are stored when a run accepts them; what a kill left half-written goes then, too."""
     cut = tmp_path / "run"
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "policy")
@@ -204,13 +204,14 @@ def test_a_refused_resume_leaves_the_folder_as_it_was(whole: Path, tmp_path: Pat
     result = pretrain(f"resume={cut}", "data.sources.web.path=/nowhere.jsonl")
     assert result.returncode == 1
     assert "/nowhere.jsonl does not exist" in result.stderr
-    assert "step_000099.tmp is half-written" in result.stderr
+    assert (cut / "checkpoints" / "step_000099.tmp").exists()
     assert {name: (cut / name).read_text() for name in before} == before
     result = pretrain(*SHORT, f"hydra.run.dir={cut}")  # a new run beside another one's checkpoints
     assert result.returncode == 1
+    saved = len(list(cut.glob("checkpoints/*.ckpt")))
     assert result.stderr == (
-        f"error: {cut} holds the checkpoints of an earlier run: go on with resume={cut}, remove it, or choose another "
-        "folder\n"
+        f"error: {cut} holds {saved} checkpoint(s) of an earlier run: go on with resume={cut}, remove it, or choose "
+        "another folder\n"
     )
     assert {name: (cut / name).read_text() for name in before} == before
     more = ["steps=24", "optim.warmup_steps=6", "optim.lr=1e-3", "eval_every=7"]
@@ -221,6 +222,7 @@ def test_a_refused_resume_leaves_the_folder_as_it_was(whole: Path, tmp_path: Pat
     (cut / "checkpoints" / "step_000020.ckpt").unlink()
     result = pretrain(f"resume={cut}", *more)
     assert result.returncode == 0, result.stderr
+    assert "step_000099.tmp is half-written" in result.stderr
     assert not (cut / "checkpoints" / "step_000099.tmp").exists()
     assert "steps: 24" in (cut / "config.yaml").read_text()
     assert "optim.warmup_steps=6" in (cut / ".hydra" / "overrides.yaml").read_text()
@@ -286,7 +288,7 @@ def test_secrets_of_the_environment_are_masked_in_the_stored_config(
     pretrain_config.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("pretrain", overrides=[*SHORT, f"paths.run={tmp_path}", "group='team-0123456789abcdef'",
-                                             "init.vocab=9", "+logger.api_key=qwertyuiop"])  # fmt: skip
+                                             "init.heads=7", "+logger.api_key=qwertyuiop"])  # fmt: skip
     with pytest.raises(UserError):
         run(cfg, tmp_path)
     stored = (tmp_path / "config.yaml").read_text()
