@@ -40,5 +40,6 @@ def test_the_engine_is_what_is_installed(arguments: list[str], monkeypatch: pyte
     assert "rollout=hf" in expand(arguments, conf)
     assert "transformers" in capsys.readouterr().err
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert "rollout=vllm" in expand(arguments, conf)
+    assert "rollout=hf" not in expand(arguments, conf)
+    assert ("rollout=vllm" in expand(arguments, conf)) == ("rollout=auto" in arguments)
     assert "rollout=ray" in expand(["experiment=demo", "rollout=ray"], conf)

@@ -51,7 +51,11 @@ def with_engine(arguments: list[str]) -> list[str]:
     engine = "vllm" if importlib.util.find_spec("vllm") else "hf"
     if engine == "hf":
         print("vLLM is not installed: responses are sampled with transformers (rollout=hf)", file=sys.stderr)
-    return [*(a for a in arguments if a != "rollout=auto"), f"rollout={engine}"]
+    elif "rollout=auto" not in arguments:
+        return arguments  # the demo's own default, and a sweep's folders are not named by it
+    place = next(i for i, a in enumerate(arguments) if a in ("rollout=auto", "experiment=demo"))
+    rest = [a for a in arguments[place:] if a != "rollout=auto"]
+    return [*arguments[:place], f"rollout={engine}", *rest]  # among the settings: options may stand behind them
 
 
 def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[str]:
