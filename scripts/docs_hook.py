@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +48,45 @@ def settings() -> str:
 
 def schema(node: ast.ClassDef) -> list[str]:
     """One dataclass as a table."""
-    out = [f"### {node.name}", "", ast.get_docstring(node) or "", "", "| setting | default | |", "|---|---|---|"]
+    out = [
+        f"### {node.name}",
+        "",
+        ast.get_docstring(node) or "",
+        "",
+        "| setting | default | range | |",
+        "|---|---|---|---|",
+    ]
     for field, after in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(field, ast.AnnAssign):
             continue
         text = ""
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             text = " ".join(str(after.value.value).split())
-        kind = ast.unparse(field.annotation)
-        value = ast.unparse(field.value) if field.value else ""
-        value = re.sub(r"^field\(default_factory=(lambda: )?(.*)\)$", r"\2", value)
-        cells = (f"`{ast.unparse(field.target)}` ({kind})", f"`{value}`", text)
+        value, limits = default(field.value)
+        cells = (f"`{ast.unparse(field.target)}` ({ast.unparse(field.annotation)})", f"`{value}`", limits, text)
         out.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return [*out, ""]
+
+
+SIGNS = {"above": ">", "at_least": "≥", "below": "<", "at_most": "≤"}
+
+
+def default(node: ast.expr | None) -> tuple[str, str]:
+    """A field's default and its range, from ``ranged(0.2, at_least=0)``, ``chosen("a", "b")`` or a plain value."""
+    if node is None:
+        return "", ""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        given = [ast.unparse(value) for value in node.args]
+        if node.func.id == "ranged":
+            limits = [f"{SIGNS[k.arg]} {ast.unparse(k.value)}" for k in node.keywords if k.arg in SIGNS]
+            return (given or ["null"])[0], ", ".join(limits)
+        if node.func.id == "chosen":
+            named = [ast.unparse(k.value) for k in node.keywords if k.arg == "default"]
+            return (named or given)[0].strip("'"), ", ".join(f"`{value.strip(chr(39))}`" for value in given)
+        if node.func.id == "field":
+            made = ast.unparse(node.keywords[0].value)
+            return {"dict": "{}", "list": "[]"}.get(made, made.removeprefix("lambda: ")), ""
+    return {"MISSING": "", "None": "null"}.get(ast.unparse(node), ast.unparse(node)), ""
 
 
 def api() -> str:
@@ -78,20 +103,44 @@ def api() -> str:
 
 
 def layers() -> str:
-    """Rooms and the imports between them, as a Mermaid graph; an edge that two others imply is left out."""
+    """Rooms and the imports between them as an SVG; an edge that two others imply is left out."""
     import grimp
 
     graph = grimp.build_graph("r1zero")
     rooms = sorted(m for m in graph.find_children("r1zero") if graph.find_children(m))
-    edges = {
-        (a, b)
+    below = {
+        a: {b for b in rooms if a != b and graph.direct_import_exists(importer=a, imported=b, as_packages=True)}
         for a in rooms
-        for b in rooms
-        if a != b and graph.direct_import_exists(importer=a, imported=b, as_packages=True)
     }
-    reach = {a: {b for x, b in edges if x == a} for a in rooms}
-    for _ in rooms:
-        reach = {a: below.union(*(reach[b] for b in below)) for a, below in reach.items()}
-    kept = [(a, b) for a, b in sorted(edges) if not any((a, c) in edges and b in reach[c] for c in rooms if c != b)]
-    short = lambda name: name.removeprefix("r1zero.")  # noqa: E731
-    return "\n".join(["```mermaid", "graph TD", *(f"    {short(a)} --> {short(b)}" for a, b in kept), "```"])
+    height: dict[str, int] = {}
+    while len(height) < len(rooms):  # imports have no circle, so each round places at least one room
+        height |= {a: 1 + max((height[b] for b in below[a]), default=-1) for a in rooms if below[a] <= height.keys()}
+    reach: dict[str, set[str]] = {}
+    for room in sorted(rooms, key=height.__getitem__):
+        reach[room] = below[room].union(*(reach[b] for b in below[room]))
+    rows = [[r for r in rooms if height[r] == h] for h in range(max(height.values()) + 1)][::-1]
+    place = {
+        r: (360 + 180 * (i - (len(row) - 1) / 2), 30 + 64 * y) for y, row in enumerate(rows) for i, r in enumerate(row)
+    }
+    lines, boxes = [], []
+    for a in rooms:
+        x, y = place[a]
+        name = a.removeprefix("r1zero.")
+        boxes.append(f'<rect x="{x - 60:.0f}" y="{y - 16:.0f}" width="120" height="32" rx="6"></rect>')
+        hint = f"<title>{name} imports {_names(below[a])}</title>"
+        boxes.append(f'<text x="{x:.0f}" y="{y + 5:.0f}">{hint}{name}</text>')
+        direct = [b for b in below[a] if not any(b in reach[c] for c in below[a] if c != b)]
+        lines += [
+            f'<path d="M{x:.0f} {y + 16:.0f} L{place[b][0]:.0f} {place[b][1] - 16:.0f}"></path>' for b in sorted(direct)
+        ]
+    style = (
+        "<style>.layers rect{fill:#0072B21a;stroke:#0072B2}"
+        ".layers text{text-anchor:middle;fill:currentColor;font-size:15px}"
+        ".layers path{stroke:#8888;stroke-width:1.5;fill:none}</style>"
+    )
+    size = f'viewBox="0 0 720 {64 * len(rows)}" style="max-width:720px"'
+    return f'{style}<svg class="layers" {size} role="img">{"".join(lines + boxes)}</svg>'
+
+
+def _names(rooms: set[str]) -> str:
+    return ", ".join(sorted(room.removeprefix("r1zero.") for room in rooms)) or "no room"
