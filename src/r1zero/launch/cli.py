@@ -33,7 +33,7 @@ from r1zero.launch import compat, masking, run_folder, signals, sweep
 from r1zero.launch.arguments import expand, folder_name, options
 from r1zero.launch.objective import ACCURACY, objective_of, searches
 from r1zero.launch.paths import given_path
-from r1zero.launch.run_folder import disk_full, not_made, shown
+from r1zero.launch.run_folder import disk_full, how_to_go_on, not_made, shown
 from r1zero.ranges import check_ranges
 
 DEBUG = "R1ZERO_DEBUG"
@@ -258,7 +258,7 @@ def explain(error: Exception, arguments: list[str]) -> str:
     if "No trials are completed yet" in str(error):
         return "no trial of the search has finished, so there is no best one; the lines above say why each failed"
     if disk_full(error):
-        again = f"; free some space and go on with resume={run_dir}" if run_dir else ""
+        again = f"; free some space and {how_to_go_on(job_result.run_dir)}" if job_result.run_dir else ""
         return f"the disk is full ({first_line(error)[:200]}); what was saved before is whole{again}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return explain_composition(error, arguments)

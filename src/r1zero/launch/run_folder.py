@@ -23,7 +23,7 @@ from r1zero.errors import SyncError, UserError
 from r1zero.launch.files import write_whole
 from r1zero.launch.lock import FolderLock
 from r1zero.launch.masking import MaskingFormatter, hidden
-from r1zero.launch.record import work_in
+from r1zero.launch.record import checkpoints, work_in
 
 log = logging.getLogger("r1zero")
 
@@ -117,6 +117,13 @@ def refuse_used(run_dir: Path) -> None:
             f"{shown(run_dir)} holds {work} of an earlier run: go on with resume={shown(run_dir)}, remove it, "
             "or choose another folder"
         )
+
+
+def how_to_go_on(run_dir: Path) -> str:
+    """What to type after a run has ended early: without a checkpoint, its steps have to be taken again."""
+    if work_in(run_dir) and not checkpoints(run_dir):
+        return f"remove {shown(run_dir)} and start again"
+    return f"go on with resume={shown(run_dir)}"
 
 
 BASE = re.compile(r"(?P<run>(?:.*/)?bases/(?P<experiment>[^/]+))/policy/?")

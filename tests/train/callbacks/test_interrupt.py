@@ -26,7 +26,7 @@ def callback() -> Iterator[InterruptCallback]:
     made.on_exception(None, MODULE, KeyboardInterrupt())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_the_first_signal_stops_the_trainer_after_the_step(callback: InterruptCallback, number: int) -> None:
     trainer: Any = SimpleNamespace(should_stop=False)
     callback.on_train_batch_end(trainer, MODULE, None, None, 0)
@@ -62,6 +62,21 @@ def test_before_the_engine_has_started_one_signal_is_enough(callback: InterruptC
     callback.context.engine_started = False  # type: ignore[misc]
     with pytest.raises(Stopped):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A5: ``nohup`` means nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        context: Any = SimpleNamespace(engine_started=True, is_main=False, interrupted=0)
+        made = InterruptCallback(context)
+        made.on_train_start(None, MODULE)  # type: ignore[arg-type]
+        signal.raise_signal(signal.SIGHUP)
+        made.on_train_end(None, MODULE)  # type: ignore[arg-type]
+        assert made._received == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_signals_are_given_back() -> None:

@@ -19,7 +19,7 @@ from r1zero.errors import UserError
 from r1zero.launch import compat
 from r1zero.launch.files import remove, restore, sync, whole_folder, write_sums
 from r1zero.launch.record import checkpoints, damage, work_in
-from r1zero.launch.run_folder import disk_full, one_line, shown
+from r1zero.launch.run_folder import disk_full, how_to_go_on, one_line, shown
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.learn.zero import ZeroStrategy
 from r1zero.train.context import RunContext
@@ -118,7 +118,7 @@ class CheckpointWriter(pl.callbacks.Checkpoint):
                 raise
             raise UserError(
                 f"the disk is full: checkpoint {shown(target)} could not be written; earlier checkpoints are whole. "
-                f"Free some space and go on with resume={shown(self.context.run_dir)}"
+                f"Free some space and {how_to_go_on(self.context.run_dir)}"
             ) from error
         self.saved_step = step
         trainer.strategy.barrier("checkpoint")
