@@ -129,13 +129,13 @@ def test_continued_pretraining_starts_from_a_folder(whole: Path, mixed: list[str
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["data.pages.qwen=0"], "data.pages.qwen=0.0 must be positive"),
-        (["data.pages.qwen=inf"], "data.pages.qwen=inf must be positive and finite"),
-        (["data.pages.qwen=nan"], "data.pages.qwen=nan must be positive and finite"),
-        (["data.mix.qa=nan"], "data.mix.qa=nan must be positive and finite"),
-        (["data.pages.qwen=inf", "dry=true"], "data.pages.qwen=inf must be positive"),
-        (["data.mix.qa=0"], "data.mix.qa=0.0 must be positive"),
-        (["data.mix.web=-1"], "data.mix.web=-1.0 must be positive"),
+        (["data.pages.qwen=0"], "data.pages.qwen=0.0 must be above 0"),
+        (["data.pages.qwen=inf"], "data.pages.qwen=inf must be above 0"),
+        (["data.pages.qwen=nan"], "data.pages.qwen=nan must be above 0"),
+        (["data.mix.qa=nan"], "data.mix.qa=nan must be above 0"),
+        (["data.pages.qwen=inf", "dry=true"], "data.pages.qwen=inf must be above 0"),
+        (["data.mix.qa=0"], "data.mix.qa=0.0 must be above 0"),
+        (["data.mix.web=-1"], "data.mix.web=-1.0 must be above 0"),
         (["data.mix.qa=null"], "data.mix is empty"),
         (["+data.mix.wob=1"], "data.mix.wob is an unknown source"),
         (["data.sources.qa.kind=arithmetics"], "kind=arithmetics is unknown"),
@@ -175,7 +175,7 @@ def test_bad_settings_are_one_line(
 
 @pytest.mark.parametrize(
     ("argument", "says"),
-    [("data.mix.qa=-1", "must be positive"), ("data.wrking.slip=0", "wrking")],
+    [("data.mix.qa=-1", "must be above 0"), ("data.wrking.slip=0", "wrking")],
 )
 def test_bad_input_leaves_no_traceback(argument: str, says: str, tmp_path: Path) -> None:
     result = pretrain(*SHORT, argument, f"hydra.run.dir={tmp_path}")

@@ -83,6 +83,7 @@ class TestPlaces:
         fleet._start_local(fleet._gpus())
 
     def test_gpus_behind_those_of_the_ranks(self, monkeypatch: pytest.MonkeyPatch, started: list[Any]) -> None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         self.start(monkeypatch, 8, 4, rollout(2, 2))
         self.start(monkeypatch, 0, 1, rollout(2))
         self.start(monkeypatch, 2, 2, rollout(2))
