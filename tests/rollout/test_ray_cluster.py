@@ -78,7 +78,7 @@ def test_a_wrong_token_is_one_line(tmp_path: Path) -> None:
             [sys.executable, "-c", code, address], env=wrong, capture_output=True, text=True, timeout=120, check=False
         )
         assert f"rollout.ray.address={address}: the cluster wants another token" in done.stdout, done
-        assert len(done.stdout.splitlines()) == 1
+        assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
     finally:
         ray.communicate("", timeout=60)
     assert_no_orphans(ray.pid)

@@ -25,7 +25,7 @@ MISSING = "rollout=ray: Ray is not installed; pip install '.[ray]', or set rollo
 
 PRIVATE = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray reports its use to its makers unless told not to
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_BACKEND_LOG_LEVEL": "error",  # its warnings go to the terminal while there is no log file yet
 }
 LOCAL = {
     "RAY_AUTH_MODE": "token",
@@ -153,6 +153,8 @@ def connect(address: str, wait_s: float, namespace: str | None = None) -> Cluste
     problem: Exception | None = None
     try:
         with quiet(), kept_signals(), deadline(wait_s):
+            if "://" not in where and where != "auto":
+                ray._raylet.GcsClient(address=where)  # told of a wrong token, ``init`` would go on trying
             ray.init(address=where, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         problem = error
