@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any
 
 import psutil
@@ -34,8 +35,9 @@ def machines_at_work() -> list[psutil.Process]:
     """The actors that hold a pool."""
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if "ray::Machine" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            ours = os.getsid(process.pid) == os.getsid(0) and process.status() != psutil.STATUS_ZOMBIE
+            if ours and "ray::Machine" in " ".join(process.cmdline()):
                 found.append(process)
     return found
 

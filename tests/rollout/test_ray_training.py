@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 import threading
@@ -34,19 +35,19 @@ AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 """Ray's own; after a kill they try to report it for a minute, and end."""
 
 
-def left() -> list[str]:
-    """What a Ray of ours could leave on this machine."""
-    processes = []
-    for process in psutil.process_iter():
-        try:
-            line = " ".join(process.cmdline())
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-        if ("r1zero-ray-" in line or line.startswith("ray::")) and line.strip() not in AGENTS:
-            processes.append(line[:100])
-    folders = [str(path) for path in Path("/tmp").glob("r1zero-ray-*")]
-    shared = [str(path) for path in Path("/dev/shm").iterdir()] if Path("/dev/shm").is_dir() else []
-    return sorted([*processes, *folders, *shared])
+def own_folder(session: int) -> Path:
+    """Where the Ray of a run keeps its sockets and logs."""
+    lines = []
+    for process in members(session):
+        with contextlib.suppress(psutil.Error):
+            lines += process.cmdline()
+    return Path(re.findall(r"/tmp/r1zero-ray-\w+", " ".join(lines))[0])
+
+
+def in_shared_memory() -> list[str]:
+    """What a Ray of ours could leave there."""
+    shared = Path("/dev/shm")
+    return [p.name for p in shared.iterdir() if p.name.startswith(("plasma", "r1zero"))] if shared.is_dir() else []
 
 
 @pytest.mark.vllm
@@ -56,11 +57,12 @@ def test_the_weights_are_those_of_a_run_with_the_engine_in_its_own_process(serve
     a sampler is killed. Nothing is left: no process, no shared memory, no folder, no word on the terminal."""
     args = ["experiment=demo", *SMALL[3:], "steps=3", "checkpoint.keep=9"]
     args += ["rollout.kv_cache_gib=0.1", "rollout.max_num_seqs=64"]
-    before = left()
+    folders: list[Path] = []
     run = server.start([*args, "rollout=ray", "rollout.samplers=2", f"hydra.run.dir={tmp_path / 'ray'}"], tmp_path)
 
     def kill() -> None:
         until(lambda: (tmp_path / "ray/metrics.csv").exists() and len(table(tmp_path / "ray")) > 0)
+        folders.append(own_folder(run.pid))
         samplers = [p for p in members(run.pid) if "ray::Sampler" in " ".join(p.cmdline())]
         assert len(samplers) == 2
         samplers[0].kill()
@@ -70,7 +72,8 @@ def test_the_weights_are_those_of_a_run_with_the_engine_in_its_own_process(serve
     ended = run.wait()
     killer.join()
     assert (ended.code, ended.errors) == (0, [])
-    assert left() == before
+    assert [folder.exists() for folder in folders] == [False]
+    assert in_shared_memory() == []
     own = server.run([*args, "rollout=vllm", "rollout.parts=2", f"hydra.run.dir={tmp_path / 'own'}"], tmp_path)
     assert own.code == 0, own.err  # vLLM's C++ side has said a word on stderr
     assert_same_run(tmp_path / "ray", tmp_path / "own", 3)
@@ -116,21 +119,20 @@ def test_ranks_that_sample_ahead_go_on_exactly(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_samplers_end_with_a_trainer_that_is_killed(server: Server, tmp_path: Path) -> None:
     """kill -9 of the trainer: its Ray ends with it, and the folder that stays is removed by the next run."""
-    before = left()
     folder = tmp_path / "run"
     run = server.start([*HF, "experiment=demo", "steps=200", "eval.every=0", f"hydra.run.dir={folder}"], tmp_path)
     until(lambda: (folder / "metrics.csv").exists() and len(table(folder)) > 0)
+    abandoned = own_folder(run.pid)
     run.signal(signal.SIGKILL)
     assert server._ask({"wait": run.pid})["code"] == -signal.SIGKILL
     until(lambda: not [p for p in members(run.pid) if p.cmdline() and p.cmdline()[0].strip() not in AGENTS], 60)
-    (abandoned,) = set(left()) - set(before)
     from r1zero.launch import cluster
 
     other, lock = cluster.own_folder()
-    assert not Path(abandoned).exists()
+    assert not abandoned.exists()
     lock.close()
     cluster.shutil.rmtree(other)
-    assert left() == before
+    assert in_shared_memory() == []
 
 
 @pytest.mark.parametrize(
