@@ -23,10 +23,8 @@ from r1zero.errors import UserError
 
 MISSING = "rollout=ray: Ray is not installed; pip install '.[ray]', or set rollout=vllm"
 
-PRIVATE = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # Ray reports its use to its makers unless told not to
-    "RAY_BACKEND_LOG_LEVEL": "error",  # its warnings go to the terminal while there is no log file yet
-}
+PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0"}
+"""Ray reports its use to its makers unless told not to."""
 LOCAL = {
     "RAY_AUTH_MODE": "token",
     # Despite its name, what binds Ray to 127.0.0.1 on every system; by default it listens on all interfaces.
@@ -154,7 +152,8 @@ def connect(address: str, wait_s: float, namespace: str | None = None) -> Cluste
     try:
         with quiet(), kept_signals(), deadline(wait_s):
             if "://" not in where and where != "auto":
-                ray._raylet.GcsClient(address=where)  # told of a wrong token, ``init`` would go on trying
+                with mute():
+                    ray._raylet.GcsClient(address=where)  # told of a wrong token, ``init`` would go on trying
             ray.init(address=where, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         problem = error
@@ -228,6 +227,19 @@ def quiet() -> Iterator[None]:
     logger.propagate = False
     with patch.object(worker, "listen_error_messages", lambda *args: None):
         yield
+
+
+@contextlib.contextmanager
+def mute() -> Iterator[None]:
+    """Ray's C++ side writes to the terminal where it has no log file yet."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 @contextlib.contextmanager
