@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, ListConfig, OmegaConf
 
 from r1zero.algo_config import AlgoConfig
 from r1zero.ranges import chosen, ranged
@@ -312,9 +312,10 @@ GROUPS: dict[str, type] = {
 }
 
 
-def env_list(name: str, default: Any) -> list[Any]:
+def env_list(name: str, default: Any) -> ListConfig:
     """``${env_list:NAME,[a,b]}``: the parts between the commas of an environment variable, or the default."""
-    return [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()] or list(default)
+    parts = [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()]
+    return ListConfig(parts or list(default))  # a plain list can't be put into a resolved config
 
 
 def register() -> None:

@@ -86,7 +86,7 @@ def adapted(command: str) -> tuple[str, list[str]]:
     if {"--help", "--cfg", "-h"} & set(args) or (again and name in ("train", "evaluate")):
         return script, args
     args = [a for a in args if not again]
-    heavy = any(a.startswith(("sweep=", "hydra/launcher=", "trainer=")) for a in args) or "-m" in args
+    heavy = any(a.startswith(("sweep=", "hydra/launcher=", "trainer=", "rollout=ray")) for a in args) or "-m" in args
     if name in COMPOSED or heavy or any(a.startswith(("experiment=table", "server.")) for a in args):
         first = [re.sub(r"=([^\[{'\"(]*?),.*", r"=\1", a) for a in args if a not in ("-m", "--multirun")]
         return script, [*first, "--cfg", "job"]

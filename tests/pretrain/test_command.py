@@ -80,7 +80,7 @@ def test_a_reward_and_a_benchmark_are_added_the_same_way() -> None:
         "+benchmarks.mine.name=mine", "+benchmarks.mine.path=b.jsonl", "reward.functions.short.weight=0.5",
         name="train",
     )  # fmt: skip
-    assert cfg.reward.functions.short == {"path": path, "weight": 0.5, "params": {"free": 10}}
+    assert cfg.reward.functions.short == {"path": path, "weight": 0.5, "params": {"free": 10}, "timeout": None}
     assert cfg.benchmarks.mine.path == "b.jsonl"
     assert cfg.benchmarks.mine.split == "train"
 

@@ -20,6 +20,7 @@ from r1zero.errors import SyncError, UserError
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.vllm import engine as vllm_engine
 from r1zero.rollout.vllm.engine import VLLMEngine, finish_reason, refresh_tied_head, sampling_params
+from r1zero.rollout.watchdog import Watchdog
 from tiny_models import make_tiny, perturb
 
 pytestmark = pytest.mark.vllm
@@ -285,6 +286,7 @@ def sleeper() -> tuple[VLLMEngine, FakeLLM]:
     engine.__dict__.update(
         version=None, _llm=fake, _can_sleep=True, _awake={"weights", "kv_cache"}, _fault=None,
         _expected={"w": (2,)}, _dtype=torch.float32,
+        _tensor_parallel=1, _watchdog=Watchdog(600.0), on_step=None,
     )  # fmt: skip
     return engine, fake
 

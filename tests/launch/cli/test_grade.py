@@ -121,7 +121,7 @@ SUSPECTS = [
     (row(gold=["12"], extracted="21", status="wrong"), ("false negative", "the same characters in another order")),
     (row(gold=["[2,3]"], extracted="(2,3)", status="wrong"), ("false negative", "equal but for signs and brackets")),
     (row(gold=["17"], extracted="17 \\text{ maybe}", status="wrong"), ("false negative", "the gold stands inside")),
-    (row(extracted="There are 5 of them", rule="sentence"), ("false positive", "a sentence around the number")),
+    (row(extracted="There are 5 of them", rule="sentence"), ("false positive", "the verifier of today says wrong")),
     (row(status="timeout", reward=0.0), ("failure", "the verifier failed (timeout)")),
     (row(gold=[]), ("failure", "no gold answer")),
 ]

@@ -161,7 +161,9 @@ def test_wandb_groups_the_points_of_a_sweep() -> None:
     config.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", ["experiment=full", "name=algo-grpo_seed-0", "group=full/fig8"])
-        assert OmegaConf.to_container(cfg.logger, resolve=False)["wandb"]["group"] == "${group}"
+        assert (
+            OmegaConf.to_container(cfg.logger, resolve=False)["wandb"]["group"] == "${oc.env:WANDB_RUN_GROUP,${group}}"
+        )
         assert (cfg.name, cfg.group) == ("algo-grpo_seed-0", "full/fig8")
         assert compose("train", []).group == compose("train", []).name
 
