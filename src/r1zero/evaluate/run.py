@@ -51,7 +51,7 @@ def with_folder(config: DictConfig, run_dir: Path, job: Callable[[Callable[[], N
 
     Args:
         config: the settings.
-        run_dir: the folder; one that has responses is gone on with.
+        run_dir: the folder; one that has responses is resumed.
         job: is given a function to call once the settings fit what is in the folder: nothing is written before.
     """
     begun = (run_dir / "draw.json").is_file()

