@@ -213,6 +213,7 @@ def wrong_in_turn(when: int) -> None:
         mistake = dict(enumerate(MISTAKES, 1)).get(batch.step, "")
         rollout, constant = batch.rollout, self.learner.constant
         mask, advantages = rollout.mask, rollout.advantages
+        rollout.sealed = None  # the mistakes are the learner's own, behind the check of what callbacks changed
         if mistake == "normaliser":
             self.learner.constant = 1.01 * constant
         elif mistake == "deviation":  # divisor G in place of G - 1

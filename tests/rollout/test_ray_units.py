@@ -79,6 +79,7 @@ class TestPlaces:
     def start(self, monkeypatch: pytest.MonkeyPatch, count: int, ranks: int, config: RolloutConfig) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(build.ranks, "size", lambda: ranks)
+        monkeypatch.setattr(build, "several_machines", lambda: False)
         fleet = build.Fleet(config, {}, 1000)
         fleet._start_local(fleet._gpus())
 

@@ -164,7 +164,7 @@ def test_every_hub_model_of_the_configs_has_its_shape() -> None:
     """And the size that the config names."""
     for file in sorted((ROOT / "conf" / "model").glob("*.yaml")):
         config = yaml.safe_load(file.read_text())
-        if "params" in config and "${" not in config["path"]:
+        if "params" in config and "${" not in config["path"] and not config.get("served"):
             assert shape_of(config["path"]).params / 1e9 == pytest.approx(config["params"], rel=0.01), file.name
 
 
