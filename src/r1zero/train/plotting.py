@@ -65,7 +65,7 @@ def look(kind: str, position: int) -> tuple[str, str, str]:
 
 
 def band(axis: Any, table: pd.DataFrame, label: str, colour: str, marker: str | None = None) -> None:
-    """Draw the mean over seeds as a line and the range from the lowest to the highest seed as a band.
+    """Draw the mean over seeds as a line and one standard deviation over seeds to each side as a band (Fig. 9).
 
     Args:
         axis: where to draw.
@@ -84,11 +84,16 @@ def from_zero(axis: Any) -> None:
 
 
 def over_seeds(rows: Iterable[tuple[float, float]]) -> pd.DataFrame:
-    """(x, value) of every seed -> one row per x with mean, low, high and the number of seeds; NaN is left out."""
+    """(x, value) of every seed -> one row per x: mean, low and high, std, number of seeds; NaN is left out.
+
+    ``low`` and ``high`` are mean - std and mean + std, with the standard deviation of a sample (n - 1); a single
+    seed has none, and a band without width.
+    """
     frame = pd.DataFrame(list(rows), columns=["x", "value"]).dropna()
     grouped = frame.groupby("x")["value"]
+    mean, std = grouped.mean(), grouped.std().fillna(0.0)
     return pd.DataFrame(
-        {"mean": grouped.mean(), "low": grouped.min(), "high": grouped.max(), "seeds": grouped.count()}
+        {"mean": mean, "low": mean - std, "high": mean + std, "std": std, "seeds": grouped.count()}
     ).reset_index()
 
 

@@ -191,7 +191,7 @@ def test_the_miniature_report_is_one_file_with_everything(study: Path, tmp_path:
     path, found = write_miniature([*study.iterdir(), study / "not there yet"], tmp_path / "out")
     assert (tmp_path / "out" / "verdicts.md").read_text().count("| holds |") == len(found)
     text = path.read_text()
-    for name in ("fig4", "fig5", "fig6", "fig7", "fig8", "extras", "control"):
+    for name in ("fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "extras", "control"):
         assert f'<figure id="{name}" data-plot>' in text
         for suffix in ("png", "svg", "csv"):
             assert (tmp_path / "out" / "figures" / f"{name}.{suffix}").stat().st_size > 200
@@ -270,12 +270,31 @@ def test_fig7_compares_bases_under_one_algorithm_and_algorithms_on_the_best_base
 
 
 def test_numbers_behind_a_band(study: Path) -> None:
-    """Wrong lengths of Dr. GRPO's seeds in training are 33, 34, 35 at every step."""
+    """Wrong lengths of Dr. GRPO's seeds in training are 33, 34, 35 at every step: standard deviation 1, not 0.816."""
     runs = [r for r in find_runs([study]) if r.recipe == ("drgrpo", "tiny", "question", "arithmetic")]
     figure, numbers = figures.fig5(runs)
     style.plt.close(figure)
-    rows = numbers[numbers["panel"] == "Length of wrong responses"]
-    assert rows[["mean", "low", "high", "seeds"]].drop_duplicates().to_numpy().tolist() == [[34.0, 33.0, 35.0, 3.0]]
+    rows = numbers[numbers["panel"] == "Training: length of wrong responses"]
+    columns = ["mean", "low", "high", "std", "seeds"]
+    assert rows[columns].drop_duplicates().to_numpy().tolist() == [[34.0, 33.0, 35.0, 1.0, 3.0]]
+    (one,) = style.over_seeds([(0.0, 5.0)]).to_dict("records")
+    assert (one["low"], one["high"], one["seeds"]) == (5.0, 5.0, 1)
+
+
+def test_each_figure_has_the_panels_of_the_papers(study: Path) -> None:
+    """Fig. 6: a panel per template, a line per question set; Fig. 8: reward, length, score; Fig. 9: score, length."""
+    runs = [r for r in find_runs([study]) if r.model == "tiny"]
+    found = {}
+    for name in ("fig6", "fig8", "fig9"):
+        figure, numbers = figures.FIGURES[name][0](runs)
+        style.plt.close(figure)
+        found[name] = {panel: set(rows["series"]) for panel, rows in numbers.groupby("panel", sort=False)}
+    sets = {"arithmetic", "arithmetic_chains", "arithmetic_words", "arithmetic_products"}
+    assert found["fig6"] == {"question": sets, "r1": {"arithmetic"}}
+    assert list(found["fig8"]) == ["Training reward", "Output length in training", "Average score"]
+    assert set(found["fig8"]["Average score"]) == set(ALGOS)
+    assert list(found["fig9"]) == ["Average score", "Output length in training"]
+    assert found["fig9"]["Average score"] == {"grpo", "drgrpo"}
 
 
 def test_fig4_weights_are_relative_to_each_algorithms_mean(study: Path) -> None:
@@ -329,8 +348,11 @@ def test_figures_command_draws_what_the_runs_can_fill(tmp_path: Path) -> None:
         "fig8.png",
         "report.html",
     ]
-    with pytest.raises(UserError, match="figure fig9 is unknown; choose from fig4"):
-        write_figures([str(tmp_path / "fig5")], "fig9")
+    with pytest.raises(UserError, match="figure fig1 is unknown; choose from fig4"):
+        write_figures([str(tmp_path / "fig5")], "fig1")
+    make_run(tmp_path / "fig5", "grpo", seed=1)
+    make_run(tmp_path / "fig5", "drgrpo", seed=1)
+    assert figures.choose(find_runs([tmp_path / "fig5"])) == ["fig4", "fig5", "fig9", "extras"]
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,9 +115,7 @@ def report(entity: str, project: str, benchmarks: Sequence[str], known: bool = T
     runs = {"entity": entity, "project": project} if known else {}
     blocks: list[Any] = [
         wr.TableOfContents(),
-        wr.P(
-            text="Runs are grouped by algorithm, model and template; bands reach from the lowest to the highest seed."
-        ),
+        wr.P(text="Runs are grouped by algorithm, model and template; bands are one standard deviation over seeds."),
     ]
     for title, panels in sections(benchmarks).items():
         plots = [_plot(label, names, place) for place, (label, names) in enumerate(panels)]
@@ -165,7 +163,7 @@ def _plot(title: str, names: Sequence[str], place: int = 0) -> wr.LinePlot:
         y=list(names),
         title_x="rollout step",
         groupby_aggfunc="mean",
-        groupby_rangefunc="minmax",
+        groupby_rangefunc="stddev",
         smoothing_type="none",
         layout=wr.Layout(x=8 * (place % 3), y=6 * (place // 3), w=8, h=6),
     )

@@ -16,21 +16,26 @@ from r1zero.lab.report.runs import Run
 from r1zero.train import plotting as style
 
 Drawn = tuple[Any, pd.DataFrame]
-COLUMNS = ["panel", "series", "x", "mean", "low", "high", "seeds"]
+COLUMNS = ["panel", "series", "x", "mean", "low", "high", "std", "seeds"]
+
+PAPER_TEMPLATES = ("r1", "qwen", "none")
+"""Panels of Fig. 6 in their order."""
 
 BINS = ("step", "algorithm", "kind", "answer", "low", "high", "count")
 """Columns of bias.csv that are no weights."""
 
-TRAINING = (
-    ("reward/mean", "Training reward", "share of right responses"),
-    ("length/mean", "Response length", "tokens"),
-    ("length/incorrect", "Length of wrong responses", "tokens"),
-    ("length/correct", "Length of right responses", "tokens"),
+REWARD = ("reward/mean", "Training reward", "share of right responses")
+LENGTH = ("length/mean", "Output length in training", "tokens")
+SCORE = ("eval:accuracy", "Average score", "share of right responses")
+FIG5 = (
+    REWARD,
+    LENGTH,
+    SCORE,
+    ("eval:length_correct", "Evaluation: length of right responses", "tokens"),
+    ("eval:length_incorrect", "Evaluation: length of wrong responses", "tokens"),
+    ("length/incorrect", "Training: length of wrong responses", "tokens"),
 )
-EVALUATION = (
-    ("accuracy", "Benchmark accuracy", "share of right responses"),
-    ("length_incorrect", "Evaluation: length of wrong responses", "tokens"),
-)
+"""Panels: a column of metrics.csv, or behind "eval:" a metric of evaluations, its mean over benchmarks."""
 EXTRAS = (
     ("policy/entropy", "Entropy", "nats a token"),
     ("diversity/distinct_answers", "Different answers in a group", "answers"),
@@ -72,7 +77,7 @@ def curves(
     panel: str,
     marked: bool,
 ) -> pd.DataFrame:
-    """Draw one panel, a band per group; returns panel, series, x, mean, low, high, seeds."""
+    """Draw one panel, a band per group; returns the numbers (COLUMNS)."""
     tables = []
     for position, (name, members) in enumerate(groups.items()):
         table = style.over_seeds([point for run in members for point in values(run)])
@@ -90,29 +95,24 @@ Points = list[tuple[float, float]]
 """(rollout step, value) in order."""
 
 
-def dynamics(runs: Sequence[Run], key: Callable[[Run], str]) -> Drawn:
-    """Six panels over training: reward, lengths of all, wrong and right responses, evaluation accuracy and length."""
+def dynamics(
+    runs: Sequence[Run], key: Callable[[Run], str], shown: Sequence[tuple[str, str, str]], columns: int = 3
+) -> Drawn:
+    """Panels over training; figures of training as running means, those of evaluations as they are."""
     groups = groups_of(runs, key)
-    figure, axes = style.panels(2, 3)
+    figure, axes = style.panels(-(-len(shown) // columns), columns)
     window = window_for(runs)
     numbers = []
-    for axis, (column, title, unit) in zip(axes, (*TRAINING[:3], TRAINING[3]), strict=False):
+    for axis, (column, title, unit) in zip(axes, shown, strict=True):
+        name, evaluated = column.removeprefix("eval:"), column.startswith("eval:")
 
-        def smooth(run: Run, column: str = column) -> Points:
-            return smoothed(run.series(column), window)
+        def values(run: Run, name: str = name, evaluated: bool = evaluated) -> Points:
+            return run.evaluation(name) if evaluated else smoothed(run.series(name), window)
 
-        numbers.append(curves(axis, groups, smooth, title, marked=False))
+        numbers.append(curves(axis, groups, values, title, marked=evaluated))
         axis.set(title=title, xlabel="rollout step", ylabel=unit)
-    for axis, (metric, title, unit) in zip(axes[4:], EVALUATION, strict=True):
-
-        def evaluated(run: Run, metric: str = metric) -> Points:
-            return run.evaluation(metric)
-
-        numbers.append(curves(axis, groups, evaluated, title, marked=True))
-        axis.set(title=title, xlabel="rollout step", ylabel=unit)
-    lengths = [axes[1], axes[2], axes[3], axes[5]]
-    for axis in lengths:
-        style.from_zero(axis)
+        if "length" in column:
+            style.from_zero(axis)
     style.shared_legend(figure, axes)
     return figure, pd.concat(numbers)
 
@@ -177,25 +177,22 @@ def _weights(axis: Any, part: pd.DataFrame, panel: str) -> pd.DataFrame:
 def fig5(runs: Sequence[Run]) -> Drawn:
     """GRPO against Dr. GRPO over training (Fig. 5)."""
     picked = [r for r in runs if r.algo in ("grpo", "drgrpo")] or list(runs)
-    return dynamics(picked, lambda r: r.algo)
+    return dynamics(picked, lambda r: r.algo, FIG5)
 
 
 def fig6(runs: Sequence[Run]) -> Drawn:
-    """Template x question set: accuracy over training, a panel per question set (Fig. 6)."""
-    sets = list(dict.fromkeys(run.data for run in runs))
-    sets.sort(key=lambda name: -len({run.template for run in runs if run.data == name}))
+    """Template x question set: average score over training, a panel per template, a line per set (Fig. 6)."""
     templates = list(dict.fromkeys(run.template for run in runs))
-    columns = min(len(sets), 4)
-    figure, axes = style.panels(-(-len(sets) // columns), columns, width=3.4)
+    templates.sort(key=lambda name: PAPER_TEMPLATES.index(name) if name in PAPER_TEMPLATES else -1)
+    sets = list(dict.fromkeys(run.data for run in runs))
+    figure, axes = style.panels(1, len(templates))
     numbers = []
-    for axis, name in zip(axes, sets, strict=False):
-        here = [run for run in runs if run.data == name]
-        groups = {t: [r for r in here if r.template == t] for t in templates}
+    for axis, name in zip(axes, templates, strict=True):
+        # Every set in every panel: a set has one colour, whichever templates it was trained with.
+        groups = {s: [run for run in runs if (run.template, run.data) == (name, s)] for s in sets}
         numbers.append(curves(axis, groups, lambda r: r.evaluation("accuracy"), name, marked=True))
-        axis.set(title=f"trained on {name}", xlabel="rollout step", ylabel="benchmark accuracy")
-    _same_limits(axes[: len(sets)])
-    for axis in axes[len(sets) :]:
-        axis.set_visible(False)
+        axis.set(title=f"template {name}", xlabel="rollout step", ylabel="average score")
+    _same_limits(axes)
     style.shared_legend(figure, axes)
     return figure, pd.concat(numbers)
 
@@ -241,7 +238,13 @@ def _ends(members: Sequence[Run]) -> list[float]:
 
 def fig8(runs: Sequence[Run]) -> Drawn:
     """The ablation of both normalisations, four algorithms (Fig. 8)."""
-    return dynamics(runs, lambda r: r.algo)
+    return dynamics(runs, lambda r: r.algo, (REWARD, LENGTH, SCORE))
+
+
+def fig9(runs: Sequence[Run]) -> Drawn:
+    """GRPO against Dr. GRPO over independent runs: mean and standard deviation of score and length (Fig. 9)."""
+    picked = [r for r in runs if r.algo in ("grpo", "drgrpo")] or list(runs)
+    return dynamics(picked, lambda r: r.algo, (SCORE, LENGTH), columns=2)
 
 
 def extras(runs: Sequence[Run]) -> Drawn:
@@ -279,9 +282,10 @@ def used_by(run: Run) -> str:
 FIGURES: dict[str, tuple[Callable[[Sequence[Run]], Drawn], str]] = {
     "fig4": (fig4, "The two biases: how strongly a token, and a question, pulls on the policy under each algorithm."),
     "fig5": (fig5, "GRPO against Dr. GRPO over training."),
-    "fig6": (fig6, "Template x question set: benchmark accuracy over training."),
+    "fig6": (fig6, "Template x question set: average score over training, a panel per template."),
     "fig7": (fig7, "Base models over training; on the best of them, GRPO against Dr. GRPO."),
     "fig8": (fig8, "The ablation: length and standard-deviation normalisation, each on and off."),
+    "fig9": (fig9, "GRPO against Dr. GRPO over independent runs: mean and standard deviation."),
     "extras": (extras, "Entropy, diversity and the strength of both biases over training."),
 }
 """Figure -> how it is drawn, and what it shows."""
@@ -299,6 +303,8 @@ def choose(runs: Sequence[Run]) -> list[str]:
         names.append("fig8")
     elif not set(names) & {"fig6", "fig7"}:  # whose bands would mix what these keep apart
         names.append("fig5")
+        if algorithms == {"grpo", "drgrpo"} and len({r.seed for r in runs}) > 1:
+            names.append("fig9")
     return [*names, "extras"]
 
 

@@ -31,6 +31,7 @@ def parts_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
         "fig6": [r for r in runs if r.model == "tiny" and r.algo == "drgrpo"],
         "fig7": [r for model in STATES for r in _of(runs, model) if r.template == "r1"],
         "fig8": main,
+        "fig9": [r for r in main if r.algo in ("grpo", "drgrpo")],
         "extras": main,
         "control": _of(runs, "tiny_control"),
     }

@@ -62,7 +62,7 @@ def picture(path: Path, caption: str) -> Markup:
 
 def figures_section(paths: dict[str, Path], note: str = "") -> Markup:
     """All figures with their captions."""
-    hint = "Lines are means over seeds, bands reach from the lowest to the highest seed."
+    hint = "Lines are means over seeds, bands one standard deviation over seeds to each side."
     shown = [picture(path, f"{name}: {FIGURES[name][1] if name in FIGURES else ''}") for name, path in paths.items()]
     return Markup(MACROS.figures(f"{hint} {note}", shown))
 
