@@ -1,8 +1,8 @@
 """The paper in miniature: `make miniature`, or `python scripts/miniature.py --help`.
 
 Pretrains four more small bases, runs the sweeps of experiment=mini at the points that the claims need,
-two side by side, and writes outputs/miniature/report.html. Finished points are left alone, so a run that
-was stopped goes on where it was.
+two side by side, and writes outputs/miniature/report.html. --design second does the same for (e2) and (f2).
+Finished points are left alone, so a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import itertools
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ BASES = {
     "tiny_llama_web": "tiny_llama_base",
     "tiny_llama_qa": "tiny_llama_web",
 }
+SECOND_BASES = {"tiny_plain": None, "tiny_terms": None, "tiny_web": "tiny_plain", "tiny_qa": "tiny_web"}
 """Experiments of pretraining that make the bases, each with the one that it goes on from; bases before others."""
 LLAMAS = {"tiny_llama": "tiny_llama_base", "tiny_llama_web": "tiny_llama_web", "tiny_llama_qa": "tiny_llama_qa"}
 """Model option of each state of Fig. 7, with the experiment that makes it."""
@@ -65,6 +67,17 @@ PLAN = (
     ),
 )
 """Five seeds where an interval must exclude zero, three elsewhere. Points that two figures share run once."""
+
+SECOND = (
+    *(Part("knowledge", {"model": (model,)}, 3, model) for model in ("tiny_plain", "tiny_web", "tiny_qa")),
+    Part(
+        "coverage", {"template": ("question", "r1"), "data": ("arithmetic_wide", "arithmetic_narrow")}, 5, "tiny_terms"
+    ),
+)
+"""The second design of claims (e) and (f): docs/results/power.md says what its seeds can show."""
+
+DESIGNS = {"first": (PLAN, BASES), "second": (SECOND, SECOND_BASES), "both": (PLAN + SECOND, BASES | SECOND_BASES)}
+"""Points and bases of each ``--design``."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +129,9 @@ def evaluate(model: str, template: str, folder: Path) -> str:
     return jobs.process(ROOT / "scripts" / "evaluate.py", overrides, folder)
 
 
-def plan_jobs(todo: list[Point], table1: Path) -> list[jobs.Job]:
+def plan_jobs(todo: list[Point], table1: Path, made: Mapping[str, str | None] = BASES) -> list[jobs.Job]:
     """Bases first, then the points, then Table 1; each waits for the base that it needs alone."""
-    bases = [jobs.Job(name, partial(pretrain, name), (origin,) if origin else ()) for name, origin in BASES.items()]
+    bases = [jobs.Job(name, partial(pretrain, name), (origin,) if origin else ()) for name, origin in made.items()]
     runs = [jobs.Job(point.name, partial(train, point), (point.base,) if point.base else ()) for point in todo]
     rows = [
         jobs.Job(
@@ -127,6 +140,7 @@ def plan_jobs(todo: list[Point], table1: Path) -> list[jobs.Job]:
             (LLAMAS[model],) if model in LLAMAS else (),
         )
         for model, template in TABLE1
+        if model not in LLAMAS or LLAMAS[model] in made
     ]
     return [*bases, *runs, *rows]
 
@@ -144,19 +158,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=count, default=2, help="runs side by side, one core each (default: 2)")
     parser.add_argument("--seeds", type=count, default=5, help="use at most so many seeds (default: 5)")
+    parser.add_argument(
+        "--design",
+        choices=DESIGNS,
+        default="first",
+        help="second: claims (e2) and (f2) (default: first)",
+    )
     parser.add_argument("--report-only", action="store_true", help="run nothing, report what is there")
     parser.add_argument("--out", type=Path, default=OUTPUTS / "miniature", help="folder of the report")
     arguments = parser.parse_args()
     # One thread each: two processes with two threads each are several times slower on two cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ.setdefault("WANDB_MODE", "offline")
-    todo = points(PLAN, arguments.seeds)
+    plan, bases = DESIGNS[arguments.design]
+    todo = points(plan, arguments.seeds)
     errors: dict[str, str] = {}
     if not arguments.report_only:
         table = sweep.SweepTable("miniature", {point.name: point.folder for point in todo})
         table.start()
         try:
-            errors = jobs.Jobs(plan_jobs(todo, arguments.out / "table1"), arguments.workers).run()
+            errors = jobs.Jobs(plan_jobs(todo, arguments.out / "table1", bases), arguments.workers).run()
         except KeyboardInterrupt:
             print("stopped; the same command continues with what is missing", file=sys.stderr)
             return 130
@@ -167,7 +188,9 @@ def main() -> int:
     try:
         from r1zero.lab.report.miniature import summary_lines, write_miniature
 
-        path, found = write_miniature([point.folder for point in todo], arguments.out)
+        # Whatever of either design is there is reported.
+        planned = [point.folder for point in points(PLAN + SECOND, arguments.seeds)]
+        path, found = write_miniature(planned, arguments.out, sorted((OUTPUTS / "mini").glob("*/*_seed-1??")))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -28,6 +28,9 @@ def main() -> int:
     figure.add_argument("runs", nargs="+", help="run folders, folders above them, or wandb:entity/project")
     figure.add_argument("--figures", help="comma-separated, such as fig4,fig8; default: those that the runs can fill")
     figure.add_argument("--output", type=Path, help="folder to write; default: figures/ in the first folder")
+    bias = commands.add_parser("bias", help="which objective has which bias: theory, gradient, and training runs")
+    bias.add_argument("runs", nargs="*", type=Path, help="run folders of sweep=objectives, or folders above them")
+    bias.add_argument("--into", type=Path, help="Markdown file with <!-- bias --> and <!-- bias-runs --> to write into")
     browse = commands.add_parser("completions", help="a page to browse the responses of a run, or of two side by side")
     browse.add_argument("runs", nargs="+", type=Path, help="one run folder, or two")
     browse.add_argument("--output", type=Path, help="file to write; default: completions.html in the first folder")
@@ -43,6 +46,11 @@ def main() -> int:
             from r1zero.lab.report.completions import completions_page
 
             print(completions_page(arguments.runs, arguments.output))
+            return 0
+        if arguments.command == "bias":
+            from r1zero.lab.report.biases import report
+
+            print(report(CONF, arguments.runs, arguments.into), end="")
             return 0
         if arguments.command == "figures":
             from r1zero.lab.report.training import write_figures

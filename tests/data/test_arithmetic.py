@@ -43,6 +43,17 @@ def test_the_same_sum_in_words_stays_in_its_split() -> None:
         assert held_out(text, 10)
 
 
+def test_both_styles_share_the_questions_of_one() -> None:
+    """The same sums as in symbols, about half of them in words, whatever the seed and the split."""
+    kinds = {style: generate("train", 300, 0, style=style) for style in ("symbols", "words", "both")}
+    symbols, words, both = ([q.text for q in kinds[style]] for style in ("symbols", "words", "both"))
+    assert [q.gold for q in kinds["both"]] == [q.gold for q in kinds["symbols"]]
+    assert all(text in (s, w) for text, s, w in zip(both, symbols, words, strict=True))
+    assert 110 < sum(text.startswith("Start with") for text in both) < 190
+    other = {q.text for q in generate("train", 300, 1, style="both")}
+    assert not other & (set(symbols) | set(words)) - set(both)  # a sum has one style for all seeds
+
+
 def test_a_tenth_is_held_out() -> None:
     sums = [f"{a}+{b}-{c}+{d}" for a in range(1, 10) for b in range(1, 10) for c in range(1, 10) for d in range(1, 10)]
     share = sum(held_out(text, 10) for text in sums) / len(sums)

@@ -12,7 +12,8 @@ import yaml
 
 from r1zero.data.arithmetic import Arithmetic, Sum, draw, held_out
 from r1zero.errors import UserError
-from r1zero.pretrain.config import WorkingConfig
+from r1zero.pretrain.config import SourceConfig, TextConfig, WorkingConfig
+from r1zero.pretrain.corpus import made_text
 from r1zero.pretrain.data import MadeDocuments, spoil_at
 from r1zero.pretrain.prose import Prose, Talk
 from r1zero.pretrain.text import EOS, QUESTION_PAGE, QWEN_PAGE, ArithmeticText, check_mix, geometric, working
@@ -173,6 +174,35 @@ def test_prose_and_talk_are_functions_of_seed_and_number(kind: type) -> None:
         assert document.endswith(EOS)
         assert document.count(EOS) == 1
         assert kind is Talk or ("\\boxed" not in document and "<answer>" not in document)
+
+
+def test_talk_without_sums_asks_nothing_that_looks_like_one() -> None:
+    """A text in which a random number follows a sum teaches that sums have random results."""
+    sums = re.compile(r"\d[+-]\d[\d+-]*=\?")
+    asked = {
+        share: sum(bool(sums.search(Talk(WorkingConfig(asked_sums=share), "train", 0).document(n))) for n in range(200))
+        for share in (0.0, 0.5, 1.0)
+    }
+    assert asked[0.0] == 0
+    assert 70 < asked[0.5] < 130
+    assert asked[1.0] == 200
+
+
+def test_a_source_may_have_questions_of_its_own() -> None:
+    """tiny_terms: sums of 2 to 6 terms, and beside them some of 2 and 3 terms in words."""
+    cfg = TextConfig(name="x", pages={"question": 1.0}, questions={"terms": [2, 6]})
+    words = SourceConfig(kind="arithmetic", questions={"terms": [2, 3], "style": "words"})
+    sums = {
+        name: made_text(source, cfg, "train", 0)
+        for name, source in (("words", words), ("qa", SourceConfig(kind="arithmetic")))
+    }
+    terms = {}
+    for name, text in sums.items():
+        assert text is not None
+        asked = [text.document(n).partition("Answer:")[0] for n in range(100)]
+        assert all(("Start with" in question) == (name == "words") for question in asked)
+        terms[name] = {len(re.findall(r"\d", question)) for question in asked}
+    assert terms == {"words": {2, 3}, "qa": {2, 3, 4, 5, 6}}
 
 
 def test_unknown_or_empty_mixtures_are_refused() -> None:

@@ -16,7 +16,7 @@ from r1zero.batch import Question
 from r1zero.errors import UserError
 
 SPLITS = ("train", "heldout")
-STYLES = ("symbols", "words")
+STYLES = ("symbols", "words", "both")
 _WORDS = {"+": "add {}", "-": "take away {}", "*": "multiply by {}"}
 
 
@@ -27,7 +27,8 @@ class Arithmetic:
     ``terms`` numbers are joined by ``operators`` (each of + - *; products bind first). ``terms`` may be
     a pair (fewest, most). Numbers have up to ``digits`` digits and are at least 1. Without ``negative``
     no running result falls below zero. ``style`` words writes the sum as a sentence (left to right, so
-    products must not follow + or -). ``heldout_percent`` of all questions are held out.
+    products must not follow + or -), both writes about half of the sums so, always the same
+    ones. ``heldout_percent`` of all questions are held out.
     """
 
     terms: int | tuple[int, int] = 4
@@ -48,8 +49,8 @@ class Arithmetic:
             raise UserError(f"arithmetic: operators='{self.operators}' must be a choice of + - *")
         if self.style not in STYLES:
             raise UserError(f"arithmetic: style={self.style} is unknown; choose one of {', '.join(STYLES)}")
-        if self.style == "words" and "*" in self.operators and self.operators != "*":
-            raise UserError("arithmetic: style=words reads from left to right; use operators '+-' or '*' alone")
+        if self.style != "symbols" and "*" in self.operators and self.operators != "*":
+            raise UserError(f"arithmetic: style={self.style} reads from left to right; use operators '+-' or '*' alone")
         if not 0 < self.heldout_percent < 100:
             raise UserError(f"arithmetic: heldout_percent={self.heldout_percent} must lie between 1 and 99")
 
@@ -88,7 +89,7 @@ class Sum:
 
     def text(self, style: str) -> str:
         """The question as the model reads it."""
-        if style == "symbols":
+        if style == "symbols" or (style == "both" and hashed(self.symbols, 4) % 2):
             return f"{self.symbols}=?"
         parts = [_WORDS[op].format(n) for op, n in zip(self.operators, self.numbers[1:], strict=True)]
         return f"Start with {self.numbers[0]}, {', '.join(parts)}. What is the result?"
@@ -101,8 +102,12 @@ def apply(left: int, op: str, right: int) -> int:
 
 def held_out(symbols: str, percent: int) -> bool:
     """Whether the question with these symbols belongs to the held-out set, whatever the seed."""
-    digest = hashlib.sha256(symbols.encode()).digest()
-    return int.from_bytes(digest[:4], "big") % 100 < percent
+    return hashed(symbols, 0) % 100 < percent
+
+
+def hashed(symbols: str, at: int) -> int:
+    """A number that depends on the question alone; others ``at`` other bytes have nothing to do with it."""
+    return int.from_bytes(hashlib.sha256(symbols.encode()).digest()[at : at + 4], "big")
 
 
 def draw(split: str, settings: Arithmetic, rng: random.Random) -> Sum:

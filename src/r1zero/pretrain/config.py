@@ -40,6 +40,8 @@ class WorkingConfig:
     """Share of speaker pages whose answer opens with <think>."""
     tag_share: float = ranged(0.4, at_least=0, at_most=1)
     """Share of those that end in </think> <answer> ... </answer>; the others end in a box."""
+    asked_sums: float = ranged(0.5, at_least=0, at_most=1)
+    """Share of the questions of talk that look like a sum; what answers them has nothing to do with it."""
 
 
 @dataclass
@@ -68,6 +70,8 @@ class SourceConfig:
     """How qa_text puts a question and its answer together."""
     box: bool = False
     """qa_text: end every answer in a box, made from what stands after #### or from the answer itself."""
+    questions: dict[str, Any] = field(default_factory=dict)
+    """arithmetic, prose: what differs from data.questions in this source."""
     drop_bad: bool = False
     """Leave out records that make no document (a field is missing, empty or no text) instead of stopping at one."""
     separate: str = chosen("paragraph", "line", "file")

@@ -116,11 +116,10 @@ class Corpus:
 def made_text(source: SourceConfig, cfg: TextConfig, split: str, seed: int) -> MadeText | None:
     """The generator of a source, None for one that is read."""
     if source.kind == "arithmetic":
-        return ArithmeticText(
-            {k: w for k, w in cfg.pages.items() if w is not None}, cfg.working, settings_of(cfg.questions), split, seed
-        )
+        pages = {k: w for k, w in cfg.pages.items() if w is not None}
+        return ArithmeticText(pages, cfg.working, settings_of({**cfg.questions, **source.questions}), split, seed)
     if source.kind == "prose":
-        return Prose(cfg.working, settings_of(cfg.questions), split, seed)
+        return Prose(cfg.working, settings_of({**cfg.questions, **source.questions}), split, seed)
     return Talk(cfg.working, split, seed) if source.kind == "talk" else None
 
 

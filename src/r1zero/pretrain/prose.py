@@ -46,7 +46,8 @@ class Talk:
         rng = random.Random(f"talk/{self.split}/{self.seed}/{number}")
         asks, answers = rng.choice(SPEAKERS)
         words = round(self.settings.preamble_words * rng.random() ** 2)
-        asked = preamble(rng.randint(1, 6), rng) if rng.random() < 0.5 else _numbers(rng) + "=?"
+        words_asked = rng.random() < 1.0 - self.settings.asked_sums
+        asked = preamble(rng.randint(1, 6), rng) if words_asked else _numbers(rng) + "=?"
         page = f"{preamble(words, rng)}\n{asks}: {asked}\n{answers}:"
         said = f" {preamble(rng.randint(1, 8), rng)}"
         value = rng.randint(0, self.settings.guess_max)

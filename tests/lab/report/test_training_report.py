@@ -10,63 +10,17 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 import yaml
 
-from r1zero.algo.bias import BiasBins
 from r1zero.errors import UserError
-from r1zero.lab.report import figures, page, verdicts
+from r1zero.lab.report import claims, figures, page, verdicts
 from r1zero.lab.report.miniature import write_miniature
 from r1zero.lab.report.runs import find_runs, wandb_runs
 from r1zero.lab.report.training import collect, mixed, write_figures
 from r1zero.train import plotting as style
+from report_support import make_run
 
 ALGOS = ("grpo", "grpo_no_std_norm", "grpo_no_length_norm", "drgrpo")
-
-
-def make_run(
-    root: Path,
-    algo: str = "drgrpo",
-    seed: int = 0,
-    model: str = "tiny",
-    template: str = "question",
-    data: str = "arithmetic",
-    accuracy: tuple[float, float] = (0.5, 0.9),
-    wrong: tuple[float, float] = (33.0, 32.0),
-    state: str = "finished",
-) -> Path:
-    """A folder such as a run of six rollout steps leaves."""
-    folder = root / f"{algo}_{model}_{template}_{data}_{seed}"
-    folder.mkdir(parents=True)
-    names = {"algo": algo, "model": model, "template": template, "data": data}
-    config: dict[str, Any] = {key: {"name": value} for key, value in names.items()} | {
-        "seed": seed,
-        "name": folder.name,
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    rows = []
-    bins = BiasBins(4, 100, 100, bins=4)
-    bias_rows: list[dict[str, Any]] = []
-    for step in range(6):
-        rewards = torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 0, 0] * 4)
-        lengths = torch.linspace(20, 90, 48)
-        running = (rewards - 0.5).abs() * lengths / 100
-        sums = bins.sums(rewards, rewards > 0.5, lengths, running)
-        bias_rows += [{"step": step, "algorithm": algo, **row} for row in sums.rows(100)]
-        row = {"step": step, "reward/mean": 0.5 + step / 20, "length/mean": 30.0, "length/incorrect": 33.0 + seed,
-               "length/correct": 29.0, "policy/entropy": 0.5, "group/zero_advantage_frac": 0.1,
-               **sums.metrics()}  # fmt: skip
-        if step == 0:
-            row |= {"eval/arithmetic/accuracy": accuracy[0], "eval/arithmetic/length_incorrect": wrong[0]}
-            row |= {"eval/arithmetic/length": 31.0, "eval/arithmetic/length_correct": 29.0}
-        rows.append(row)
-    rows.append({"step": 6, "eval/arithmetic/accuracy": accuracy[1], "eval/arithmetic/length_incorrect": wrong[1],
-                 "eval/arithmetic/length": 30.0, "eval/arithmetic/length_correct": 28.0})  # fmt: skip
-    pd.DataFrame(rows).to_csv(folder / "metrics.csv", index=False)
-    pd.DataFrame(bias_rows).to_csv(folder / "bias.csv", index=False)
-    (folder / "summary.json").write_text(json.dumps({"seconds": 60.0, "tokens": 1000, "versions": {"torch": "2.13"}}))
-    (folder / "status.json").write_text(json.dumps({"state": state, "steps": 6}))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +30,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ends = {"grpo": 48.0, "grpo_no_std_norm": 50.0, "grpo_no_length_norm": 32.0, "drgrpo": 32.0}
     for seed in range(3):
         for algo in ALGOS:
-            end = (0.9 + seed / 1000 + (algo == "grpo") / 100, ends[algo] + seed + (algo == "grpo") * seed)
+            end = (
+                0.9 + seed / 1000 - (algo == "grpo") * (10 + seed) / 1000,
+                ends[algo] + seed + (algo == "grpo") * seed,
+            )
             make_run(root, algo, seed, accuracy=(0.5, end[0]), wrong=(33.0, end[1]))
         make_run(root, seed=seed, template="r1", accuracy=(0.2 + seed / 100, 0.8))
-        for model, end in zip(verdicts.STATES, (0.1, 0.5, 0.8), strict=True):
+        for model, end in zip(claims.STATES, (0.1, 0.5, 0.8), strict=True):
             make_run(root, seed=seed, model=model, template="r1", accuracy=(0.1, end + seed * end / 100))
         make_run(root, "grpo", seed, model="tiny_llama_qa", template="r1", accuracy=(0.1, 0.8))
         for data in ("arithmetic_chains", "arithmetic_words", "arithmetic_products"):
@@ -112,7 +69,7 @@ def test_a_note_without_runs_does_not_hide_what_was_measured(tmp_path: Path) -> 
     """Runs in the R1 template alone: (d') is measured, its comparison with the matching template is not."""
     for seed in range(3):
         make_run(tmp_path, seed=seed, template="r1", accuracy=(0.2, 0.8 + seed / 100))
-    found = next(v for v in verdicts.verdicts(find_runs([tmp_path])) if v.key == "d'")
+    found = next(v for v in claims.verdicts(find_runs([tmp_path])) if v.key == "d'")
     assert (found.word, found.measured, found.note) == ("holds", "gain +0.610 [+0.585, +0.635] (3 seeds)", "")
 
 
@@ -121,8 +78,8 @@ def test_accuracies_that_scatter_are_not_called_alike(tmp_path: Path) -> None:
     for seed, end in enumerate((0.9, 0.5)):
         make_run(tmp_path, "grpo", seed, accuracy=(0.5, end))
         make_run(tmp_path, "drgrpo", seed, accuracy=(0.5, 0.7))
-    found = next(v for v in verdicts.verdicts(find_runs([tmp_path])) if v.key == "a")
-    assert (found.holds, found.word) == (None, "not enough runs")
+    found = next(v for v in claims.verdicts(find_runs([tmp_path])) if v.key == "a")
+    assert (found.holds, found.word, found.why) == (None, "not testable here", "the interval is too wide to say")
 
 
 def test_a_control_says_nothing_where_the_effect_itself_does_not_show(study: Path, tmp_path: Path) -> None:
@@ -131,12 +88,13 @@ def test_a_control_says_nothing_where_the_effect_itself_does_not_show(study: Pat
     for seed in range(3):
         make_run(tmp_path, "grpo", seed, wrong=(33.0, 31.0 + seed))
         make_run(tmp_path, "grpo", seed, model="tiny_control", wrong=(38.0, 23.0 - seed))
-    found = next(v for v in verdicts.verdicts([*runs, *find_runs([tmp_path])]) if v.key == "g")
-    assert found.holds is False
+    found = next(v for v in claims.verdicts([*runs, *find_runs([tmp_path])]) if v.key == "g")
+    assert found.word == "not testable here"
+    assert found.why == ("the effect itself (b), tokens -1.0 [-1.0, -1.0] (3 seeds), asked: all of it at least +0.0")
 
 
 def test_all_claims_hold_in_a_study_made_so(study: Path) -> None:
-    found = {(v.key, v.claim): v for v in verdicts.verdicts(find_runs([study]))}
+    found = {(v.key, v.claim): v for v in claims.verdicts(find_runs([study]))}
     assert {v.word for v in found.values()} == {"holds"}, [v for v in found.values() if v.word != "holds"]
     longer = next(v for v in found.values() if v.key == "b")
     # Pairs 48-32, 50-33, 52-34: mean 17, deviation 1
@@ -147,6 +105,7 @@ def test_all_claims_hold_in_a_study_made_so(study: Path) -> None:
     ("key", "change"),
     [
         ("a", {"algo": "grpo", "accuracy": (0.5, 0.7)}),
+        ("a'", {"algo": "grpo", "accuracy": (0.5, 0.95)}),
         ("b", {"algo": "grpo", "wrong": (33.0, 31.0)}),
         ("b'", {"algo": "grpo_no_std_norm", "wrong": (33.0, 20.0)}),
         ("d", {"template": "r1", "accuracy": (0.6, 0.8)}),
@@ -164,23 +123,130 @@ def test_each_claim_can_fail(study: Path, tmp_path: Path, key: str, change: dict
     runs = [run for run in find_runs([study]) if run.recipe != recipe]
     for seed in range(3):
         make_run(tmp_path, seed=seed, **change)
-    found = verdicts.verdicts([*runs, *find_runs([tmp_path])])
+    found = claims.verdicts([*runs, *find_runs([tmp_path])])
     assert any(v.key == key and v.holds is False for v in found), [v for v in found if v.key == key]
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "why"),
+    [
+        ("f", {"data": "arithmetic_words", "reward": 0.04},
+         "training reward at step 0 0.04 [0.04, 0.04] (3 seeds), asked: at least 0.20"),
+        ("b", {"accuracy": (0.85, 0.95)},
+         "accuracy of the base 0.85 [0.85, 0.85] (3 seeds), asked: at least 0.20 and at most 0.80"),
+        ("d'", {"template": "r1", "silent": 0.75},
+         "groups with a signal at step 0 (R1 template) 0.25 [0.25, 0.25] (3 seeds), asked: at least 0.30"),
+        ("e", {"model": "tiny_llama_web", "template": "r1", "silent": 0.92},
+         "groups with a signal at step 0 (tiny_llama_web) 0.08 [0.08, 0.08] (3 seeds), asked: at least 0.30"),
+    ],
+)  # fmt: skip
+def test_a_claim_whose_preconditions_do_not_hold_is_not_testable(
+    study: Path, tmp_path: Path, key: str, change: dict[str, Any], why: str
+) -> None:
+    """Whatever the runs end at: the figure that is short is named with its interval and what is asked of it."""
+    keep = {"algo": "drgrpo", "model": "tiny", "template": "question", "data": "arithmetic"} | change
+    recipe = tuple(keep[k] for k in ("algo", "model", "template", "data"))
+    runs = [run for run in find_runs([study]) if run.recipe != recipe]
+    for seed in range(3):
+        make_run(tmp_path, seed=seed, **change)
+    found = [v for v in claims.verdicts([*runs, *find_runs([tmp_path])]) if v.key == key and v.unmet]
+    assert [(v.word, v.why) for v in found] == [("not testable here", why)]
+
+
+def test_a_long_run_may_start_with_few_signals(study: Path, tmp_path: Path) -> None:
+    """6 steps of 1,280 questions are 7,680: rare right answers have then been asked for often enough."""
+    runs = [run for run in find_runs([study]) if run.model not in claims.STATES]
+    for seed in range(3):
+        for model, end in zip(claims.STATES, (0.1, 0.5, 0.8), strict=True):
+            make_run(tmp_path, seed=seed, model=model, template="r1", accuracy=(0.01, end + seed / 100), silent=0.92,
+                     questions=1280)  # fmt: skip
+    found = next(v for v in claims.verdicts([*runs, *find_runs([tmp_path])]) if v.key == "e")
+    assert found.word == "holds"
+    assert [need.text for need in found.needs] == [
+        "questions of a run 7,680 [7,680, 7,680] (3 seeds), asked: at least 7,680"
+    ]
+
+
+def test_seeds_that_sizes_were_chosen_on_count_in_no_verdict(study: Path, tmp_path: Path) -> None:
+    for seed in (100, 101):
+        for algo, wrong in (("grpo", 10.0), ("drgrpo", 90.0)):
+            make_run(tmp_path, algo, seed, wrong=(33.0, wrong))
+    runs = find_runs([study])
+    assert claims.verdicts([*runs, *find_runs([tmp_path])]) == claims.verdicts(runs)
+    path, _ = write_miniature(list(study.iterdir()), tmp_path / "out", list(tmp_path.glob("*_10?")))
+    assert "Seeds from 100 on" in path.read_text()
+
+
+def test_a_verdict_on_fewer_seeds_than_planned_is_exploratory(study: Path) -> None:
+    found = {v.key: v for v in claims.verdicts(find_runs([study]))}
+    assert (found["b"].why, found["b'"].why) == ("exploratory: 3 of 5 planned seeds", "")
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The second design of (e) and (f) with effects as the paper has them."""
+    root = tmp_path_factory.mktemp("second")
+    for seed in range(3):
+        ways = zip(("tiny_plain", "tiny_web", "tiny_qa"), ((0.02, 0.1), (0.08, 0.5), (0.01, 0.8)), strict=True)
+        for model, (begins, ends) in ways:
+            make_run(root, seed=seed, model=model, template="r1", accuracy=(begins, ends + seed * ends / 100),
+                     silent=0.9, questions=1280)  # fmt: skip
+        gains = {("r1", "arithmetic_wide"): 0.5, ("r1", "arithmetic_narrow"): 0.1,
+                 ("question", "arithmetic_wide"): 0.4, ("question", "arithmetic_narrow"): 0.3}  # fmt: skip
+        for (template, data), gained in gains.items():
+            noise = seed / 100 * (data == "arithmetic_narrow") * (template == "r1")
+            make_run(root, seed=seed, model="tiny_terms", template=template, data=data,
+                     accuracy=(0.4, 0.4 + gained + noise))  # fmt: skip
+    return root
+
+
+def test_the_second_design_by_hand(second: Path) -> None:
+    """Coverage is worth 0.40, 0.39, 0.38 under R1 and 0.10 under the matching template: 0.29, deviation 0.01."""
+    found = {v.key: v for v in claims.verdicts(find_runs([second]))}
+    half = 4.303 * 0.01 / 3**0.5
+    assert found["f2"].word == found["e2"].word == "holds"
+    assert found["f2"].measured.startswith(
+        f"what coverage is worth, R1 - matching: +0.290 [{0.29 - half:+.3f}, {0.29 + half:+.3f}] (3 seeds); gain of "
+    )
+    assert "pairs 0.010 to 0.808" in found["e2"].note
+    assert "plain 0.020 to 0.101 (gain +0.081 [+0.079, +0.083] (3 seeds)), half the ceiling never" in found["e2"].note
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "word"),
+    [
+        ("e2", {"model": "tiny_qa", "template": "r1", "accuracy": (0.01, 0.4), "questions": 1280}, "does not hold"),
+        ("e2", {"model": "tiny_qa", "template": "r1", "accuracy": (0.2, 0.9), "questions": 1280}, "not testable here"),
+        ("f2", {"model": "tiny_terms", "template": "r1", "data": "arithmetic_narrow", "accuracy": (0.4, 0.9)},
+         "does not hold"),
+        ("f2", {"model": "tiny_terms", "data": "arithmetic_narrow", "accuracy": (0.4, 0.3)}, "does not hold"),
+        ("f2", {"model": "tiny_terms", "data": "arithmetic_narrow", "reward": 0.1, "accuracy": (0.4, 0.7)},
+         "not testable here"),
+    ],
+)  # fmt: skip
+def test_the_second_design_can_fail(second: Path, tmp_path: Path, key: str, change: dict[str, Any], word: str) -> None:
+    keep = {"algo": "drgrpo", "model": "tiny", "template": "question", "data": "arithmetic"} | change
+    recipe = tuple(keep[k] for k in ("algo", "model", "template", "data"))
+    runs = [run for run in find_runs([second]) if run.recipe != recipe]
+    for seed in range(3):
+        make_run(tmp_path, seed=seed, **change)
+    found = next(v for v in claims.verdicts([*runs, *find_runs([tmp_path])]) if v.key == key)
+    assert found.word == word
 
 
 def test_std_norm_claim_fails_where_weights_do_not_move(study: Path) -> None:
     runs = find_runs([study])
     for run in runs:
         run.metrics["bias/extreme_share/grpo"] = run.metrics["bias/extreme_share/grpo_no_std_norm"]
-    assert next(v for v in verdicts.verdicts(runs) if v.key == "c").holds is False
+    assert next(v for v in claims.verdicts(runs) if v.key == "c").holds is False
 
 
 def test_few_or_unfinished_runs_give_no_verdict(tmp_path: Path) -> None:
     for algo in ALGOS:
         make_run(tmp_path, algo)
         make_run(tmp_path, algo, seed=1, state="running")
-    words = {v.word for v in verdicts.verdicts(find_runs([tmp_path]))}
-    assert words == {"not enough runs"}
+    words = {v.word for v in claims.verdicts(find_runs([tmp_path]))}
+    assert words == {"not testable here"}
 
 
 def test_the_miniature_report_is_one_file_with_everything(study: Path, tmp_path: Path) -> None:
@@ -189,7 +255,7 @@ def test_the_miniature_report_is_one_file_with_everything(study: Path, tmp_path:
     (tmp_path / "out" / "table1" / "x").mkdir(parents=True)
     (tmp_path / "out" / "table1" / "x" / "results.json").write_text(json.dumps(table))
     path, found = write_miniature([*study.iterdir(), study / "not there yet"], tmp_path / "out")
-    assert (tmp_path / "out" / "verdicts.md").read_text().count("| holds |") == len(found)
+    assert (tmp_path / "out" / "verdicts.md").read_text().count("| holds ") == len(found)
     text = path.read_text()
     for name in ("fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "extras", "control"):
         assert f'<figure id="{name}" data-plot>' in text
@@ -245,7 +311,7 @@ def test_no_workers_or_seeds_are_refused(
 
 def test_the_ceilings_of_the_three_states_by_hand(study: Path) -> None:
     """Ends 0.100, 0.101, 0.102; 0.500, 0.505, 0.510; 0.800, 0.808, 0.816: means of pairs 0.404 and 0.303."""
-    found = next(v for v in verdicts.verdicts(find_runs([study])) if v.key == "e")
+    found = next(v for v in claims.verdicts(find_runs([study])) if v.key == "e")
     half = [4.303 * deviation / 3**0.5 for deviation in (0.004, 0.003)]
     assert found.measured == (
         f"after RL, web-like text - none: +0.404 [{0.404 - half[0]:+.3f}, {0.404 + half[0]:+.3f}] (3 seeds); "
@@ -255,18 +321,18 @@ def test_the_ceilings_of_the_three_states_by_hand(study: Path) -> None:
 
 
 def test_fig7_compares_bases_under_one_algorithm_and_algorithms_on_the_best_base(study: Path) -> None:
-    runs = [r for r in find_runs([study]) if r.model in verdicts.STATES]
+    runs = [r for r in find_runs([study]) if r.model in claims.STATES]
     figure, numbers = figures.fig7(runs)
     style.plt.close(figure)
     last = numbers[numbers["x"] == 6].set_index(["panel", "series"])
     assert last.loc[("accuracy by base", "tiny_llama_qa"), "mean"] == pytest.approx(0.808)  # no run of GRPO in it
-    assert set(numbers[numbers["panel"] == "accuracy by base"]["series"]) == set(verdicts.STATES)
+    assert set(numbers[numbers["panel"] == "accuracy by base"]["series"]) == set(claims.STATES)
     right = numbers[numbers["panel"] == "evaluation length on tiny_llama_qa"]
     assert set(right["series"]) == {"grpo", "drgrpo"}
     figure, numbers = figures.fig7([r for r in runs if r.algo == "drgrpo"])
     style.plt.close(figure)
     assert set(numbers["panel"]) == {"accuracy by base", "evaluation length", "length of wrong responses"}
-    assert set(numbers[numbers["panel"] == "evaluation length"]["series"]) == set(verdicts.STATES)
+    assert set(numbers[numbers["panel"] == "evaluation length"]["series"]) == set(claims.STATES)
 
 
 def test_numbers_behind_a_band(study: Path) -> None:

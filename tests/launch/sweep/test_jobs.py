@@ -134,20 +134,21 @@ def test_the_miniatures_bases_lead_from_one_to_the_next(monkeypatch: pytest.Monk
         return str(miniature.OUTPUTS / "bases" / name / "policy")
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        for name, origin in miniature.BASES.items():
+        for name, origin in (miniature.BASES | miniature.SECOND_BASES).items():
             cfg = compose("pretrain", [f"experiment={name}"])
             assert cfg.name == name
             assert (cfg.init is None) == (origin is not None)
             if origin is not None:
                 assert cfg.model.path == policy(origin)
-        for point in miniature.points(miniature.PLAN, 1):
-            if point.group in ("mini/fig7", "mini/control"):
+        for point in miniature.points(miniature.PLAN + miniature.SECOND, 1):
+            if point.base is not None:
                 cfg = compose("train", list(point.overrides))
-                assert point.base is not None
                 assert cfg.model.path == policy(point.base)
-                assert cfg.template.name == ("r1" if point.group == "mini/fig7" else "question")
+                if point.group != "mini/coverage":
+                    assert cfg.template.name == ("question" if point.group == "mini/control" else "r1")
             else:
-                assert point.base is None
+                assert point.group not in ("mini/fig7", "mini/control", "mini/knowledge", "mini/coverage")
+                assert compose("train", list(point.overrides)).model.name == "tiny"
         assert compose("train", ["experiment=mini"]).axes.bases.split(",") == list(miniature.LLAMAS)
     points = miniature.points(miniature.PLAN, 5)
     assert len([p for p in points if p.group == "mini/fig7"]) == 12, "three states, and the best under both algorithms"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from markupsafe import Markup
 
 from r1zero.errors import UserError
 from r1zero.lab.report import figures, interactive, page
+from r1zero.lab.report.claims import STATES, verdicts
 from r1zero.lab.report.runs import Run, find_runs
-from r1zero.lab.report.verdicts import STATES, Verdict, verdicts
+from r1zero.lab.report.tried import HEADER, TRIED
+from r1zero.lab.report.verdicts import EXPLORATORY, Verdict
 from r1zero.launch.files import write_whole
 
 LEAD = (
@@ -41,13 +44,14 @@ def _of(runs: Sequence[Run], model: str) -> list[Run]:
     return [r for r in runs if r.model == model]
 
 
-def write_miniature(folders: Sequence[Path], out: Path) -> tuple[Path, list[Verdict]]:
+def write_miniature(folders: Sequence[Path], out: Path, exploratory: Sequence[Path] = ()) -> tuple[Path, list[Verdict]]:
     """Draw all figures; write ``report.html``, ``verdicts.json`` and ``.md``, and the numbers behind each figure.
 
     Args:
         folders: of the runs; those that are not there yet are left out. Whatever else was run with experiment=mini,
             with other steps perhaps, is none of them.
         out: folder of the report.
+        exploratory: folders of runs that sizes were chosen on; they are listed, and no verdict counts them.
 
     Returns:
         the report, and the verdicts in it.
@@ -67,13 +71,15 @@ def write_miniature(folders: Sequence[Path], out: Path) -> tuple[Path, list[Verd
             pictures |= figures.draw([name], members, out / "figures")
     found = verdicts(runs)
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "verdicts.json", json.dumps([vars(v) for v in found], indent=1, ensure_ascii=False) + "\n")
+    write_whole(out / "verdicts.json", json.dumps([as_json(v) for v in found], indent=1, ensure_ascii=False) + "\n")
     write_whole(out / "verdicts.md", markdown(found))
     sections = [
         page.Section("Verdicts", page.verdict_table(found)),
         page.Section("Table 1 in miniature: base models and templates, greedy, before RL", _table1(out)),
         page.Section("Figures", page.figures_section(pictures)),
         page.Section("Before and after", page.results_table(runs)),
+        page.Section("Exploratory runs", _explored(exploratory)),
+        page.Section("Tried and dropped", page.table(HEADER, TRIED)),
         page.Section("Settings", page.settings_section(runs)),
         page.Section("Environment", page.environment_section(runs)),
     ]
@@ -84,6 +90,16 @@ def _save_control(members: Sequence[Run], out: Path) -> Path:
 
     figure, numbers = figures.fig5(members)
     return interactive.save(figure, numbers, out / "figures", "control")
+
+
+def _explored(folders: Sequence[Path]) -> Markup:
+    """Before and after in the runs that sizes were chosen on."""
+    there = [folder for folder in folders if folder.is_dir()]
+    runs = [run for run in find_runs(there) if run.state == "finished"] if there else []
+    if not runs:
+        return Markup("")
+    note = f"Seeds from {EXPLORATORY} on: sizes were chosen on these, so no verdict counts them."
+    return page.paragraph(note) + page.results_table(runs)
 
 
 def _table1(out: Path) -> Markup:
@@ -109,10 +125,21 @@ def _table1(out: Path) -> Markup:
 
 def markdown(found: Sequence[Verdict]) -> str:
     """The verdicts as a Markdown table."""
-    rows = [f"| {v.key} | {v.claim} | {v.measured}{f'; {v.note}' if v.note else ''} | {v.word} |" for v in found]
-    return "\n".join(["| | claim | measured: mean [95 % interval] | |", "|---|---|---|---|", *rows]) + "\n"
+    rows = []
+    for v in found:
+        cells = ["; ".join(filter(None, (v.measured, v.note))), f"{v.word} ({v.why})" if v.why else v.word, v.turns]
+        rows.append(f"| {' | '.join((v.key, v.claim, *cells))} |")
+    header = "| | claim | measured: mean [95 % interval] | verdict | what would change it |"
+    return "\n".join([header, "|---|---|---|---|---|", *rows]) + "\n"
+
+
+def as_json(verdict: Verdict) -> dict[str, object]:
+    """A verdict with what follows from it, for ``verdicts.json``."""
+    found = asdict(verdict) | {"word": verdict.word, "why": verdict.why, "exploratory": verdict.exploratory}
+    found["needs"] = [{"what": need.what, "met": need.met, "text": need.text} for need in verdict.needs]
+    return found
 
 
 def summary_lines(found: Sequence[Verdict]) -> list[str]:
     """The verdicts for the console."""
-    return [f"({v.key}) {v.word}: {v.claim}: {v.measured}" for v in found]
+    return [f"({v.key}) {v.word}: {v.claim}: {v.measured}{f' ({v.why})' if v.why else ''}" for v in found]

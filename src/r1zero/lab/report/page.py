@@ -46,6 +46,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequenc
     return Markup(MACROS.table(header, rows, numbers))
 
 
+def paragraph(text: str) -> Markup:
+    """A note in small print; escaped."""
+    return Markup('<p class="note">{}</p>').format(text)
+
+
 def verdict_table(found: Sequence[Verdict]) -> Markup:
     """Claim, the paper's place, measured mean and interval, verdict."""
     return Markup(MACROS.verdicts(found))

@@ -1,10 +1,10 @@
-"""The paper's claims as measured in miniature: a mean over seeds, its 95 % interval, and whether the claim holds."""
+"""What a verdict is made of: means over seeds with 95 % intervals, preconditions, and whether a claim holds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from r1zero.lab.report.runs import Run
 
@@ -12,11 +12,8 @@ from r1zero.lab.report.runs import Run
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 NORMAL95 = 1.959964
 
-ACCURACY_MARGIN = 0.05
-"""Claim (a): accuracies that differ by less are alike."""
-
-STATES = ("tiny_llama", "tiny_llama_web", "tiny_llama_qa")
-"""Claim (e): the base, pretrained further on web-like text, and that on question-answer text; each from the last."""
+EXPLORATORY = 100
+"""Seeds from here on are for choosing sizes: no verdict counts them, so a choice can't be judged on its own runs."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,43 @@ def student95(freedom: int) -> float:
 
 
 @dataclass(frozen=True)
+class Need:
+    """What must hold of the runs before a claim can be judged by them.
+
+    Attributes:
+        what: the figure.
+        found: its mean over seeds.
+        low: the mean must be at least this.
+        high: and at most this.
+        pattern: how the figure is written.
+        whole: the whole interval must lie within the bounds, not its mean alone.
+    """
+
+    what: str
+    found: Interval
+    low: float = -math.inf
+    high: float = math.inf
+    pattern: str = ".2f"
+    whole: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether the figure lies within the bounds; what was not measured does not."""
+        least, most = (self.found.low, self.found.high) if self.whole else (self.found.mean, self.found.mean)
+        return self.low <= least and most <= self.high
+
+    @property
+    def text(self) -> str:
+        """The figure with its interval and what is asked of it."""
+        bounds = [f"at least {self.low:{self.pattern}}"] if self.low > -math.inf else []
+        bounds += [f"at most {self.high:{self.pattern}}"] if self.high < math.inf else []
+        found = self.found.text(self.pattern) if self.found.seeds else "not measured"
+        return f"{self.what} {found}, asked: {'all of it ' if self.whole else ''}{' and '.join(bounds)}"
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """One row of the verdict table. ``holds`` is None where there are too few runs to say."""
+    """One row of the verdict table. ``holds`` is None where the runs are too few to say."""
 
     key: str
     claim: str
@@ -74,11 +106,41 @@ class Verdict:
     measured: str
     holds: bool | None
     note: str = ""
+    needs: tuple[Need, ...] = ()
+    turns: str = ""
+    """What would change the verdict."""
+    seeds: int = 0
+    """Seeds that the measurement rests on."""
+    planned: int = 0
+    """Seeds that were planned before the runs."""
+
+    @property
+    def unmet(self) -> list[Need]:
+        """Preconditions that do not hold."""
+        return [need for need in self.needs if not need.met]
 
     @property
     def word(self) -> str:
-        """Holds, does not hold, or not enough runs."""
-        return "not enough runs" if self.holds is None else "holds" if self.holds else "does not hold"
+        """Holds, does not hold, or not testable here."""
+        if self.holds is None or self.unmet:
+            return "not testable here"
+        return "holds" if self.holds else "does not hold"
+
+    @property
+    def exploratory(self) -> bool:
+        """Whether fewer seeds ran than were planned: such a verdict may still turn."""
+        return 0 < self.seeds < self.planned
+
+    @property
+    def why(self) -> str:
+        """Why it is not testable, or that it is exploratory; nothing for a verdict proper."""
+        if self.unmet:
+            return "; ".join(need.text for need in self.unmet)
+        if self.seeds == 0:
+            return "no runs"
+        if self.holds is None:
+            return "one seed has no interval" if self.seeds == 1 else "the interval is too wide to say"
+        return f"exploratory: {self.seeds} of {self.planned} planned seeds" if self.exploratory else ""
 
 
 Figure = Callable[[Run], float]
@@ -97,6 +159,22 @@ def first(metric: str) -> Figure:
 def gain(metric: str) -> Figure:
     """Last minus first."""
     return lambda run: _at(run, metric, -1) - _at(run, metric, 0)
+
+
+def start(column: str) -> Figure:
+    """A training figure at the first rollout step, the base model's."""
+    return lambda run: next((value for _, value in run.series(column)), math.nan)
+
+
+def signal(run: Run) -> float:
+    """Share of groups at the first rollout step whose rewards differ: only those teach anything."""
+    return 1.0 - start("group/zero_advantage_frac")(run)
+
+
+def questions_asked(run: Run) -> float:
+    """Questions of the whole run: rollout steps times questions a step."""
+    asked = run.config.get("rollout", {}).get("questions")
+    return math.nan if asked is None else float(asked) * len(run.series("reward/mean"))
 
 
 def mean_of(column: str) -> Figure:
@@ -118,7 +196,7 @@ class Runs:
     """Finished runs of the miniature, found by what they vary."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.runs = [run for run in runs if run.state == "finished"]
+        self.runs = [run for run in runs if run.state == "finished" and run.seed < EXPLORATORY]
 
     def by_seed(
         self, figure: Figure, *, algo: str = "drgrpo", model: str = "tiny", template: str = "question",
@@ -140,186 +218,3 @@ def against(a: dict[int, float], b: dict[int, float], sign: int = 1) -> bool | N
     if found.seeds < 2:
         return None
     return found.low > 0 if sign > 0 else found.high < 0
-
-
-def verdicts(runs: Sequence[Run]) -> list[Verdict]:
-    """Claims (a) to (g) from the runs of the miniature."""
-    of = Runs(runs)
-    found = [
-        _alike(of),
-        _longer(of),
-        _cause(of),
-        _difficulty(of),
-        _starts_low(of),
-        _rebuilt(of),
-        _ceiling(of),
-        *_other_sets(of),
-        _control(of),
-    ]
-    return [_told(v) for v in found]
-
-
-def _told(verdict: Verdict) -> Verdict:
-    """The verdict without figures that there are no runs for; a note that lacks some leaves the measurement alone."""
-    if "nan" in verdict.measured:
-        return replace(verdict, measured="no runs", note="")
-    return replace(verdict, note="") if "nan" in verdict.note else verdict
-
-
-def _alike(of: Runs) -> Verdict:
-    found = paired(of.by_seed(last("accuracy"), algo="grpo"), of.by_seed(last("accuracy")))
-    holds = None if found.seeds < 2 else abs(found.mean) <= ACCURACY_MARGIN
-    if holds and max(-found.low, found.high) > ACCURACY_MARGIN:
-        holds = None  # near each other by chance, perhaps: so few seeds can't tell
-    return Verdict(
-        "a",
-        "GRPO and Dr. GRPO reach like accuracy",
-        "Fig. 5: the curves lie on each other",
-        f"GRPO - Dr. GRPO: {found.text()}",
-        holds,
-        f"alike means within {ACCURACY_MARGIN}",
-    )
-
-
-def _longer(of: Runs) -> Verdict:
-    grpo, drgrpo = (of.by_seed(last("length_incorrect"), algo=a) for a in ("grpo", "drgrpo"))
-    start = interval(list(of.by_seed(first("length_incorrect")).values()))
-    found = paired(grpo, drgrpo)
-    return Verdict(
-        "b",
-        "GRPO's wrong answers end longer than Dr. GRPO's",
-        "Fig. 5: they keep growing under GRPO alone",
-        f"{found.text('+.1f')} tokens",
-        against(grpo, drgrpo),
-        f"from {start.mean:.1f} tokens to {interval(list(grpo.values())).mean:.1f} under GRPO and "
-        f"{interval(list(drgrpo.values())).mean:.1f} under Dr. GRPO",
-    )
-
-
-def _cause(of: Runs) -> Verdict:
-    length = {a: of.by_seed(last("length_incorrect"), algo=a) for a in
-              ("grpo", "grpo_no_std_norm", "grpo_no_length_norm", "drgrpo")}  # fmt: skip
-    seeds = sorted(set.intersection(*(set(values) for values in length.values())))
-
-    def effect(on: tuple[str, str], off: tuple[str, str]) -> Interval:
-        return interval([sum(length[a][s] for a in on) / 2 - sum(length[a][s] for a in off) / 2 for s in seeds])
-
-    by_length = effect(("grpo", "grpo_no_std_norm"), ("grpo_no_length_norm", "drgrpo"))
-    by_std = effect(("grpo", "grpo_no_length_norm"), ("grpo_no_std_norm", "drgrpo"))
-    holds = None if len(seeds) < 2 else by_length.above_zero and by_length.low > by_std.high
-    return Verdict(
-        "b'",
-        "The growth comes from length normalisation, not from std normalisation",
-        "Fig. 8",
-        f"effect of length norm. {by_length.text('+.1f')} tokens; of std norm. {by_std.text('+.1f')}",
-        holds,
-        "main effects of the 2 x 2 ablation on the length of wrong answers",
-    )
-
-
-def _difficulty(of: Runs) -> Verdict:
-    pairs = (("grpo", "grpo_no_std_norm"), ("grpo_no_length_norm", "drgrpo"))
-    shifts: list[Interval] = []
-    for normed, plain in pairs:
-        shifts.append(
-            paired(
-                of.by_seed(mean_of(f"bias/extreme_share/{normed}")), of.by_seed(mean_of(f"bias/extreme_share/{plain}"))
-            )
-        )
-    holds = None if min(s.seeds for s in shifts) < 2 else all(s.above_zero for s in shifts)
-    return Verdict(
-        "c",
-        "Std normalisation moves weight to very easy and very hard questions",
-        "section 3.1: question-level difficulty bias",
-        f"share of all pull, with length norm. {shifts[0].text()}; without {shifts[1].text()}",
-        holds,
-        "questions with a success rate up to 0.25 or from 0.75; measured on the very same rollouts",
-    )
-
-
-def _starts_low(of: Runs) -> Verdict:
-    r1, matched = of.by_seed(first("accuracy"), template="r1"), of.by_seed(first("accuracy"))
-    found = paired(r1, matched)
-    return Verdict(
-        "d",
-        "The R1 template, which does not fit the base, starts low",
-        "Table 1: 61.8 without a template, 21.2 with R1 (MATH500, 1.5B)",
-        f"R1 - matching template before RL: {found.text()}",
-        against(r1, matched, -1),
-        f"{interval(list(r1.values())).mean:.2f} against {interval(list(matched.values())).mean:.2f}",
-    )
-
-
-def _rebuilt(of: Runs) -> Verdict:
-    found = interval(list(of.by_seed(gain("accuracy"), template="r1").values()))
-    end, matched = of.by_seed(last("accuracy"), template="r1"), of.by_seed(last("accuracy"))
-    left = paired(end, matched)
-    return Verdict(
-        "d'",
-        "RL rebuilds the ability under the R1 template",
-        "Fig. 6",
-        f"gain {found.text()}",
-        None if found.seeds < 2 else found.above_zero,
-        f"ends at {interval(list(end.values())).mean:.2f}; {left.text()} to the matching template",
-    )
-
-
-def _ceiling(of: Runs) -> Verdict:
-    ends, starts = (
-        [of.by_seed(at("accuracy"), model=model, template="r1") for model in STATES] for at in (last, first)
-    )
-    web, qa = paired(ends[1], ends[0]), paired(ends[2], ends[1])
-    steps = [against(ends[1], ends[0]), against(ends[2], ends[1])]
-    ways = ", ".join(
-        f"{name} {interval(list(start.values())).mean:.2f} to {interval(list(end.values())).mean:.2f}"
-        for name, start, end in zip(("without", "web-like", "question-answer"), starts, ends, strict=True)
-    )
-    return Verdict(
-        "e",
-        "A better pretrained base has the higher RL ceiling",
-        "Fig. 7: Llama < FineMath < NuminaQA",
-        f"after RL, web-like text - none: {web.text()}; question-answer text - web-like text: {qa.text()}",
-        None if None in steps else all(steps),
-        f"R1 template, further pretraining {ways}",
-    )
-
-
-def _other_sets(of: Runs) -> list[Verdict]:
-    out = []
-    for data, what in (
-        ("arithmetic_chains", "longer sums"),
-        ("arithmetic_words", "word problems"),
-        ("arithmetic_products", "sums with products"),
-    ):
-        found = interval(list(of.by_seed(gain("accuracy"), data=data).values()))
-        reward = interval(list(of.by_seed(mean_of("reward/mean"), data=data).values()))
-        out.append(
-            Verdict(
-                "f",
-                f"A matched template is lifted by an out-of-distribution question set: {what}",
-                "Fig. 6: GSM8K is enough with a matching template",
-                f"gain on the held-out sums {found.text()}",
-                None if found.seeds < 2 else found.above_zero,
-                f"mean training reward on that set {reward.mean:.2f}",
-            )
-        )
-    return out
-
-
-def _control(of: Runs) -> Verdict:
-    grpo, drgrpo = (of.by_seed(last("length_incorrect"), algo=a, model="tiny_control") for a in ("grpo", "drgrpo"))
-    start = interval(list(of.by_seed(first("length_incorrect"), model="tiny_control").values()))
-    found = paired(grpo, drgrpo)
-    main = paired(of.by_seed(last("length_incorrect"), algo="grpo"), of.by_seed(last("length_incorrect")))
-    # A control says something only where the effect shows without it.
-    shows = main.above_zero and not found.above_zero and found.mean < main.low / 2
-    holds = None if found.seeds < 2 or main.seeds < 2 else shows
-    return Verdict(
-        "g",
-        "Control: where hesitations do not tell right from wrong, the length bias does not act",
-        "not in the paper; it bounds its claim",
-        f"GRPO - Dr. GRPO, wrong answers: {found.text('+.1f')} tokens",
-        holds,
-        f"from {start.mean:.1f} tokens to {interval(list(grpo.values())).mean:.1f} under GRPO; within a group "
-        "advantages add up to zero, so pushes on a length chosen blindly cancel",
-    )

@@ -1,0 +1,102 @@
+"""The second design of claims (e) and (f): the paper's own experiments, which the first design was not."""
+
+from __future__ import annotations
+
+import math
+
+from r1zero.lab.report.needs import learnable, long_enough, over, teaches
+from r1zero.lab.report.runs import Run
+from r1zero.lab.report.verdicts import Figure, Need, Runs, Verdict, against, first, gain, interval, last, paired
+
+KNOWLEDGE = ("tiny_plain", "tiny_web", "tiny_qa")
+"""Claim (e2): forms without sums; that pretrained further on web-like text; that on pairs without a template."""
+
+COVERAGE_BASE = "tiny_terms"
+"""Claim (f2): the base that was made from sums of 2 to 6 terms and some in words."""
+
+WIDE, NARROW = "arithmetic_wide", "arithmetic_narrow"
+"""Claim (f2): question sets that cover the benchmark, and ones much simpler than it."""
+
+
+def verdicts(of: Runs) -> list[Verdict]:
+    """(e2) and (f2) where any run of theirs is there."""
+    models = {run.model for run in of.runs}
+    found = [_knowledge(of)] if models & set(KNOWLEDGE) else []
+    return [*found, _coverage(of)] if COVERAGE_BASE in models else found
+
+
+def steps_to(accuracy: float) -> Figure:
+    """Rollout step of the first evaluation that reaches an accuracy; NaN where none does."""
+
+    def figure(run: Run) -> float:
+        return next((step for step, value in run.evaluation("accuracy") if value >= accuracy), math.nan)
+
+    return figure
+
+
+def _knowledge(of: Runs) -> Verdict:
+    recipes = {model: {"model": model, "template": "r1"} for model in KNOWLEDGE}
+    ends = [of.by_seed(last("accuracy"), **recipe) for recipe in recipes.values()]
+    web, qa = paired(ends[1], ends[0]), paired(ends[2], ends[1])
+    steps = [against(ends[1], ends[0]), against(ends[2], ends[1])]
+    ceiling = max((end.mean for end in map(interval, (list(e.values()) for e in ends)) if end.seeds), default=math.nan)
+    ways = []
+    for name, recipe, end in zip(("plain", "web", "pairs"), recipes.values(), ends, strict=True):
+        half = over(of, steps_to(ceiling / 2), **recipe)
+        when = f"half the ceiling at step {half.mean:.0f}" if half.seeds else "half the ceiling never"
+        begins, gained = over(of, first("accuracy"), **recipe), over(of, gain("accuracy"), **recipe)
+        ways.append(
+            f"{name} {begins.mean:.3f} to {interval(list(end.values())).mean:.3f} (gain {gained.text()}), {when}"
+        )
+    begins = paired(
+        *(of.by_seed(first("accuracy"), **recipes[m]) for m in (KNOWLEDGE[2], KNOWLEDGE[1]))
+    )  # the paper's NuminaQA starts lowest
+    return Verdict(
+        "e2",
+        "Second design: a better pretrained base has the higher RL ceiling, wherever it starts",
+        "Fig. 7: Llama < FineMath < NuminaQA, which starts lowest",
+        f"after RL, web - plain: {web.text()}; pairs - web: {qa.text()}",
+        None if None in steps else all(steps),
+        f"R1 template; {'; '.join(ways)}",
+        (
+            *long_enough(of, recipes),
+            Need("accuracy before RL, pairs - web", begins, high=0.0, pattern="+.3f"),
+        ),
+        "one of the two intervals reaching 0",
+        min(web.seeds, qa.seeds),
+        3,
+    )
+
+
+def _coverage(of: Runs) -> Verdict:
+    def gains(template: str, data: str) -> dict[int, float]:
+        return of.by_seed(gain("accuracy"), model=COVERAGE_BASE, template=template, data=data)
+
+    cells = {(t, d): gains(t, d) for t in ("r1", "question") for d in (WIDE, NARROW)}
+    seeds = sorted(set.intersection(*(set(values) for values in cells.values())))
+    effect = {
+        t: {s: cells[t, WIDE][s] - cells[t, NARROW][s] for s in seeds} for t in ("r1", "question")
+    }  # what coverage is worth
+    found = paired(effect["r1"], effect["question"])
+    narrow = interval(list(cells["question", NARROW].values()))
+    each = ", ".join(
+        f"{'R1' if t == 'r1' else 'matching'} {'wide' if d == WIDE else 'narrow'} {interval(list(v.values())).text()}"
+        for (t, d), v in cells.items()
+    )
+    return Verdict(
+        "f2",
+        "Second design: simpler questions lift harder ones under a matching template; a template that does not fit "
+        "needs coverage",
+        "Fig. 6: GSM8K is enough with a matching template alone",
+        f"what coverage is worth, R1 - matching: {found.text()}; gain of simple questions, matching: {narrow.text()}",
+        None if found.seeds < 2 else found.above_zero and narrow.above_zero,
+        f"gains on held-out sums of 4 terms: {each}",
+        (
+            *learnable(of, "matching, narrow", model=COVERAGE_BASE, data=NARROW),
+            *(teaches(of, f"R1, {d.removeprefix('arithmetic_')}", model=COVERAGE_BASE, template="r1", data=d)
+              for d in (WIDE, NARROW)),
+        ),
+        "one of the two intervals reaching 0",
+        len(seeds),
+        5,
+    )  # fmt: skip
