@@ -5,7 +5,6 @@ from pathlib import Path
 
 try:
     import hydra
-    from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
     from r1zero.lab.analysis import config
@@ -25,10 +24,8 @@ def analyze(cfg: DictConfig) -> None:
 
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Check the settings, then import what is heavy."""
-    from r1zero.evaluate.checks import adopt_dtype
     from r1zero.lab.analysis.checks import check
 
-    adopt_dtype(cfg, list(HydraConfig.get().overrides.task))
     check(cfg)
     from r1zero.lab.analysis.run import analyze
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 try:
     import hydra
-    from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
     from r1zero.evaluate import config
@@ -25,9 +24,8 @@ def evaluate(cfg: DictConfig) -> None:
 
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Check the settings, then import what is heavy."""
-    from r1zero.evaluate.checks import adopt_dtype, check
+    from r1zero.evaluate.checks import check
 
-    adopt_dtype(cfg, list(HydraConfig.get().overrides.task))
     check(cfg)
     from r1zero.evaluate.run import evaluate
 

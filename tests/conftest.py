@@ -16,6 +16,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("R1ZERO_DTYPE", "float32")  # what a test computes does not depend on the machine
 
 # A shell starts background commands with Ctrl-C ignored, and children would inherit that: tests of signals need it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -68,8 +68,9 @@ class ModelConfig:
     """The model stands behind a server: server.url says where; for evaluation and analysis alone."""
     params: float = ranged(0.0, at_least=0, at_most=10**5)
     """Parameters in billions; used to say early that a machine is too small."""
-    dtype: str = chosen("bfloat16", "float32")
-    """Number format of compute and sampler: float32 or bfloat16. Trained parameters are float32 always."""
+    dtype: str = chosen("auto", "bfloat16", "float32")
+    """Number format of compute and sampler; auto: bfloat16 where the processor has it, else float32; a resumed run
+    keeps its own. Trained parameters are float32 always."""
     attention: str = chosen("sdpa", "eager", "flash_attention_2")
     """Attention of the learner: sdpa, eager or flash_attention_2."""
     gradient_checkpointing: bool = True

@@ -59,8 +59,8 @@ class RolloutConfig:
     top_k: int = ranged(-1, at_least=-1, at_most=10**7, note="-1 or 0 turns it off")
     sync_tolerance: float | None = ranged(None, above=0, at_most=1000)
     """Largest mean |sampler - learner| log-probability difference in nats before training stops; null: by dtype."""
-    dtype: str | None = chosen(None, "float32", "bfloat16")
-    """Number format of the engine; null: model.dtype."""
+    dtype: str = chosen("auto", "float32", "bfloat16")
+    """Number format of the engine; auto: model.dtype."""
     gpu_memory: float = ranged(0.45, above=0, at_most=1, note="a share of the GPU's memory")
     """Share of the GPU's memory that the engine may take (vLLM)."""
     kv_cache_gib: float = ranged(1.0, above=0, at_most=10**5)
@@ -90,3 +90,7 @@ class RolloutConfig:
     """Where they run (ray)."""
     tensor_parallel: int = ranged(1, at_least=1, at_most=1024)
     """Devices that the model of each sampler is cut over (ray)."""
+
+    def format(self, model: str) -> str:
+        """The engine's number format beside a model of format ``model``."""
+        return model if self.dtype == "auto" else self.dtype

@@ -89,7 +89,7 @@ def test_the_full_size_experiments_have_the_papers_settings() -> None:
     assert (source.path, source.subset, web.data.row_tokens) == ("HuggingFaceTB/finemath", "finemath-4plus", 4096)
     assert 9e9 < web.steps * web.step_tokens < 1e10
     for cfg in (web, qa):
-        assert (cfg.model.dtype, cfg.trainer["accelerator"], cfg.init) == ("bfloat16", "gpu", None)
+        assert (cfg.model.dtype, cfg.trainer["accelerator"], cfg.init) == ("auto", "gpu", None)
 
 
 def test_fig7_at_full_size_asks_for_the_bases_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

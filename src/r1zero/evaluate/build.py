@@ -99,7 +99,7 @@ class Subject:
         if cfg.model.served:
             return {"name": cfg.model.name, "path": cfg.server.model or cfg.model.path, "kind": cfg.server.kind}
         about = {"name": cfg.model.name, "path": cfg.model.path, "revision": cfg.model.revision}
-        return about | {"dtype": cfg.rollout.dtype or cfg.model.dtype, "engine": cfg.rollout.name}
+        return about | {"dtype": cfg.rollout.format(cfg.model.dtype), "engine": cfg.rollout.name}
 
     def sampler(self) -> Sampler:
         """The engine of this process, started at its first use, or the server."""

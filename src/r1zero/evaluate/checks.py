@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -141,20 +140,3 @@ def shrink_if_dry(config: DictConfig) -> None:
         for key in ("limit", "questions"):
             if key in config:
                 config[key] = min(config[key] or DRY_QUESTIONS, DRY_QUESTIONS)
-
-
-def adopt_dtype(config: DictConfig, overrides: list[str]) -> None:
-    """Take a model folder's own number format where the user names none.
-
-    A policy saved in float32 is thus evaluated in float32, as it was in training.
-    """
-    if config.model.name != "folder" or any(o.startswith("model.dtype=") for o in overrides):
-        return
-    if OmegaConf.is_missing(config.model, "path"):
-        return
-    file = Path(config.model.path).expanduser() / "config.json"
-    if file.is_file():
-        content = json.loads(file.read_text())
-        dtype = content.get("dtype") or content.get("torch_dtype")
-        if dtype in ("float32", "bfloat16"):
-            config.model.dtype = dtype

@@ -24,6 +24,7 @@ from r1zero.evaluate.results import build_results, results_table, write_json
 from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of, record_draw
 from r1zero.launch.console import console, titled
 from r1zero.launch.files import whole
+from r1zero.launch.number_format import settle
 from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import run_folder, shown, stack_versions
 from r1zero.reward.grader import Grader
@@ -40,19 +41,18 @@ def evaluate(config: DictConfig, run_dir: Path) -> int:
     Raises:
         UserError: whatever the user can mend; responses that a server did not give are among it.
     """
-    cfg: EvaluateConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    job = _rescore if cfg.rescore else _evaluate
-    with_folder(config, run_dir, lambda accept: job(cfg, run_dir, accept))
+    with_folder(config, run_dir, _rescore if config.rescore else _evaluate)
     return 0
 
 
-def with_folder(config: DictConfig, run_dir: Path, job: Callable[[Callable[[], None]], None]) -> None:
+def with_folder(config: DictConfig, run_dir: Path, job: Callable[[Any, Path, Callable[[], None]], None]) -> None:
     """Hold the run folder while a job works in it; leave log, settings and status there.
 
     Args:
         config: the settings.
         run_dir: the folder; one that has responses is resumed.
-        job: is given a function to call once the settings fit what is in the folder: nothing is written before.
+        job: is given the settings as an object, the folder, and a function to call once they fit what is in the folder:
+            nothing is written before.
     """
     begun = (run_dir / "draw.json").is_file()
     with run_folder(run_dir, 0, begun) as status:
@@ -65,7 +65,8 @@ def with_folder(config: DictConfig, run_dir: Path, job: Callable[[Callable[[], N
             record_settings(run_dir, config)
 
         try:
-            job(accept)
+            settle(config, run_dir)
+            job(OmegaConf.to_object(config), run_dir, accept)
         except KeyboardInterrupt:
             console.print(f"stopped; go on with resume={shown(run_dir)}", soft_wrap=True)
             raise

@@ -40,7 +40,7 @@ def current_argument(argument: str) -> str:
     argument = re.sub(r"^(\+{0,2})rollout\.async_steps=", r"\1rollout.async=", argument)
     if argument.startswith(("model=", "axes.bases=")):
         argument = re.sub(r"\bqwen(1\.5|7)b_general\b", r"qwen2.5_\1b", argument)
-    return argument
+    return re.sub(r"^(\+{0,2}rollout\.dtype)=null$", r"\1=auto", argument)
 
 
 def bring_up_to_date(config: DictConfig, say: Callable[..., None] = log.warning) -> None:
@@ -55,6 +55,8 @@ def bring_up_to_date(config: DictConfig, say: Callable[..., None] = log.warning)
     rollout = config.get("rollout")
     if isinstance(rollout, DictConfig) and "async_steps" in rollout:
         rollout["async"] = rollout.pop("async_steps")
+    if isinstance(rollout, DictConfig) and rollout.get("dtype", "") is None:
+        rollout.dtype = "auto"
     for group in ("callbacks", "logger", "trainer"):
         _rename(config.get(group), group, say)
 

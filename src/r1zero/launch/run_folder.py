@@ -84,7 +84,7 @@ def run_folder(run_dir: Path, steps: int, resume: str | bool | None) -> Iterator
         UserError: another process holds the folder, or it holds another run's work; and whatever the run itself raises.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    is_main = os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+    is_main = is_main_rank()
     with lock_folder(run_dir) if is_main else nullcontext():
         if is_main and not resume:
             refuse_used(run_dir)
@@ -104,6 +104,11 @@ def run_folder(run_dir: Path, steps: int, resume: str | bool | None) -> Iterator
             raise
         finally:
             drop_log()
+
+
+def is_main_rank() -> bool:
+    """Whether this process is the first of its ranks, by what their launcher has set."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
 
 
 def refuse_used(run_dir: Path) -> None:

@@ -19,6 +19,7 @@ from r1zero.errors import UserError
 from r1zero.launch import compat
 from r1zero.launch.console import console, titled
 from r1zero.launch.files import write_whole
+from r1zero.launch.number_format import PRECISION, settle
 from r1zero.launch.resume import name_changes, record_settings
 from r1zero.launch.run_folder import Status, one_line, run_folder, shown, stack_versions
 from r1zero.launch.targets import check_kinds
@@ -51,6 +52,8 @@ def pretrain(config: DictConfig, folder: Path) -> int:
         describe_plan(cfg)
         return 0
     with run_folder(folder, cfg.steps or 0, cfg.resume) as status:
+        settle(config, folder)
+        cfg.model.dtype = config.model.dtype
         return _pretrain(cfg, config, folder, status)
 
 
@@ -180,7 +183,7 @@ def build_trainer(cfg: PretrainConfig, config: DictConfig, folder: Path, steps: 
     try:
         return hydra.utils.instantiate(
             config.trainer,
-            precision="32-true" if cfg.model.dtype == "float32" else "bf16-mixed",
+            precision=PRECISION[cfg.model.dtype],
             max_epochs=1,
             max_steps=steps,
             gradient_clip_val=cfg.optim.max_grad_norm or None,

@@ -31,7 +31,7 @@ def build_engine(
     """Start the engine named by ``rollout.name``.
 
     Args:
-        rollout: The rollout group; ``rollout.dtype`` overrides ``dtype``.
+        rollout: The rollout group; ``rollout.dtype`` overrides ``dtype`` unless it is auto.
         model_path: Hub id or folder with config, weights and tokenizer.
         dtype: The model's number format.
         context: Longest prompt + response in tokens.
@@ -45,7 +45,7 @@ def build_engine(
         UserError: An unknown engine, or one that can't start on this machine.
     """
     model: Any = {
-        "dtype": rollout.dtype or dtype,
+        "dtype": rollout.format(dtype),
         "context": context,
         "seed": seed,
         "revision": revision,
@@ -67,7 +67,7 @@ def build_engine(
 
         engine = HFEngine(
             model_path,
-            dtype=rollout.dtype or dtype,
+            dtype=rollout.format(dtype),
             context=context,
             revision=revision,
             trust_remote_code=trust_remote_code,

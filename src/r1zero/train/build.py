@@ -18,6 +18,7 @@ from r1zero.errors import UserError
 from r1zero.launch import compat
 from r1zero.launch.loggers import finish_wandb
 from r1zero.launch.masking import masked
+from r1zero.launch.number_format import PRECISION
 from r1zero.launch.run_folder import one_line
 from r1zero.launch.targets import check_kinds
 from r1zero.rollout.engine import Sampling
@@ -33,11 +34,10 @@ differ by more (a stale head: 1.8)."""
 def build_trainer(cfg: TrainConfig, config: DictConfig) -> pl.Trainer:
     """Lightning's Trainer from the ``trainer`` group. One epoch is the whole run; precision follows the model."""
     check_kinds(config)
-    precision = "32-true" if cfg.model.dtype == "float32" else "bf16-mixed"
     try:
         trainer = hydra.utils.instantiate(
             config.trainer,
-            precision=precision,
+            precision=PRECISION[cfg.model.dtype],
             max_epochs=1,
             logger=False,
             enable_checkpointing=False,
@@ -138,7 +138,7 @@ def sync_tolerance(cfg: TrainConfig) -> float:
             FILTERED_TOLERANCE,
         )
         return FILTERED_TOLERANCE
-    formats = {cfg.model.dtype, rollout.dtype or cfg.model.dtype}
+    formats = {cfg.model.dtype, rollout.format(cfg.model.dtype)}
     return (1e-3 if formats == {"float32"} else 0.1) - math.log(rollout.top_p)
 
 

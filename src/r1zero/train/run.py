@@ -20,6 +20,7 @@ from r1zero.data.templates import Template, template_of
 from r1zero.launch import compat
 from r1zero.launch.console import console, titled
 from r1zero.launch.files import write_whole
+from r1zero.launch.number_format import settle
 from r1zero.launch.rank_watch import watched_ranks
 from r1zero.launch.resume import name_changes, record_settings
 from r1zero.launch.run_folder import Status, run_folder, shown, stack_versions
@@ -53,8 +54,9 @@ def train(config: DictConfig, run_dir: Path) -> int:
     Raises:
         UserError: whatever the user can mend, in one line.
     """
-    cfg: TrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    with run_folder(run_dir, cfg.steps, cfg.resume) as status:
+    with run_folder(run_dir, config.steps, config.resume) as status:
+        settle(config, run_dir)
+        cfg: TrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
         if status.is_main and not cfg.resume:
             record_settings(run_dir, config)
         return _train(cfg, config, run_dir, status)

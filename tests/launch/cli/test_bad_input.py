@@ -56,7 +56,7 @@ WRONG = {
     "rollout=vlm": "rollout=vlm: there is no such option; did you mean vllm?",
     "experiment=dmo": "did you mean demo?",
     "optim.schedule=cosin": "optim.schedule=cosin is unknown; choose constant, linear or cosine",
-    "model.dtype=int8": "model.dtype=int8 is unknown; choose bfloat16 or float32",
+    "model.dtype=int8": "model.dtype=int8 is unknown; choose auto, bfloat16 or float32",
     "trainer=fsdp trainer.accelerator=cpu model.compile=true": "model.compile=true needs whole weights on each device",
     "trainer.foo=1": "trainer.foo=1: there is no key 'trainer.foo' here; +trainer.foo=1 adds it",
     "+trainer.gradient_clip_val=1": "trainer.gradient_clip_val has no place here, where a batch is a rollout step: "

@@ -50,8 +50,8 @@ class JudgeConfig:
     temperature: float = ranged(0.0, at_least=0, at_most=100, note="0 is greedy")
     context: int = ranged(8192, at_least=2, at_most=10**8)
     """Context of a judge in this process, in tokens."""
-    dtype: str = chosen("bfloat16", "float32")
-    """Number format of a judge in this process."""
+    dtype: str = chosen("auto", "bfloat16", "float32")
+    """Number format of a judge in this process; auto: as model.dtype."""
     price_in: float | None = ranged(None, at_least=0, at_most=10**6)
     """Dollars per million tokens read; null: no cost is given."""
     price_out: float | None = ranged(None, at_least=0, at_most=10**6)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.table import Table
 
 from r1zero.batch import Prompt
@@ -42,8 +42,7 @@ def analyze(config: DictConfig, run_dir: Path) -> int:
     Raises:
         UserError: whatever the user can mend; what a server or the judge did not give is among it.
     """
-    cfg: AnalyzeConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    with_folder(config, run_dir, lambda accept: _analyze(cfg, run_dir, accept))
+    with_folder(config, run_dir, _analyze)
     return 0
 
 

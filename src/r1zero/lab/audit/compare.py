@@ -155,7 +155,8 @@ def sampler_item(folder: RunFolder, replay: Replay) -> Item:
         return Item(name, "", f"{given:.2g}", note="sampled by an earlier policy")
     limit = rollout["sync_tolerance"]
     if limit is None:
-        formats = {folder.config["model"]["dtype"], rollout["dtype"] or folder.config["model"]["dtype"]}
+        model, engine = folder.config["model"]["dtype"], rollout["dtype"]
+        formats = {model, model if engine in (None, "auto") else engine}
         limit = (1e-3 if formats == {"float32"} else 0.1) - math.log(rollout["top_p"])
         limit = math.inf if rollout["top_k"] > 0 else limit
     return Item(name, "", "", given, limit)

@@ -20,8 +20,8 @@ class CaseConfig:
     """Folder of the model; null: a random one is made from ``shape``."""
     shape: dict[str, Any] = field(default_factory=dict)
     """Qwen2 config values of the random model."""
-    dtype: str = chosen("float32", "bfloat16")
-    """Number format of compute on both sides; trained parameters are float32."""
+    dtype: str = chosen("float32", "bfloat16", "auto")
+    """Number format of compute on both sides; auto: as model.dtype. Trained parameters are float32."""
     context: int = ranged(1024, at_least=2, at_most=10**8)
     questions: int = ranged(16, at_least=1, at_most=10**6)
     group_size: int = ranged(8, at_least=2, at_most=10**5)

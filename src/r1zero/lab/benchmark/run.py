@@ -23,6 +23,7 @@ from r1zero.lab.benchmark.side import Side
 from r1zero.lab.plan.hardware import shape_of
 from r1zero.launch.console import console
 from r1zero.launch.files import write_whole
+from r1zero.launch.number_format import AUTO, chosen_format
 from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import shown
 from r1zero.train.checks import has_gpu
@@ -44,6 +45,8 @@ def benchmark(config: DictConfig, run_dir: Path, conf: Path) -> int:
     if cfg.benchmark.gpu and not has_gpu():
         raise UserError(f"benchmark={cfg.benchmark.name} is measured on a GPU, and no NVIDIA GPU was found")
     python = None if cfg.trl is None or cfg.growth or cfg.benchmark.gpu else find_trl(cfg.trl, conf.parent)
+    if cfg.benchmark.dtype == AUTO:
+        cfg.benchmark.dtype = config.benchmark.dtype = chosen_format(cfg.benchmark.gpu)[0]
     run_dir.mkdir(parents=True, exist_ok=True)
     record_settings(run_dir, config)
     if cfg.growth:

@@ -137,7 +137,7 @@ def learner_of(cfg: TrainConfig, layout: str, shape: Shape, devices: int) -> Lea
     return Learner(
         layout,
         devices,
-        bfloat16=cfg.model.dtype == "bfloat16",
+        bfloat16=cfg.model.dtype != "float32",
         checkpointing=cfg.model.gradient_checkpointing,
         adapters=shape.adapters(rank, list(cfg.model.lora.targets)) if rank else 0,
     )
