@@ -203,6 +203,8 @@ class RewardConfig:
     """Machines of pool=ray that grade."""
     strict_tags: bool = False
     """answer_tag demands exactly "</think> <answer>", as the paper's code does."""
+    pay_copied: bool = False
+    """Whether an expression that stands in the question is paid for its value, such as 3+4 for 7."""
     memory_gib: float | None = ranged(4.0, above=0, at_most=10**5)
     """GiB of address space of a worker; null: no limit."""
     warn_failures: float = ranged(0.01, at_least=0, at_most=1)

@@ -22,6 +22,7 @@ from r1zero.reward.extract import EXTRACTORS, Extraction, extract
 from r1zero.reward.futures import crash, done, flat, then, when_all
 from r1zero.reward.outcome import Outcome, Status
 from r1zero.reward.rules import compare
+from r1zero.reward.rules.copied import is_copied
 from r1zero.reward.workers.limits import MAX_TEXT
 from r1zero.reward.workers.pool import START_SECONDS, WorkerPool
 
@@ -44,7 +45,7 @@ class GradeItem:
         response: The response alone, never the prompt; its stop string included.
         gold: Acceptable answers, from ``gold.prepare_gold``; () where reward functions alone decide.
         truncated: Whether the token limit cut it.
-        question: The question, for plug-in rewards.
+        question: The question, for plug-in rewards and to know what is copied from it; "" where it is not known.
         extractor: Overrides the grader's extractor.
         tokens: Generated tokens, for plug-in rewards.
         meta: Kept columns of the question (``data.keep``), for plug-in rewards; JSON types.
@@ -212,7 +213,18 @@ class Grader:
         return when_all(verified, calls, self._without_verifier if alone else self._sum)
 
     def _verify(self, item: GradeItem, found: Extraction, begin: float) -> Future[Outcome]:
-        """The verifier's own outcome: from exact rules now, or from a worker later."""
+        """The verifier's own outcome, in which an expression that was copied from the question is wrong."""
+
+        def checked(outcome: Outcome) -> Outcome:
+            answer = outcome.extracted
+            if not outcome.right or self.config.pay_copied or not is_copied(answer or "", item.gold, item.question):
+                return outcome
+            return replace(outcome, status=Status.wrong, reward=0.0, rule="copied")
+
+        return then(self._compare(item, found, begin), checked, crash)
+
+    def _compare(self, item: GradeItem, found: Extraction, begin: float) -> Future[Outcome]:
+        """Whether the answer equals a gold answer: from exact rules now, or from a worker later."""
         if found.answer is None:
             return done(Outcome(found.status or Status.no_answer, 0.0, seconds=time.perf_counter() - begin))
         answer = found.answer

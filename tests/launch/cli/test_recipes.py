@@ -91,7 +91,7 @@ def test_the_minimalist_recipe() -> None:
 
 def test_what_the_authors_do_goes_with_another_experiment() -> None:
     cfg = composed("sweep=fig8", "experiment=[full,authors]")
-    assert (cfg.reward.strict_tags, cfg.reward.timeout) == (True, 1.0)
+    assert (cfg.reward.strict_tags, cfg.reward.timeout, cfg.reward.pay_copied) == (True, 1.0, True)
     assert (cfg.model.name, cfg.data.name, cfg.steps, cfg.name) == ("qwen2.5_1.5b", "mix3k", 180, "full")
     again = expand(["sweep=fig8", "experiment=[full/fig8,authors]"], CONF)
     assert "experiment=[full/fig8,authors]" in again, "a second expansion changes nothing"

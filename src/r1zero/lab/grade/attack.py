@@ -231,7 +231,10 @@ def attack(grader: Grader, questions: list[Attacked], limit: int = 5) -> tuple[d
         )
         waiting += [(at, cheat) for cheat in cheats(at, others, frequent)]
         if len(waiting) >= CHUNK or index == len(questions) - 1:
-            items = [GradeItem(cheat.response, one.gold, extractor=cheat.extractor) for one, cheat in waiting]
+            items = [
+                GradeItem(cheat.response, one.gold, question=one.question, extractor=cheat.extractor)
+                for one, cheat in waiting
+            ]
             for (one, cheat), outcome in zip(waiting, grader.grade_batch(items), strict=True):
                 tally = tallies.setdefault(cheat.kind, Tally())
                 tally.tried += 1
