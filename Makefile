@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 test test-fast soak goldens: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo miniature miniature-second lint test test-fast goldens clean soak docs package
+.PHONY: help setup demo compare miniature miniature-second lint test test-fast goldens clean soak docs package
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ $(VENV)/.ready: pyproject.toml scripts/set_up.py
 
 demo: setup  ## RL-tune the embedded model with Dr. GRPO through vLLM: minutes on two CPU cores
 	$(PY) train.py experiment=demo
+
+compare: setup  ## GRPO beside Dr. GRPO on the embedded model, three seeds each: prints the length bias in minutes
+	$(PY) scripts/miniature.py --design compare
 
 miniature: setup  ## the paper in miniature: every figure and claim on two CPU cores, one HTML report
 	$(PY) scripts/miniature.py

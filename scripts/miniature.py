@@ -76,8 +76,26 @@ SECOND = (
 )
 """The second design of claims (e) and (f): docs/results/power.md says what its seeds can show."""
 
-DESIGNS = {"first": (PLAN, BASES), "second": (SECOND, SECOND_BASES), "both": (PLAN + SECOND, BASES | SECOND_BASES)}
-"""Points and bases of each ``--design``."""
+COMPARE = (Part("fig8", {"algo": ("grpo", "drgrpo")}, 3),)
+"""GRPO beside Dr. GRPO, three seeds of the points of claims (a) and (b): the whole miniature goes on from them."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """What one ``--design`` runs: points, the bases that they need, and rows of Table 1."""
+
+    plan: tuple[Part, ...]
+    bases: Mapping[str, str | None]
+    table1: tuple[tuple[str, str], ...] = ()
+
+
+FIRST = Design(PLAN, BASES, TABLE1)
+DESIGNS = {
+    "first": FIRST,
+    "second": Design(SECOND, SECOND_BASES),
+    "both": Design(PLAN + SECOND, BASES | SECOND_BASES, TABLE1),
+    "compare": Design(COMPARE, {}),
+}
 
 
 @dataclass(frozen=True)
@@ -129,9 +147,11 @@ def evaluate(model: str, template: str, folder: Path) -> str:
     return jobs.process(ROOT / "scripts" / "evaluate.py", overrides, folder)
 
 
-def plan_jobs(todo: list[Point], table1: Path, made: Mapping[str, str | None] = BASES) -> list[jobs.Job]:
+def plan_jobs(todo: list[Point], table1: Path, design: Design = FIRST) -> list[jobs.Job]:
     """Bases first, then the points, then Table 1; each waits for the base that it needs alone."""
-    bases = [jobs.Job(name, partial(pretrain, name), (origin,) if origin else ()) for name, origin in made.items()]
+    bases = [
+        jobs.Job(name, partial(pretrain, name), (origin,) if origin else ()) for name, origin in design.bases.items()
+    ]
     runs = [jobs.Job(point.name, partial(train, point), (point.base,) if point.base else ()) for point in todo]
     rows = [
         jobs.Job(
@@ -139,10 +159,33 @@ def plan_jobs(todo: list[Point], table1: Path, made: Mapping[str, str | None] = 
             partial(evaluate, model, template, table1 / f"{model}_{template}"),
             (LLAMAS[model],) if model in LLAMAS else (),
         )
-        for model, template in TABLE1
-        if model not in LLAMAS or LLAMAS[model] in made
+        for model, template in design.table1
     ]
     return [*bases, *runs, *rows]
+
+
+def report(out: Path, seeds: int) -> None:
+    """Write the report of whatever is there of any design, and print its verdicts."""
+    from r1zero.lab.report.miniature import summary_lines, write_miniature
+
+    planned = [point.folder for point in points(PLAN + SECOND, seeds)]
+    path, found = write_miniature(planned, out, sorted((OUTPUTS / "mini").glob("*/*_seed-*")))
+    for line in summary_lines(found):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"report: {path}", soft_wrap=True)
+
+
+def compare(folders: list[Path]) -> None:
+    """Print claims (a) and (b), and where the curves are to be drawn from."""
+    from r1zero.lab.report.claims import verdicts
+    from r1zero.lab.report.runs import find_runs
+
+    for v in verdicts(find_runs([folder for folder in folders if folder.is_dir()])):
+        if v.key in ("a", "b"):
+            console.print(
+                f"{v.claim}: {v.word}\n  {v.measured}; {v.note}", highlight=False, markup=False, soft_wrap=True
+            )
+    console.print(f"curves: python scripts/report.py figures {folders[0].parent} --figures fig5", soft_wrap=True)
 
 
 def count(text: str) -> int:
@@ -162,7 +205,7 @@ def main() -> int:
         "--design",
         choices=DESIGNS,
         default="first",
-        help="second: claims (e2) and (f2) (default: first)",
+        help="second: claims (e2) and (f2); compare: GRPO beside Dr. GRPO alone, in minutes (default: first)",
     )
     parser.add_argument("--report-only", action="store_true", help="run nothing, report what is there")
     parser.add_argument("--out", type=Path, default=OUTPUTS / "miniature", help="folder of the report")
@@ -170,14 +213,14 @@ def main() -> int:
     # One thread each: two processes with two threads each are several times slower on two cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ.setdefault("WANDB_MODE", "offline")
-    plan, bases = DESIGNS[arguments.design]
-    todo = points(plan, arguments.seeds)
+    design = DESIGNS[arguments.design]
+    todo = points(design.plan, arguments.seeds)
     errors: dict[str, str] = {}
     if not arguments.report_only:
         table = sweep.SweepTable("miniature", {point.name: point.folder for point in todo})
         table.start()
         try:
-            errors = jobs.Jobs(plan_jobs(todo, arguments.out / "table1", bases), arguments.workers).run()
+            errors = jobs.Jobs(plan_jobs(todo, arguments.out / "table1", design), arguments.workers).run()
         except KeyboardInterrupt:
             print("stopped; the same command continues with what is missing", file=sys.stderr)
             return 130
@@ -186,17 +229,13 @@ def main() -> int:
     for name, error in errors.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     try:
-        from r1zero.lab.report.miniature import summary_lines, write_miniature
-
-        # Whatever of either design is there is reported.
-        planned = [point.folder for point in points(PLAN + SECOND, arguments.seeds)]
-        path, found = write_miniature(planned, arguments.out, sorted((OUTPUTS / "mini").glob("*/*_seed-1??")))
+        if arguments.design == "compare":
+            compare([point.folder for point in todo])
+        else:
+            report(arguments.out, arguments.seeds)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for line in summary_lines(found):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"report: {path}", soft_wrap=True)
     return 1 if errors else 0
 
 

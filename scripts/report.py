@@ -31,6 +31,9 @@ def main() -> int:
     bias = commands.add_parser("bias", help="which objective has which bias: theory, gradient, and training runs")
     bias.add_argument("runs", nargs="*", type=Path, help="run folders of sweep=objectives, or folders above them")
     bias.add_argument("--into", type=Path, help="Markdown file with <!-- bias --> and <!-- bias-runs --> to write into")
+    near = commands.add_parser("near-zero", help="where probability goes on questions that are almost never solved")
+    near.add_argument("runs", nargs="+", type=Path, help="run folders of sweep=near_zero, or folders above them")
+    near.add_argument("--output", type=Path, help="folder to write; default: figures/ in the first folder")
     browse = commands.add_parser("completions", help="a page to browse the responses of a run, or of two side by side")
     browse.add_argument("runs", nargs="+", type=Path, help="one run folder, or two")
     browse.add_argument("--output", type=Path, help="file to write; default: completions.html in the first folder")
@@ -51,6 +54,12 @@ def main() -> int:
             from r1zero.lab.report.biases import report
 
             print(report(CONF, arguments.runs, arguments.into), end="")
+            return 0
+        if arguments.command == "near-zero":
+            from r1zero.lab.study.near_zero import report as near_zero
+
+            for path in near_zero(arguments.runs, arguments.output or arguments.runs[0] / "figures"):
+                print(path)
             return 0
         if arguments.command == "figures":
             from r1zero.lab.report.training import write_figures

@@ -288,6 +288,8 @@ class TrainConfig:
     objective: str | None = None
     """Column of metrics.csv whose last value a search (hydra/sweeper=tune) seeks; null: the last evaluation's average
     accuracy, and the mean reward of the last five steps where nothing is evaluated."""
+    closing: str | None = None
+    """Printed when the run has finished; an experiment may say what to try next."""
     algo: AlgoConfig = MISSING
     model: ModelConfig = MISSING
     template: TemplateConfig = MISSING

@@ -284,6 +284,8 @@ def _finish(run_dir: Path, context: RunContext, summary: dict[str, Any]) -> None
         console.print(
             f"  audit    python scripts/audit.py {shown(run_dir)}   (recomputes the last step)", soft_wrap=True
         )
+    if context.cfg.closing and not context.interrupted:
+        console.print(context.cfg.closing, soft_wrap=True, highlight=False, markup=False)
     if context.interrupted:
         console.print(f"stopped on request; go on with: python train.py resume={shown(run_dir)}", soft_wrap=True)
 

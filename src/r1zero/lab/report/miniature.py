@@ -51,7 +51,7 @@ def write_miniature(folders: Sequence[Path], out: Path, exploratory: Sequence[Pa
         folders: of the runs; those that are not there yet are left out. Whatever else was run with experiment=mini,
             with other steps perhaps, is none of them.
         out: folder of the report.
-        exploratory: folders of runs that sizes were chosen on; they are listed, and no verdict counts them.
+        exploratory: folders to look for runs in that sizes were chosen on: they are listed, and no verdict counts them.
 
     Returns:
         the report, and the verdicts in it.
@@ -95,7 +95,8 @@ def _save_control(members: Sequence[Run], out: Path) -> Path:
 def _explored(folders: Sequence[Path]) -> Markup:
     """Before and after in the runs that sizes were chosen on."""
     there = [folder for folder in folders if folder.is_dir()]
-    runs = [run for run in find_runs(there) if run.state == "finished"] if there else []
+    found = find_runs(there) if there else []
+    runs = [run for run in found if run.state == "finished" and run.seed >= EXPLORATORY]
     if not runs:
         return Markup("")
     note = f"Seeds from {EXPLORATORY} on: sizes were chosen on these, so no verdict counts them."
