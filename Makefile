@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 test test-fast soak goldens: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare miniature miniature-second lint test test-fast goldens clean soak docs package
+.PHONY: help setup demo compare miniature miniature-second real lint test test-fast goldens clean soak docs package
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ miniature: setup  ## the paper in miniature: every figure and claim on two CPU c
 
 miniature-second: setup  ## claims (e) and (f) once more, with the paper's own experiments (docs/results/power.md)
 	$(PY) scripts/miniature.py --design second
+
+real: setup  ## SmolLM2-135M on ASDiv, GRPO beside Dr. GRPO: make real DATA=asdiv.jsonl [MODEL=folder]; up to 3 hours
+	$(PY) scripts/real.py --data $(DATA) $(if $(MODEL),--model $(MODEL))
 
 lint: setup  ## ruff check, ruff format, mypy, direction of imports
 	$(VENV)/bin/ruff check .

@@ -22,6 +22,7 @@ COMMANDS = {
     "pipeline": "pretraining, RL and evaluation of one model, stage by stage",
     "benchmark": "step times beside TRL's",
     "miniature": "the paper in miniature: every figure and claim",
+    "real": "a small real model on real questions, GRPO beside Dr. GRPO",
 }
 """What each command does; the file of a command is train.py or scripts/<command>.py."""
 

@@ -1,0 +1,1 @@
+"""A real small model on real questions, GRPO beside Dr. GRPO: `make real`."""
