@@ -63,6 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
     (folder / "path" / "to" / "model").symlink_to(ROOT / "src/r1zero/data/assets/tiny")
     run = server.run(["experiment=demo", *SMALL, "hydra.run.dir=outputs/RUN"], folder)
     assert run.code == 0, run.err
+    assert run.out.splitlines()[-1].startswith("next: make compare"), "the demo ends with what to try next"
     (folder / "outputs" / "demo").mkdir()
     (folder / "outputs" / "demo" / "2026-11-28_12-00-00").symlink_to(folder / "outputs" / "RUN")
     small = ["model=tiny", "template=question", "benchmarks=arithmetic", "limit=2", "rollout=hf"]
