@@ -21,9 +21,11 @@ def main() -> int:
     table.add_argument("folders", nargs="+", type=Path, help="folders of evaluations, or folders above them")
     table.add_argument("--format", choices=sorted(tables.FORMATS), default="text")
     table.add_argument("--output", type=Path, help="file to write; otherwise it is printed")
-    models = commands.add_parser("models", help="analyses of several models in one figure")
+    table.add_argument("--bars", type=Path, help="picture of the systems as bars (Fig. 2), such as fig2.png")
+    models = commands.add_parser("models", help="Fig. 3, 10, 12, 14, 15 and Table 5 from analyses of base models")
     models.add_argument("folders", nargs="+", type=Path, help="folders of analyses, or folders above them")
-    models.add_argument("--output", type=Path, default=Path("models.png"), help="picture to write")
+    models.add_argument("--figures", help="comma-separated, such as fig3,fig14; default: those that can be filled")
+    models.add_argument("--output", type=Path, help="folder to write; default: figures/ in the first folder")
     figure = commands.add_parser("figures", help="the paper's figures from training runs, and an HTML report")
     figure.add_argument("runs", nargs="+", help="run folders, folders above them, or wandb:entity/project")
     figure.add_argument("--figures", help="comma-separated, such as fig4,fig8; default: those that the runs can fill")
@@ -40,10 +42,10 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.command == "models":
-            from r1zero.lab.analysis.compare import draw_models
+            from r1zero.lab.report.models import write_models
 
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            print(draw_models(arguments.folders, arguments.output))
+            for path in write_models(arguments.folders, arguments.figures, arguments.output):
+                print(path)
             return 0
         if arguments.command == "completions":
             from r1zero.lab.report.completions import completions_page
@@ -68,6 +70,10 @@ def main() -> int:
                 print(path)
             return 0
         text = tables.report(arguments.folders, CONF, arguments.format)
+        if arguments.bars is not None:
+            from r1zero.lab.report.bars import draw_systems
+
+            print(draw_systems(tables.lines_of(arguments.folders, CONF), arguments.bars))
         if arguments.output is None:
             print(text, end="")
         else:

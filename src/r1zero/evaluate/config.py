@@ -57,6 +57,10 @@ class PaperConfig:
     """Name of the row in that table."""
     values: dict[str, float] = ranged({}, at_least=0, at_most=100)
     """Accuracy in percent by benchmark, and "average"."""
+    meant: dict[str, float] = ranged({}, at_least=0, at_most=100)
+    """Values that differences count against where the printed one is a misprint."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What there is to say about a printed value, by benchmark."""
     needs: str = ""
     """What the row needs and this checkout does not bring, in one line."""
 

@@ -25,7 +25,8 @@ def draw_bars(results: dict[str, Any], path: Path) -> None:
     rows = dict(results["sets"])
     if len(rows) > 1:
         rows[AVERAGE] = results[AVERAGE]
-    paper = (results.get("paper") or {}).get("values", {})
+    known = results.get("paper") or {}
+    paper = {**known.get("values", {}), **(known.get("meant") or {})}
     n = results["sampling"]["n"]
     figure, axis = plt.subplots(figsize=(2.2 + 1.15 * len(rows), 3.8), layout="constrained")
     width = 0.4 if n > 1 else 0.65

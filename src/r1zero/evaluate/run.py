@@ -45,7 +45,9 @@ def evaluate(config: DictConfig, run_dir: Path) -> int:
     return 0
 
 
-def with_folder(config: DictConfig, run_dir: Path, job: Callable[[Any, Path, Callable[[], None]], None]) -> None:
+def with_folder(
+    config: DictConfig, run_dir: Path, job: Callable[[Any, Path, Callable[[], None]], None], begun: bool = False
+) -> None:
     """Hold the run folder while a job works in it; leave log, settings and status there.
 
     Args:
@@ -53,8 +55,9 @@ def with_folder(config: DictConfig, run_dir: Path, job: Callable[[Any, Path, Cal
         run_dir: the folder; one that has responses is resumed.
         job: is given the settings as an object, the folder, and a function to call once they fit what is in the folder:
             nothing is written before.
+        begun: whether the folder has work of another kind that is resumed.
     """
-    begun = (run_dir / "draw.json").is_file()
+    begun = begun or (run_dir / "draw.json").is_file()
     with run_folder(run_dir, 0, begun) as status:
         for name in ("httpx", "httpx2", "openai"):
             logging.getLogger(name).setLevel(logging.WARNING)  # a line per request, otherwise
@@ -171,14 +174,17 @@ def finish(run_dir: Path, tables: dict[str, pd.DataFrame], cfg: EvaluateConfig, 
         console.print(f"  {label:9s} {run_dir / file}", soft_wrap=True)
 
 
-def raise_if_missing(missing: dict[str, int], store: ResponseStore, run_dir: Path) -> None:
-    """End with an error when responses are missing: none of them was counted as wrong."""
+def raise_if_missing(missing: dict[str, int], store: ResponseStore, run_dir: Path, home: Path | None = None) -> None:
+    """End with an error when responses are missing: none of them was counted as wrong.
+
+    ``home`` is the folder to resume where that is not ``run_dir`` itself.
+    """
     total = sum(missing.values())
     if total:
         reason = store.failures[0]["reason"] if store.failures else "unknown"
         raise UserError(
             f"{total} responses are missing ({reason}); they are left out of all figures and named in "
-            f"{run_dir / 'failures.json'}: ask for them again with resume={run_dir}"
+            f"{run_dir / 'failures.json'}: ask for them again with resume={home or run_dir}"
         )
 
 

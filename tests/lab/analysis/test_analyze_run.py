@@ -12,7 +12,7 @@ from evaluate_support import SMALL, analyzed, composed, result
 from openai_stub import Stub
 from r1zero.errors import UserError
 from r1zero.lab.analysis.checks import check
-from r1zero.lab.analysis.compare import draw_models
+from r1zero.lab.report.models import write_models
 
 QUESTIONS = 6
 
@@ -140,8 +140,10 @@ def test_a_model_in_this_process_without_a_judge(tmp_path):
     assert made["temperatures"]["1"]["answering"] is None
     assert made["reflection_by"] == "keyword"
     assert made["temperatures"]["1"]["accuracy"]["value"] > 0
-    draw_models([tmp_path], tmp_path / "models.png")
-    assert (tmp_path / "models.png").stat().st_size > 10_000
+    assert [path.name for path in write_models([tmp_path])] == [
+        "fig3.png", "fig10.png", "fig12.png", "fig14.png", "table5.md",
+    ]  # fmt: skip
+    assert (tmp_path / "figures" / "fig3.png").stat().st_size > 10_000
 
 
 def test_a_judge_in_this_process(tmp_path):
@@ -208,8 +210,9 @@ def test_more_questions_than_there_are_is_one_line(tmp_path, questions):
 
 def test_the_judges_prompts_ask_for_the_line_that_is_read(tmp_path):
     cfg = composed("analyze", tmp_path, "judge=local")
-    for task, labels in (("answering", [0, 1]), ("reflection", [0, 1, 2])):
-        prompt = cfg.judge.prompts[task]
-        assert list(prompt.labels) == labels
+    assert list(cfg.judge.prompts.reflection.labels) == [0, 1, 2]
+    paper = composed("analyze", tmp_path, "judge=local", "judge/prompts=paper")
+    for prompt in (*cfg.judge.prompts.values(), *paper.judge.prompts.values()):
+        labels = list(prompt.labels)
         assert prompt.user.count("{question}") == prompt.user.count("{response}") == 1
         assert all(f"LABEL: {label}" in prompt.user for label in labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from openai_stub import Stub
 from r1zero.lab.analysis.cache import Answer, AnswerCache
 from r1zero.lab.analysis.config import JudgeConfig, JudgePromptConfig
-from r1zero.lab.analysis.judge import Judge, Tally, parse_label, server_asker, shorten
+from r1zero.lab.analysis.judge import Judge, Tally, label_pattern, parse_label, server_asker, shorten
 
 PROMPTS = {
     "answering": JudgePromptConfig([0, 1], "You judge.", "Q {question} R {response}"),
@@ -48,6 +49,35 @@ def judge(stub: Stub, path: Path, **settings) -> Judge:
 )
 def test_only_the_exact_last_line_counts(text, label):
     assert parse_label(text, [0, 1]) == label
+
+
+def test_the_label_may_stand_in_the_first_line():
+    assert parse_label("\nLABEL: 1\nbecause", [0, 1], "first") == 1
+    assert parse_label("because\nLABEL: 1", [0, 1], "first") is None
+
+
+@pytest.mark.parametrize("line", ["first", "last"])
+def test_what_a_guided_judge_may_write_can_be_read(line, tmp_path):
+    prompt = JudgePromptConfig([0, 1, 2], "You judge.", "{question} {response}", line)
+    pattern = re.compile(label_pattern(prompt))
+    for text in ("It looks back.\nLABEL: 2", "LABEL: 0\nIt rambles."):
+        assert bool(pattern.fullmatch(text)) == (parse_label(text, [0, 1, 2], line) is not None)
+    assert not pattern.fullmatch("a\nLABEL: 3")
+    with Stub(lambda body: "LABEL: 1") as stub:
+        extra = {"chat_template_kwargs": {"enable_thinking": False}}
+        judge(stub, tmp_path / "c.jsonl", guided=True, extra=extra).label("answering", PAIRS[:1])
+        assert stub.bodies[0]["structured_outputs"]["regex"] == label_pattern(PROMPTS["answering"])
+        assert stub.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def test_a_judge_that_is_gone_is_not_waited_for_again(tmp_path):
+    """30 questions to a judge that refuses every connection: the first 20 find out, the other 10 are not sent."""
+    stub = Stub(lambda body: "LABEL: 1")
+    stub.close()
+    one = judge(stub, tmp_path / "c.jsonl", retries=0)
+    assert one.label("answering", [(f"q{i}", "r") for i in range(30)]) == [None] * 30
+    assert one.tally.failed == 30
+    assert len(one.tally.reasons) == 20
 
 
 def test_labels_come_in_order_and_unparsable_ones_are_counted(tmp_path):

@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import pytest
 
-from r1zero.lab.analysis import excerpts, measures
+from r1zero.lab.analysis import excerpts, keywords, measures
 
 NA = pd.NA
 
@@ -18,6 +18,7 @@ def table(rows: list[tuple]) -> pd.DataFrame:
     made["reflection"] = made["reflection"].astype("Int64")
     made["sample"] = made.groupby(["question", "temperature"]).cumcount()
     made["status"] = ["right" if right else "wrong" for right in made["right"]]
+    made["finish_reason"] = "stop"
     return made.assign(tokens=9, text=[f"text of {q}" for q in made["question"]])
 
 
@@ -86,6 +87,7 @@ def test_the_gain_compares_within_a_question(judged):
     assert gains["responses"].tolist() == [3, 4]
     found = measures.gain_summary(gains, 100, seed=0)
     assert found["value"] == pytest.approx((2 / 3 - 1) / 2)
+    assert found["median"] == pytest.approx((2 / 3 - 1) / 2)
     assert (found["questions"], found["above"], found["equal"], found["below"]) == (2, 1, 0, 1)
 
 
@@ -112,15 +114,41 @@ def test_the_page_marks_words_and_takes_nothing_as_html(tmp_path, judged):
     judged.loc[0, "text"] = "is 1 < 2?"
     shown = excerpts.write_page(judged, "model <x>", 10, tmp_path / "e.html")
     page = (tmp_path / "e.html").read_text()
-    assert shown == 5
+    assert shown == 6  # one of them again, as a false positive of its keyword
     assert "5 of 10 responses hold a keyword" in page
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; let me <mark>Recheck</mark> &lt;b&gt;" in page
     assert "is 1 &lt; 2?" in page
     assert "<title>model &lt;x&gt;" in page
     assert page.count("<details>") == 1  # only the long one is folded
-    assert len(re.findall("<article>", page)) == 5
+    assert len(re.findall("<article>", page)) == 6
     assert "http" not in page  # nothing is loaded from elsewhere
+
+
+def test_false_positives_of_both_ways_and_aha_cases_have_sections(judged):
+    """Fig. 11: "recheck the list" has label 1; a response in other words has label 2."""
+    judged.loc[8, "reflection"] = 2
+    judged.loc[9, "response"] = "Aha! Wait, awaiting"
+    found = excerpts.further(judged)
+    assert {name: rows.index.tolist() for name, (_, rows, _) in found.items()} == {
+        "Keyword alone": [1], "Judge alone": [8], "Aha": [9],
+    }  # fmt: skip
+    assert excerpts.marked("Aha! Wait, awaiting", keywords.AHA) == "<mark>Aha</mark>! <mark>Wait</mark>, awaiting"
+    assert list(excerpts.further(judged.assign(reflection=NA))) == ["Aha"]
+    assert measures.keyword_counts(judged).keys() == set(keywords.KEYWORDS)
+
+
+def test_each_response_belongs_to_one_class():
+    made = table([(q, 1.0, "x" * (q + 1), q == 0, NA) for q in range(5)]).assign(level=["1", "1", "2", "2", "2"])
+    made["status"] = ["right", "wrong", "no_answer", "truncated", "timeout"]
+    made.loc[3, "finish_reason"] = "length"
+    assert measures.classes(made).tolist() == ["right", "wrong", "unformatted", "truncated", "wrong"]
+    assert measures.outcomes_by_level(made) == {
+        "1": {"right": 1, "wrong": 1, "unformatted": 0, "truncated": 0},
+        "2": {"right": 0, "wrong": 1, "unformatted": 1, "truncated": 1},
+    }
+    assert measures.lengths_by_class(made)["wrong"] == {"responses": 2, "characters": 3.5, "tokens": 9.0}
+    assert list(measures.outcomes_by_level(made.assign(level=""))) == ["all"]
 
 
 def test_excerpts_prefer_what_the_judge_confirms_and_let_keywords_take_turns(judged):

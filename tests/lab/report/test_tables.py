@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from evaluate_support import CONF, ROOT, composed
 from r1zero.errors import UserError
 from r1zero.evaluate.checks import check
 from r1zero.lab.report import tables
+from r1zero.lab.report.bars import draw_systems
 
 SETS = ["aime24", "amc", "math500", "minerva", "olympiadbench", "average"]
 TABLE_1 = """
@@ -161,14 +163,56 @@ def cells(text: str) -> list[list[str]]:
     return [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()]
 
 
-def test_measured_paper_difference_and_inside(folder):
+def test_measured_paper_difference_and_verdict(folder):
     rows = cells(tables.report([folder], CONF, "markdown"))
     assert rows[0] == ["", "accuracy in %", "AIME24", "AMC", "MATH500", "Minerva", "Olympiad", "average"]
     assert len(rows) == 2 + 4  # what was graded again counts only where it is named
     assert rows[2][:3] == ["Table 4: Oat-Zero-7B", "measured", "40.0 [23.3, 56.7]"]
     assert rows[3][1:] == ["paper", "43.3", "62.7", "80.0", "30.1", "41.0", "51.4"]
     assert rows[4][1:] == ["difference", "-3.3", "-2.7", "+10.0", "-0.1", "+0.0", "+0.8"]
-    assert rows[5][1:] == ["inside", "yes", "yes", "no", "yes", "yes", "yes"]
+    assert rows[5][1:] == ["verdict", "too few samples", "agrees", "differs", "agrees", "agrees", "agrees"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(48.0, 52.0, "agrees"), (45.0, 55.0, "agrees"), (44.9, 52.0, "too few samples"), (48.0, 55.1, "too few samples"),
+     (50.2, 60.0, "differs"), (50.05, 55.0, "agrees")],
+)  # fmt: skip
+def test_the_interval_decides(low, high, verdict):
+    """The paper has 50.0: five points to each side are the widest interval that still agrees."""
+    assert tables.Cell(50.0 if low < 50 else low, low, high, 50.0).verdict == verdict
+    assert tables.Cell(50.0, low, high).verdict == ""
+
+
+@pytest.mark.parametrize("file", ["table1/qwen7b_none", "table4/qwen7b_none"])
+def test_the_misprint_is_noted_and_counts_as_what_is_meant(folder, file):
+    """0.2 for 20.0: greedy accuracy on 30 questions, measured 20.0, differs by nothing."""
+    row = next(row for row in ROWS if row.file == file)
+    mean = sum({**row.values, **row.meant}[name] for name in SETS[:-1]) / 5
+    assert round(mean, 1) == row.values["average"]
+    paper = {"table": row.table, "row": row.row, "values": row.values, "meant": row.meant, "notes": row.notes}
+    own = results(paper=paper, sets=results()["sets"] | {"aime24": estimate(0.2, 0.16, 0.24)})
+    (folder / "a" / "results.json").write_text(json.dumps(own))
+    rows = cells(tables.report([folder], CONF, "markdown"))
+    column = [row[2] for row in rows[2:6]]
+    assert column == ["20.0 [16.0, 24.0]", "0.2\\*", "+0.0", "agrees"]
+    for style in tables.FORMATS:
+        assert tables.report([folder], CONF, style).count("no multiple of 1/30") == 1
+
+
+def test_values_that_no_greedy_run_can_give_have_a_note():
+    """AIME24 has 30 questions: what is no multiple of 1/30 is explained, and nothing else is."""
+    for row in ROWS:
+        greedy = any(abs(row.values["aime24"] - 100 * k / 30) <= 0.051 for k in range(31))
+        assert greedy == ("aime24" not in row.notes), row.file
+
+
+def test_systems_as_bars(folder, tmp_path):
+    made = draw_systems(tables.lines_of([folder], CONF), tmp_path / "fig2.png")
+    assert made.stat().st_size > 10_000
+    table = pd.read_csv(made.with_suffix(".csv")).set_index("benchmark")
+    assert table.loc["math500", ["accuracy", "paper", "verdict"]].tolist() == [90.0, 80.0, "differs"]
+    assert list(table.index) == SETS
 
 
 def test_the_papers_values_parse_back_from_every_format(folder):

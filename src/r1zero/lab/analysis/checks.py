@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
 from r1zero.evaluate.checks import check_common, check_pass_k, check_server, shrink_if_dry
+from r1zero.ranges import check_ranges
 
 TASKS = ("answering", "reflection")
 
@@ -17,12 +18,30 @@ def check(config: DictConfig) -> None:
     Raises:
         UserError: naming the keys and what to do.
     """
+    if config.labelled is not None:
+        check_ranges(config)
+        if config.judge.via == "none":
+            raise UserError("labelled: judge=none labels nothing; choose judge=openai, local or model")
+        check_judge(config.judge)
+        return
     shrink_if_dry(config)
     check_common(config)
     check_source(config.data)
+    check_templates(config)
     check_temperatures(list(config.temperatures), config.sampling.n)
     check_pass_k([config.pass_k], config.sampling.n)
     check_judge(config.judge)
+
+
+def check_templates(config: DictConfig) -> None:
+    """Templates to choose from: several, each with a place for the question."""
+    if len(config.templates) == 1:
+        raise UserError(
+            f"templates has {', '.join(config.templates)} alone, which leaves no choice: choose template=... instead"
+        )
+    for name, template in config.templates.items():
+        if template.text.count("{question}") != 1:
+            raise UserError(f"templates.{name}.text must hold {{question}} exactly once")
 
 
 def check_temperatures(temperatures: list[float], n: int) -> None:

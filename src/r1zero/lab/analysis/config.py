@@ -21,7 +21,9 @@ class JudgePromptConfig:
     """Labels the judge may give; any other answer is unparsable."""
     system: str = MISSING
     user: str = MISSING
-    """Text with {question} and {response}; the judge is to end with a line "LABEL: <number>"."""
+    """Text with {question} and {response}; the judge is to write a line "LABEL: <number>"."""
+    line: str = chosen("last", "first")
+    """Line of the answer that holds the label; what stands in the others is not looked at."""
 
 
 @dataclass
@@ -62,6 +64,10 @@ class JudgeConfig:
     """keyword: only responses with a keyword are judged for self-reflection; all: every response."""
     longest: int = ranged(16000, at_least=2, at_most=10**8)
     """Longest response shown to the judge, in characters; of a longer one the middle is left out."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of each request to a server, such as {chat_template_kwargs: {enable_thinking: false}}."""
+    guided: bool = False
+    """Let vLLM's server accept answers alone that hold a label where it is read: small models keep to no format."""
     prompts: dict[str, JudgePromptConfig] = field(default_factory=dict)
     """The prompts "answering" and "reflection"."""
 
@@ -96,6 +102,14 @@ class AnalyzeConfig:
     """Responses shown in excerpts.html."""
     model: ModelConfig = MISSING
     template: TemplateConfig = MISSING
+    templates: dict[str, TemplateConfig] = field(default_factory=dict)
+    """Templates to choose from: the one under which most responses answer becomes ``template``; {}: no choice."""
+    screen_n: int = ranged(1, at_least=1, at_most=10**5)
+    """Responses per question, temperature and template by which the choice is made."""
+    second_n: int | None = ranged(None, at_least=2, at_most=10**5, note="null leaves the second stage out")
+    """Responses of Fig. 15's second stage, for each question with a self-reflecting response in the first."""
+    labelled: str | None = None
+    """Nothing is drawn: the judge labels these responses and is compared. A JSONL file, or "packaged": 40 of ours."""
     data: DataConfig = MISSING
     reward: RewardConfig = MISSING
     rollout: RolloutConfig = MISSING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import cache
 
 KEYWORDS = (
     "recheck",
@@ -23,23 +24,27 @@ KEYWORDS = (
     "go over the steps",
 )
 """The paper's list."""
-
-_PATTERN = re.compile(
-    r"(?<!\w)(" + "|".join(r"\s+".join(map(re.escape, word.split())) for word in KEYWORDS) + r")(?!\w)"
-)
+AHA = ("aha", "wait")
+"""Words of the paper's aha cases, which its list lacks: for excerpts alone, never counted as self-reflection."""
 
 
-def spans(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, keyword) of every keyword in a text, as whole words whatever their case.
+@cache
+def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    phrases = (r"\s+".join(map(re.escape, word.split())) for word in words)
+    return re.compile(r"(?<!\w)(" + "|".join(phrases) + r")(?!\w)")
+
+
+def spans(text: str, words: tuple[str, ...] = KEYWORDS) -> list[tuple[int, int, str]]:
+    """(start, end, word) of every one of the words in a text, as whole words whatever their case.
 
     "rechecked" is not "recheck"; the words of a phrase may stand on two lines.
     """
-    return [(m.start(), m.end(), " ".join(m.group(1).split())) for m in _PATTERN.finditer(_lowered(text))]
+    return [(m.start(), m.end(), " ".join(m.group(1).split())) for m in _pattern(words).finditer(_lowered(text))]
 
 
-def count(text: str) -> Counter[str]:
-    """How often each keyword stands in a text."""
-    return Counter(word for _, _, word in spans(text))
+def count(text: str, words: tuple[str, ...] = KEYWORDS) -> Counter[str]:
+    """How often each of the words stands in a text."""
+    return Counter(word for _, _, word in spans(text, words))
 
 
 def _lowered(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,12 @@ import pandas as pd
 from r1zero.evaluate.intervals import Estimate, estimates, resampled_means
 from r1zero.lab.analysis import keywords
 from r1zero.launch.seeding import derive_seed
+from r1zero.reward.outcome import Status
 
 REFLECTS = 2
 """The judge's label of a response that looks back at itself."""
+CLASSES = ("right", "wrong", "unformatted", "truncated")
+"""What becomes of a response in Fig. 14 and Table 5; one whose verification failed is among the wrong ones."""
 
 
 def add_keywords(table: pd.DataFrame) -> pd.DataFrame:
@@ -90,6 +92,32 @@ def keyword_counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     return total
 
 
+def classes(table: pd.DataFrame) -> pd.Series:
+    """The one of ``CLASSES`` that each response belongs to."""
+    found = pd.Series("wrong", index=table.index)
+    found[table["status"].isin((Status.no_answer.value, Status.unformatted.value))] = "unformatted"
+    found[(table["status"] == Status.truncated.value) | (table["finish_reason"] == "length")] = "truncated"
+    found[table["right"].astype(bool)] = "right"
+    return found
+
+
+def outcomes_by_level(table: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Fig. 14: responses of each class by level; one row "all" where the set has no levels."""
+    levels = table["level"].where(table["level"] != "", "all")
+    counts = pd.crosstab(levels, classes(table)).reindex(columns=list(CLASSES), fill_value=0)
+    return {str(level): {name: int(row[name]) for name in CLASSES} for level, row in counts.iterrows()}
+
+
+def lengths_by_class(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Table 5: number and mean length of the responses of each class, in characters and tokens; None without any."""
+    found = {}
+    for name, rows in table.groupby(pd.Categorical(classes(table), CLASSES), observed=False):
+        characters, tokens = rows["response"].str.len().mean(), rows["tokens"].mean()
+        lengths = {"characters": float(characters), "tokens": float(tokens)} if len(rows) else {}
+        found[str(name)] = {"responses": len(rows), "characters": None, "tokens": None} | lengths
+    return found
+
+
 def reflection_gain(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy with minus accuracy without self-reflection, per question.
 
@@ -129,9 +157,12 @@ def gain_summary(gains: pd.DataFrame, resamples: int, seed: int) -> dict[str, An
     low, high = np.quantile(draws[:, 0], (0.025, 0.975))
     mean = Estimate(float(values.mean()), float(low), float(high))
     signs = [int((values > 0).sum()), int((values == 0).sum()), int((values < 0).sum())]
-    return {**mean.as_dict(), "questions": len(values), "above": signs[0], "equal": signs[1], "below": signs[2]}
-
-
-def first_responses(table: pd.DataFrame, count: int | None) -> Sequence[bool]:
-    """Which rows are among the first ``count`` responses of their question; all where count is None."""
-    return [count is None or sample < count for sample in table["sample"]]
+    median = float(np.median(values))
+    return {
+        **mean.as_dict(),
+        "median": median,
+        "questions": len(values),
+        "above": signs[0],
+        "equal": signs[1],
+        "below": signs[2],
+    }

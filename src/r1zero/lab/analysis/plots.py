@@ -90,28 +90,41 @@ def draw_keywords(results: dict[str, Any], path: Path) -> None:
 def draw_gain(gains: pd.DataFrame, results: dict[str, Any], path: Path) -> None:
     """Fig. 15: accuracy with minus accuracy without self-reflection, one bar per question."""
     figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    gain_panel(axis, gains, results["reflection_gain"])
+    with whole(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")
+    plt.close(figure)
+
+
+def gain_panel(axis: Any, gains: pd.DataFrame, summary: dict[str, Any] | None, title: str = "") -> None:
+    """Sorted bars of the gains with their mean, its 95 % interval, and their median.
+
+    Args:
+        axis: where to draw.
+        gains: of :func:`measures.reflection_gain`.
+        summary: of :func:`measures.gain_summary`; None draws a note.
+        title: put before the figures in the panel's title.
+    """
     values = 100 * gains["gain"].astype(float)
     colours = [GREEN if v > 0 else VERMILION if v < 0 else GREY for v in values]
     axis.bar(range(len(values)), values, width=0.9, color=colours)
     axis.axhline(0, color="#333333", linewidth=0.8)
-    summary = results["reflection_gain"]
     if summary is None:
         axis.text(
             0.5, 0.6, "no question has responses of both kinds", transform=axis.transAxes, ha="center", color=GREY
         )
     else:
-        mean, low, high = (100 * summary[key] for key in ("value", "low", "high"))
-        axis.axhline(mean, color=BLUE, linestyle="--", linewidth=1.2)
-        axis.axhspan(low, high, color=BLUE, alpha=0.12, linewidth=0)
-        note = (
-            f"mean {mean:+.1f} [{low:+.1f}, {high:+.1f}]; better on {summary['above']}, equal on {summary['equal']}, "
+        mean, low, high, median = (100 * summary[key] for key in ("value", "low", "high", "median"))
+        axis.axhline(
+            mean, color=BLUE, linestyle="--", linewidth=1.4, label=f"mean {mean:+.1f} [{low:+.1f}, {high:+.1f}]"
         )
-        axis.set_title(note + f"worse on {summary['below']} questions", fontsize=10)
+        axis.axhspan(low, high, color=BLUE, alpha=0.12, linewidth=0)
+        axis.axhline(median, color=ORANGE, linestyle=":", linewidth=1.8, label=f"median {median:+.1f}")
+        signs = f"better on {summary['above']}, equal on {summary['equal']}, worse on {summary['below']} questions"
+        stage = f"; {summary['samples']} responses each" if summary["stage"] == 2 else ""
+        axis.set_title(f"{title}{': ' if title else ''}{signs}{stage}", fontsize=10)
     axis.set(xlabel="questions, sorted", ylabel="accuracy with minus without\nself-reflection, points", xticks=[])
     _tidy(axis)
-    with whole(path) as aside:
-        figure.savefig(aside, dpi=120, format="png")
-    plt.close(figure)
 
 
 def _line(axis: Any, rows: dict[str, Any], found: Sequence[Any], label: str, colour: str, marker: str) -> None:

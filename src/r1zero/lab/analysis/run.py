@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
-from rich.table import Table
 
 from r1zero.batch import Prompt
 from r1zero.errors import UserError
 from r1zero.evaluate.build import Subject, sampling_of
-from r1zero.evaluate.metrics import add_answer_groups, summarize, whole_questions
-from r1zero.evaluate.results import model_title, percent, write_json
+from r1zero.evaluate.metrics import add_answer_groups
+from r1zero.evaluate.results import model_title, write_json
 from r1zero.evaluate.run import progress, raise_if_missing, with_folder
 from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of, record_draw
 from r1zero.lab.analysis import measures, plots
-from r1zero.lab.analysis.cache import AnswerCache
-from r1zero.lab.analysis.config import AnalyzeConfig, JudgeConfig
+from r1zero.lab.analysis.agreement import measure_agreement
+from r1zero.lab.analysis.checks import TASKS
+from r1zero.lab.analysis.config import AnalyzeConfig
 from r1zero.lab.analysis.excerpts import write_page
-from r1zero.lab.analysis.judge import Judge, Tally, model_asker, server_asker
+from r1zero.lab.analysis.judge import Tally, judge_of
+from r1zero.lab.analysis.protocol import SCREENING, SECOND, choose_template, second_stage
+from r1zero.lab.analysis.results import SET, build, show
 from r1zero.launch.console import console, titled
 from r1zero.launch.files import whole
 from r1zero.launch.run_folder import stack_versions
 from r1zero.launch.seeding import derive_seed
 from r1zero.reward.grader import Grader
-
-SET = "questions"
 
 
 def analyze(config: DictConfig, run_dir: Path) -> int:
@@ -42,15 +42,52 @@ def analyze(config: DictConfig, run_dir: Path) -> int:
     Raises:
         UserError: whatever the user can mend; what a server or the judge did not give is among it.
     """
-    with_folder(config, run_dir, _analyze)
+    job = measure_agreement if config.labelled else _analyze
+    with_folder(config, run_dir, job, (run_dir / SCREENING).is_dir())
     return 0
 
 
 def _analyze(cfg: AnalyzeConfig, run_dir: Path, accept: Callable[[], None]) -> None:
+    choice = None
+    accept = once(accept)
+    if cfg.templates:
+        cfg, choice = choose_template(cfg, run_dir, lambda trial, folder: study(trial, folder, run_dir, accept))
+    study(cfg, run_dir, run_dir, accept, choice)
+
+
+def once(accept: Callable[[], None]) -> Callable[[], None]:
+    """Call a function at the first time alone: several analyses share a folder."""
+    called: list[bool] = []
+
+    def call() -> None:
+        if not called:
+            called.append(True)
+            accept()
+
+    return call
+
+
+def study(
+    cfg: AnalyzeConfig, run_dir: Path, home: Path, accept: Callable[[], None], choice: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """One analysis under one template: draw, search, judge, write.
+
+    Args:
+        cfg: its settings.
+        run_dir: its folder.
+        home: the folder that the user resumes; pictures are drawn and figures printed where both are the same.
+        accept: called once the settings fit what is in the folder.
+        choice: how the template was chosen, for analysis.json.
+
+    Returns:
+        what analysis.json holds.
+
+    Raises:
+        UserError: responses or labels are missing; what came is written.
+    """
     started = time.perf_counter()
     subject = Subject(cfg, {SET: cfg.data})
     prompts = choose_questions(subject.prompts[SET], cfg.questions, cfg.seed)
-    subject.prompts = {SET: prompts}
     title = f"{model_title(subject.describe())}, template {cfg.template.name}"
     total = len(prompts) * cfg.sampling.n * len(cfg.temperatures)
     console.print(
@@ -61,53 +98,64 @@ def _analyze(cfg: AnalyzeConfig, run_dir: Path, accept: Callable[[], None]) -> N
         ),
         soft_wrap=True,
     )
-    store = ResponseStore(run_dir / "responses", cfg.chunk, cfg.seed)
-    tables, missing = draw(cfg, subject, prompts, store, run_dir, accept)
-    table = measures.add_keywords(pd.concat(tables.values(), ignore_index=True))
-    tally = judge_responses(cfg, table)
-    judged = cfg.judge.via != "none"
-    table = measures.add_reflection(table, judged)
+    first, missing, store, tally = measured(cfg, subject, prompts, run_dir, home, accept)
+    results = build(cfg, first, title, subject.describe(), tally) | {"missing": missing, "choice": choice}
+    table, stage = first, 1
+    # Not before the first stage is whole: what is missing decides which questions reflect.
+    whole_first = not tally.failed and not any(missing.values())
+    second = second_stage(cfg, first) if whole_first else None
+    if second is not None:
+        again, places = second
+        folder, stage = run_dir / SECOND, 2
+        chosen = [prompts[place] for place in places]
+        table, further, more_store, more = measured(again, subject, chosen, folder, home, accept, ("reflection",))
+        table = table.assign(question=[places[place] for place in table["question"]])
+        missing = missing | {f"{SECOND}/{name}": count for name, count in further.items()}
+        tally.failed, tally.reasons = tally.failed + more.failed, tally.reasons + more.reasons
+        store.failures += more_store.failures
+        with whole(folder / "responses.parquet") as aside:
+            table.to_parquet(aside, index=False, write_page_checksum=True)
     gains = measures.reflection_gain(table)
-    results: dict[str, Any] = {
-        "kind": "analysis",
-        "name": cfg.name,
-        "title": title,
-        "model": subject.describe(),
-        "template": cfg.template.name,
-        "data": cfg.data.name,
-        "sampling": {k: v for k, v in vars(cfg.sampling).items() if k != "temperature"},
-        "seed": cfg.seed,
-        "dry": cfg.dry,
-        "questions": len(prompts),
-        "responses": len(table),
-        "missing": missing,
-        "pass_k": cfg.pass_k,
-        "judged": judged,
-        "judge": judge_facts(cfg.judge, tally),
-        "reflection_by": "keyword and judge" if judged else "keyword",
-        "temperatures": {f"{t:g}": temperature_figures(cfg, rows, t) for t, rows in table.groupby("temperature")},
-        "keywords": measures.keyword_counts(table),
-        "reflection_gain": measures.gain_summary(gains, cfg.bootstrap, cfg.seed),
-        "seconds": time.perf_counter() - started,
-        "versions": stack_versions(),
-    }
+    gain = measures.gain_summary(gains, cfg.bootstrap, cfg.seed)
+    about = {"stage": stage, "samples": cfg.second_n if stage == 2 else cfg.sampling.n}
+    results |= {"reflection_gain": gain and gain | about}
+    results |= {"seconds": time.perf_counter() - started, "versions": stack_versions()}
     write_json(run_dir / "failures.json", {"failures": store.failures, "judge": sorted(set(tally.reasons))})
     write_json(run_dir / "analysis.json", results)
     with whole(run_dir / "responses.parquet") as aside:
-        table.to_parquet(aside, index=False, write_page_checksum=True)
+        first.to_parquet(aside, index=False, write_page_checksum=True)
     with whole(run_dir / "reflection_gain.csv") as aside:
         gains.to_csv(aside, index=False)
-    plots.draw_overview(results, run_dir / "overview.png")
-    plots.draw_keywords(results, run_dir / "keywords.png")
-    plots.draw_gain(gains, results, run_dir / "reflection_gain.png")
-    shown = write_page(table, title, cfg.excerpts, run_dir / "excerpts.html")
-    _print(results, run_dir, shown)
-    raise_if_missing(missing, store, run_dir)
+    if run_dir == home:
+        plots.draw_overview(results, run_dir / "overview.png")
+        plots.draw_keywords(results, run_dir / "keywords.png")
+        plots.draw_gain(gains, results, run_dir / "reflection_gain.png")
+        show(results, run_dir, write_page(first, title, cfg.excerpts, run_dir / "excerpts.html"))
+    raise_if_missing(missing, store, run_dir, home)
     if tally.failed:
         raise UserError(
             f"the judge gave no answer to {tally.failed} questions ({tally.reasons[0]}); they are left out of all "
-            f"figures: ask again with resume={run_dir}"
+            f"figures: ask again with resume={home}"
         )
+    return results
+
+
+def measured(
+    cfg: AnalyzeConfig,
+    subject: Subject,
+    prompts: list[Prompt],
+    folder: Path,
+    home: Path,
+    accept: Callable[[], None],
+    tasks: Sequence[str] = TASKS,
+) -> tuple[pd.DataFrame, dict[str, int], ResponseStore, Tally]:
+    """Responses in a folder, graded, searched and judged: (table, missing ones, their store, the judge's tally)."""
+    subject.prompts = {SET: prompts}
+    store = ResponseStore(folder / "responses", cfg.chunk, cfg.seed)
+    tables, missing = draw(cfg, subject, prompts, store, folder, home, accept)
+    table = measures.add_keywords(pd.concat(tables.values(), ignore_index=True))
+    tally = judge_responses(cfg, table, tasks)
+    return measures.add_reflection(table, cfg.judge.via != "none"), missing, store, tally
 
 
 def choose_questions(prompts: list[Prompt], count: int, seed: int) -> list[Prompt]:
@@ -128,6 +176,7 @@ def draw(
     prompts: list[Prompt],
     store: ResponseStore,
     run_dir: Path,
+    home: Path,
     accept: Callable[[], None],
 ) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
     """Responses of every temperature, graded, and how many are missing."""
@@ -136,6 +185,7 @@ def draw(
     about |= {"temperatures": list(cfg.temperatures)}
     check_draw(run_dir, about)
     accept()
+    run_dir.mkdir(parents=True, exist_ok=True)
     record_draw(run_dir, about)
     tables: dict[str, pd.DataFrame] = {}
     missing: dict[str, int] = {}
@@ -158,84 +208,26 @@ def draw(
                 grader.check_health(outcomes_of(rows))
                 tables[name] = add_answer_groups(rows, grader).assign(temperature=float(temperature))
     if not tables:
-        raise_if_missing(missing, store, run_dir)
+        raise_if_missing(missing, store, run_dir, home)
     return tables, missing
 
 
-def judge_responses(cfg: AnalyzeConfig, table: pd.DataFrame) -> Tally:
+def judge_responses(cfg: AnalyzeConfig, table: pd.DataFrame, tasks: Sequence[str] = TASKS) -> Tally:
     """Fill the columns ``answering`` and ``reflection`` with the judge's labels; missing where it was not asked."""
     table["answering"] = pd.array([pd.NA] * len(table), dtype="Int64")
     table["reflection"] = pd.array([pd.NA] * len(table), dtype="Int64")
     config = cfg.judge
     if config.via == "none":
         return Tally()
-    cache = AnswerCache(Path(str(cfg.paths["outputs"])) / "judge" / f"{config.name}.jsonl")
-    ask = (
-        server_asker(config)
-        if config.via == "server"
-        else model_asker(config, cfg.rollout, derive_seed(cfg.seed, "judge"))
-    )
-    judge = Judge(config, cache, ask)
+    judge = judge_of(cfg)
     chosen = {
         "answering": table["sample"] < (config.answering_per_question or cfg.sampling.n),
         "reflection": table["keyword"] | (config.reflection == "all"),
     }
-    for task, mask in chosen.items():
+    for task in tasks:
+        mask = chosen[task]
         rows = table[mask]
         with console.status(f"asking the judge about {len(rows)} responses ({task})"):
             labels = judge.label(task, list(zip(rows["text"], rows["response"], strict=True)))
         table.loc[mask, task] = pd.array(labels, dtype="Int64")
     return judge.tally
-
-
-def judge_facts(config: JudgeConfig, tally: Tally) -> dict[str, Any]:
-    """What the judge was and what it came to."""
-    about = {"name": config.name, "model": config.model, "reflection": config.reflection}
-    counts = {k: v for k, v in vars(tally).items() if k != "reasons"}
-    return about | counts | {"cost": tally.cost(config.price_in, config.price_out)}
-
-
-def temperature_figures(cfg: AnalyzeConfig, rows: pd.DataFrame, temperature: Any) -> dict[str, Any]:
-    """All figures of one temperature."""
-    n = cfg.sampling.n
-    seed = derive_seed(cfg.seed, "temperature", f"{temperature:g}")
-    whole = whole_questions(rows, n)
-    if whole.empty:
-        raise UserError(f"no question has all its {n} responses at temperature {temperature:g}; resume the analysis")
-    figures = summarize(SET, whole, n, cfg.bootstrap, seed).summary
-    answers = rows.assign(answering=rows["answering"].astype("Int64"))
-    figures["answering"] = measures.mean_over_questions(answers, "answering", cfg.bootstrap, seed)
-    figures["reflection"] = measures.reflection_figures(rows, cfg.bootstrap, seed)
-    return figures
-
-
-def _print(results: dict[str, Any], run_dir: Path, shown: int) -> None:
-    k = results["pass_k"]
-    table = Table(title=results["title"], caption="in %, with 95 % intervals over questions")
-    columns = ("answering", "accuracy", f"pass@{k}", "reflection/response", "reflection/question", "truncated")
-    for column in ("temperature", *columns):
-        table.add_column(column, justify="right")
-    for temperature, row in results["temperatures"].items():
-        both = row["reflection"]["both"]
-        cells = [row["answering"], row["accuracy"], row["pass@k"][str(k)], both["per_response"], both["per_question"]]
-        texts = ["-" if cell is None else percent(cell) for cell in cells]
-        table.add_row(temperature, *texts, f"{100 * row['truncated_frac']:.1f}")
-    console.print(table)
-    gain = results["reflection_gain"]
-    if gain is not None:
-        console.print(
-            f"accuracy with minus without self-reflection: {percent(gain)} points over {gain['questions']} questions"
-        )
-    judge = results["judge"]
-    if results["judged"]:
-        cost = "" if judge["cost"] is None else f", ${judge['cost']:.4f}"
-        console.print(
-            f"judge {judge['model']}: {judge['asked']} answers, {judge['cached']} from the cache, "
-            f"{judge['unparsable']} unparsable, {judge['failed']} failed; {judge['tokens_in']:,} tokens read, "
-            f"{judge['tokens_out']:,} written{cost}"
-        )
-    else:
-        console.print("no judge: answering is not measured, self-reflection is by keywords alone")
-    console.print(f"  {shown} excerpts: {run_dir / 'excerpts.html'}", soft_wrap=True)
-    for name in ("analysis.json", "overview.png", "keywords.png", "reflection_gain.png", "responses.parquet"):
-        console.print(f"  {run_dir / name}", soft_wrap=True)

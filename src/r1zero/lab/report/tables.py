@@ -1,4 +1,4 @@
-"""Measured results beside the paper's: which row a run repeats, the difference, and whether the interval holds it."""
+"""Measured results beside the paper's: which row a run repeats, the difference, and what the interval says of it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ COLUMNS = {
 """Columns of the paper's tables; sets that they lack come after them."""
 ROUNDING = 0.05 + 1e-9
 """The paper's values have one decimal."""
+WIDE = 5.0
+"""An interval that reaches further than this to one side, in points, agrees with too much to count as agreement."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +38,42 @@ class PaperRow:
     template: str = ""
     max_tokens: int = 0
     file: str = ""
+    meant: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure in percent: measured with its 95 % interval, and the paper's where there is one."""
+    """One figure in percent: measured with its 95 % interval, and the paper's where there is one.
+
+    ``meant`` is what the paper's printed value stands for where that is a misprint; ``note`` says so.
+    """
 
     value: float
     low: float
     high: float
     paper: float | None = None
+    meant: float | None = None
+    note: str = ""
+
+    @property
+    def expected(self) -> float | None:
+        """The paper's value that the measured one is compared with."""
+        return self.paper if self.meant is None else self.meant
 
     @property
     def difference(self) -> float | None:
         """Measured minus paper, in points."""
-        return None if self.paper is None else self.value - self.paper
+        return None if self.expected is None else self.value - self.expected
 
     @property
-    def inside(self) -> bool | None:
-        """Whether the paper's value lies in the interval, its rounding allowed for."""
-        if self.paper is None:
-            return None
-        return self.low - ROUNDING <= self.paper <= self.high + ROUNDING
+    def verdict(self) -> str:
+        """Whether the interval, the paper's rounding allowed for, holds its value; "" without one."""
+        if self.expected is None:
+            return ""
+        if not self.low - ROUNDING <= self.expected <= self.high + ROUNDING:
+            return "differs"
+        return "agrees" if max(self.value - self.low, self.high - self.value) <= WIDE else "too few samples"
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,8 @@ def paper_rows(conf: Path) -> list[PaperRow]:
                 chosen["template"],
                 content["sampling"]["max_tokens"],
                 f"{path.parent.name}/{path.stem}",
+                paper.get("meant", {}),
+                paper.get("notes", {}),
             )
         )
     return rows
@@ -120,7 +138,8 @@ def find_row(results: dict[str, Any], rows: Sequence[PaperRow]) -> PaperRow | No
     if named:
         if results["model"]["name"] == "tiny":
             return None  # a dry run of the row, with another model
-        return PaperRow(named["table"], named["row"], named["values"])
+        extra = {"meant": named.get("meant") or {}, "notes": named.get("notes") or {}}
+        return PaperRow(named["table"], named["row"], named["values"], **extra)
     for row in rows:
         if (row.model, row.template) == (results["model"]["name"], results["template"]) and row.model != "folder":
             greedy = results["sampling"]["temperature"] == 0
@@ -150,12 +169,13 @@ def line_of(results: dict[str, Any], rows: Sequence[PaperRow]) -> Line:
         paper = row.values.get(key) if row else None
         if key == "average" and row and set(row.values) - {"average"} != set(results["sets"]):
             paper = None  # an average over other sets
-        cells[key] = Cell(value, low, high, paper)
+        meant, note = (row.meant.get(key), row.notes.get(key, "")) if row and paper is not None else (None, "")
+        cells[key] = Cell(value, low, high, paper, meant, note)
     return Line(title, row, cells)
 
 
 def grid(lines: Sequence[Line]) -> tuple[list[str], list[list[list[str]]]]:
-    """Header and, per evaluation, its rows of texts: measured, paper, difference, inside."""
+    """Header and, per evaluation, its rows of texts: measured, paper, difference, verdict."""
     present = {key for line in lines for key in line.cells}
     keys = [key for key in COLUMNS if key in present and key != "average"]
     keys += sorted(present - set(COLUMNS)) + (["average"] if "average" in present else [])
@@ -165,11 +185,22 @@ def grid(lines: Sequence[Line]) -> tuple[list[str], list[list[list[str]]]]:
         title = f"Table {line.row.table}: {line.title}" if line.row else line.title
         block = [[title, "measured", *(_measured(cell) for cell in cells)]]
         if any(cell and cell.paper is not None for cell in cells):
-            block.append(["", "paper", *(_text(cell.paper if cell else None, ".1f") for cell in cells)])
+            block.append(["", "paper", *(_printed(cell) for cell in cells)])
             block.append(["", "difference", *(_text(cell.difference if cell else None, "+.1f") for cell in cells)])
-            block.append(["", "inside", *(_yes(cell.inside if cell else None) for cell in cells)])
+            block.append(["", "verdict", *(cell.verdict if cell else "" for cell in cells)])
         blocks.append(block)
     return ["", "accuracy in %", *(COLUMNS.get(key, key) for key in keys)], blocks
+
+
+def notes(lines: Sequence[Line]) -> list[str]:
+    """What there is to say about the paper's values that are marked with an asterisk, each once."""
+    found = [
+        f"* Table {line.row.table}, {line.row.row}, {COLUMNS.get(key, key)}: {cell.note}"
+        for line in lines
+        for key, cell in line.cells.items()
+        if line.row and cell.note
+    ]
+    return list(dict.fromkeys(found))
 
 
 def as_text(lines: Sequence[Line]) -> str:
@@ -183,14 +214,16 @@ def as_text(lines: Sequence[Line]) -> str:
     for block in blocks:
         out += [*made[at : at + len(block)], rule]
         at += len(block)
-    return "\n".join(out) + "\n"
+    return "\n".join([*out, *notes(lines)]) + "\n"
 
 
 def as_markdown(lines: Sequence[Line]) -> str:
     """A pipe table."""
     header, blocks = grid(lines)
     out = [header, ["---", "---", *("---:" for _ in header[2:])], *(row for block in blocks for row in block)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in out) + "\n"
+    table = ["| " + " | ".join(cell.replace("|", "\\|").replace("*", "\\*") for cell in row) + " |" for row in out]
+    remarks = ["", *(f"\\{note}" for note in notes(lines))] if notes(lines) else []
+    return "\n".join([*table, *remarks]) + "\n"
 
 
 def as_latex(lines: Sequence[Line]) -> str:
@@ -200,7 +233,11 @@ def as_latex(lines: Sequence[Line]) -> str:
     for block in blocks:
         body += [*(_latex_row(row) for row in block), "\\hline"]
     columns = "ll" + "r" * (len(header) - 2)
-    return "\n".join([f"\\begin{{tabular}}{{{columns}}}", "\\hline", *body, "\\end{tabular}"]) + "\n"
+    return (
+        "\n".join([f"\\begin{{tabular}}{{{columns}}}", "\\hline", *body, "\\end{tabular}"])
+        + "\n"
+        + "".join(f"\n{_latex(note)}\n" for note in notes(lines))
+    )
 
 
 FORMATS = {"text": as_text, "markdown": as_markdown, "latex": as_latex}
@@ -212,11 +249,20 @@ def report(folders: Sequence[Path], conf: Path, style: str = "text") -> str:
     Raises:
         UserError: there is no evaluation.
     """
+    return FORMATS[style](lines_of(folders, conf))
+
+
+def lines_of(folders: Sequence[Path], conf: Path) -> list[Line]:
+    """All evaluations in some folders, rows of the paper first.
+
+    Raises:
+        UserError: there is no evaluation.
+    """
     rows = paper_rows(conf)
     order = {(row.table, row.row): place for place, row in enumerate(rows)}
     lines = [line_of(results, rows) for results in read_evaluations(folders)]
     lines.sort(key=lambda line: order.get((line.row.table, line.row.row), len(rows)) if line.row else len(rows))
-    return FORMATS[style](lines)
+    return lines
 
 
 def _measured(cell: Cell | None) -> str:
@@ -227,8 +273,9 @@ def _text(value: float | None, pattern: str) -> str:
     return "" if value is None else format(value, pattern)
 
 
-def _yes(value: bool | None) -> str:
-    return "" if value is None else "yes" if value else "no"
+def _printed(cell: Cell | None) -> str:
+    """The paper's value as printed, with an asterisk where there is a note."""
+    return "" if cell is None or cell.paper is None else f"{cell.paper:.1f}{'*' if cell.note else ''}"
 
 
 def _aligned(row: list[str], widths: list[int]) -> list[str]:
@@ -239,5 +286,8 @@ def _aligned(row: list[str], widths: list[int]) -> list[str]:
 
 
 def _latex_row(row: list[str]) -> str:
-    escaped = ["".join(f"\\{c}" if c in "%&_#$" else c for c in cell.replace("\\", "/")) for cell in row]
-    return " & ".join(escaped) + " \\\\"
+    return " & ".join(map(_latex, row)) + " \\\\"
+
+
+def _latex(text: str) -> str:
+    return "".join(f"\\{c}" if c in "%&_#$" else c for c in text.replace("\\", "/"))
