@@ -52,7 +52,8 @@ def further(table: pd.DataFrame) -> dict[str, tuple[str, pd.DataFrame, tuple[str
     Fig. 11's two kinds of false positives, where a judge was asked, and the aha cases.
     """
     aha = table[[bool(keywords.count(text, keywords.AHA)) for text in table["response"]]]
-    found = {"Aha": ("words of the aha cases, which count for nothing", aha, keywords.AHA)}
+    found: dict[str, tuple[str, pd.DataFrame, tuple[str, ...]]] = {}
+    found["Aha"] = ("words of the aha cases, which count for nothing", aha, keywords.AHA)
     label = table["reflection"].astype("Int64")
     if label.notna().any():
         yes = (label == REFLECTS).fillna(False).astype(bool)

@@ -136,7 +136,7 @@ class Judge:
 
     def _decides(self, messages: Messages) -> dict[str, Any]:
         config = self.config
-        about = {"via": config.via, "model": config.model, "messages": messages}
+        about: dict[str, Any] = {"via": config.via, "model": config.model, "messages": messages}
         about |= {"max_tokens": config.max_tokens, "temperature": config.temperature}
         further = {"extra": dict(config.extra), "guided": config.guided}
         return about | {key: value for key, value in further.items() if value}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,7 +27,7 @@ def draw_systems(lines: Sequence[Line], path: Path) -> Path:
     keys += ["average"] if "average" in present else []
     figure, (axis,) = style.panels(1, 1, width=max(5.0, 1.6 + len(keys) * (0.5 + 0.28 * len(lines))), height=4.2)
     width = 0.84 / len(lines)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for place, line in enumerate(lines):
         _, colour, _ = style.look(line.title, place)
         shown = [(i + (place - (len(lines) - 1) / 2) * width, key, line.cells[key])

@@ -138,8 +138,8 @@ def find_row(results: dict[str, Any], rows: Sequence[PaperRow]) -> PaperRow | No
     if named:
         if results["model"]["name"] == "tiny":
             return None  # a dry run of the row, with another model
-        extra = {"meant": named.get("meant") or {}, "notes": named.get("notes") or {}}
-        return PaperRow(named["table"], named["row"], named["values"], **extra)
+        meant, notes = named.get("meant") or {}, named.get("notes") or {}
+        return PaperRow(named["table"], named["row"], named["values"], meant=meant, notes=notes)
     for row in rows:
         if (row.model, row.template) == (results["model"]["name"], results["template"]) and row.model != "folder":
             greedy = results["sampling"]["temperature"] == 0
