@@ -123,9 +123,11 @@ class SourceConfig:
     question_key: str | None = None
     answer_key: str | None = None
     where: dict[str, Any] = field(default_factory=dict)
-    """Keep only rows whose field has one of these values, before any are drawn."""
+    """Keep only rows that pass, before any are drawn; see data.where."""
     count: int | None = ranged(None, at_least=1, at_most=10**9)
-    """Questions that are drawn from it; null: all of them."""
+    """Questions that are drawn from it; null: all of them, or as many as weight says."""
+    weight: float | None = ranged(None, above=0, at_most=1)
+    """Share of data.rows; the weights of all sources add up to 1."""
 
 
 @dataclass
@@ -149,7 +151,8 @@ class DataConfig:
     keep: list[str] = field(default_factory=list)
     """Columns that reward functions see in meta, e.g. [tests, starter_code]; dots reach into nested fields."""
     where: dict[str, Any] = field(default_factory=dict)
-    """Keep only rows whose field has one of these values, e.g. {level: [3, 4, 5]}."""
+    """Keep only rows whose field has one of these values, {level: [3, 4, 5]}, or lies within bounds, {year: "<2023"} or
+    {year: {at_least: 1990, below: 2023}} (at_least, above, at_most, below)."""
     drop: str | None = None
     """File of row numbers to leave out, one a line; grade.py --attack writes one."""
     limit: int | None = ranged(None, at_least=1, at_most=10**9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,6 +68,7 @@ def collected(
     """One rollout step of the scripted engine."""
     algo, engine = algo or algo_config("drgrpo"), Scripted()
     cfg: Any = SimpleNamespace(seed=0, algo=algo, rollout=SimpleNamespace(group_size=4, async_steps=0, max_tokens=12))
+    cfg.data = SimpleNamespace(sources=more.pop("sources", {}))
     tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: " ".join(map(str, ids)))
     module: Any = SimpleNamespace(
         device=torch.device("cpu"),
@@ -107,6 +110,16 @@ def test_a_rollout_step_by_hand() -> None:
     assert figures["group/zero_advantage_frac"] == pytest.approx(2 / 3)
     assert figures["group/none_correct_frac"] == figures["group/all_correct_frac"] == pytest.approx(1 / 3)
     assert {"time/sync", "time/rollout", "time/reward", "throughput/rollout_tokens_per_s", "sync/lag"} <= figures.keys()
+
+
+def test_shares_and_accuracy_of_a_mixtures_sources_by_hand() -> None:
+    """Question 0 is of a, 1 and 2 of b; of c none is in the step: its accuracy is no number, and not 0."""
+    asked = [replace(p, question=replace(p.question, source="abb"[i])) for i, p in enumerate(prompts())]
+    figures = collected(batch=PromptBatch(3, 0, asked), sources={"a": None, "b": None, "c": None})[0].metrics
+    assert [figures[f"source/{name}/share"] for name in "abc"] == pytest.approx([1 / 3, 2 / 3, 0.0])
+    assert [figures[f"source/{name}/accuracy"] for name in "ab"] == pytest.approx([2 / 4, 4 / 8])
+    assert math.isnan(figures["source/c/accuracy"])
+    assert not [name for name in collected()[0].metrics if name.startswith("source/")]
 
 
 PENALTY = {"short": RewardFunctionConfig("r1zero.reward.functions.length_penalty", 1.0, {"free": 5, "limit": 14})}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from r1zero.data.keep import check_kept, kept
 from r1zero.data.mixture import mix
 from r1zero.data.sources import describe, read_rows, source_kind
 from r1zero.data.templates import Template
+from r1zero.data.where import select
 from r1zero.errors import UserError
 from r1zero.reward.gold import prepare_gold
 
@@ -176,26 +176,6 @@ def _generate(cfg: DataConfig, seed: int) -> list[Question]:
     return questions[: cfg.limit]
 
 
-def select(rows: Sequence[Mapping[str, Any]], cfg: DataConfig, what: str) -> list[tuple[int, Mapping[str, Any]]]:
-    """Rows, with their index in the source, whose fields have the values of ``data.where``."""
-    numbered = list(enumerate(rows))
-    for name, wanted in cfg.where.items():
-        values = {str(value) for value in (wanted if _listed(wanted) else [wanted])}
-        present = Counter(str(fields.lookup(row, str(name))) for _, row in numbered)
-        if set(present) <= {"None"}:
-            raise UserError(f"{what} has no field data.where.{name}; its fields are: "
-                            f"{', '.join(fields.columns_of(rows[0]))}")  # fmt: skip
-        numbered = [(index, row) for index, row in numbered if str(fields.lookup(row, str(name))) in values]
-        if not numbered:
-            shown = ", ".join(value for value, _ in present.most_common(8))
-            raise UserError(f"{what} has no row with data.where.{name} in {sorted(values)}; it has: {shown}")
-    return numbered
-
-
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _listed(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)

@@ -19,8 +19,9 @@ from typing import Any
 from r1zero.config import DataConfig, Gold
 from r1zero.data import fields
 from r1zero.data.keep import check_kept
-from r1zero.data.mixture import parts
+from r1zero.data.mixture import of_source, parts
 from r1zero.data.values import typed_rows
+from r1zero.data.where import check_where
 from r1zero.errors import UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -79,7 +80,7 @@ def check_source(cfg: DataConfig) -> None:
     kind = source_kind(cfg)
     if kind == "mixture":
         for part, _ in parts(cfg):
-            check_source(part)
+            of_source(part, check_source)
     if kind == "file":
         path = Path(str(cfg.path)).expanduser()
         if path.stat().st_size == 0:
@@ -91,6 +92,7 @@ def check_source(cfg: DataConfig) -> None:
             usual, verify = fields.typical(first), cfg.gold is Gold.verify
             found = fields.resolve(usual, cfg.question_key, cfg.answer_key, describe(cfg), gold=verify)
             check_kept(usual, cfg.keep, describe(cfg))
+            check_where(usual, cfg, describe(cfg))
             try:
                 found.question_of(first[0])
             except ValueError as error:

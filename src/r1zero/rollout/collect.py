@@ -164,6 +164,10 @@ class Collector:
             tally, rollout.rewards, rollout.right, lengths, rollout.truncated, rollout.advantages, rollout.group_size
         )
         tally.total("tokens", lengths.sum().item())
+        for name in self.cfg.data.sources:  # of a mixture; every rank adds the same names
+            own = torch.tensor([p.question.source == name for p in rollout.prompts])
+            tally.mean(f"source/{name}/share", own.float())
+            tally.mean(f"source/{name}/accuracy", rollout.right.float(), own.repeat_interleave(rollout.group_size))
         health = self.grader.stats(rollout.grades)
         # Shares of this rank's responses; every rank holds as many.
         for name in ("timeouts", "failures", "unparsed", "fast_path_frac"):
