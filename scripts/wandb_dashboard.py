@@ -20,17 +20,20 @@ def main() -> int:
     parser.add_argument("--entity", required=True, help="W&B user or team")
     parser.add_argument("--project", default="r1zero", help="W&B project (default: r1zero)")
     parser.add_argument("--benchmarks", default=",".join(PAPER), help="comma-separated names of the evaluated sets")
+    parser.add_argument("--sources", default="", help="comma-separated names of a mixture's sources (data.sources)")
     parser.add_argument("--dry-run", action="store_true", help="send nothing; write workspace.json and report.json")
     parser.add_argument("--output", type=Path, default=Path("outputs/dashboard"), help="folder of --dry-run")
     arguments = parser.parse_args()
     benchmarks = [name.strip() for name in arguments.benchmarks.split(",") if name.strip()]
+    sources = [name.strip() for name in arguments.sources.split(",") if name.strip()]
+    about = (arguments.entity, arguments.project, benchmarks, sources)
     try:
         if not arguments.dry_run:
-            for url in dashboard.send(arguments.entity, arguments.project, benchmarks):
+            for url in dashboard.send(*about):
                 print(url)
             return 0
         arguments.output.mkdir(parents=True, exist_ok=True)
-        for name, content in dashboard.serialised(arguments.entity, arguments.project, benchmarks).items():
+        for name, content in dashboard.serialised(*about).items():
             path = arguments.output / f"{name}.json"
             path.write_text(json.dumps(content, indent=1) + "\n")
             print(path)

@@ -286,3 +286,19 @@ def assert_same_run(one: Path, other: Path, steps: int) -> None:
     strip = lambda e: {k: {m: v for m, v in r.items() if m != "seconds"} for k, r in e.items() if k != "step"}  # noqa: E731
     assert strip(first["eval"]["first"]) == strip(second["eval"]["first"])
     assert strip(first["eval"]["last"]) == strip(second["eval"]["last"])
+
+
+def documented_metrics() -> set[str]:
+    """Names of the metrics in docs/reference/metrics.md, for one benchmark, the meter's columns and two sources."""
+    from r1zero.algo.bias import RUNNING, VARIANTS
+
+    text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    gaps = {"<benchmark>": ["arithmetic"], "<name>": [RUNNING, *VARIANTS, "asdiv", "math"]}
+    names: set[str] = set()
+    for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE):
+        found = re.findall(r"`([^`]+)`", row)
+        family = found[0].rpartition("/")[0]
+        for name in (name if "/" in name else f"{family}/{name}" for name in found):
+            gap = next((gap for gap in gaps if gap in name), "")
+            names |= {name.replace(gap, value) for value in gaps[gap]} if gap else {name}
+    return names

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from run_support import ROOT, Finished, Server
+from run_support import ROOT, Finished, Server, documented_metrics
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -122,6 +122,11 @@ def test_command(command: str, place: Path, server: Server) -> None:
         pytest.fail("a command with a gap can't be typed: name a folder or a file")
     done: Finished = server.run(args, place, script=script)
     assert done.code == 0, f"{script} {shlex.join(args)}\n{done.err[-1500:]}\n{done.out[-500:]}"
+
+
+def test_the_page_of_metrics_names_what_a_run_logs(place: Path) -> None:
+    columns = (place / "outputs" / "RUN" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert set(columns) - {"step"} <= documented_metrics()
 
 
 def test_there_are_commands_and_examples(place: Path) -> None:

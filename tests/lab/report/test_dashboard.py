@@ -14,8 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from r1zero import config
 from r1zero.algo.bias import VARIANTS
-from r1zero.algo.stats import Tally, rollout_summary
-from r1zero.learn.measure import declare
+from run_support import documented_metrics
 
 ROOT = Path(__file__).resolve().parents[3]
 SWEEPS = sorted((ROOT / "scripts" / "sweeps").glob("*.yaml"))
@@ -25,7 +24,7 @@ def test_dry_run_writes_both_without_a_network(tmp_path: Path) -> None:
     pytest.importorskip("wandb_workspaces")
     command = [sys.executable, str(ROOT / "scripts" / "wandb_dashboard.py"), "--entity", "me", "--project", "p"]
     done = subprocess.run(
-        [*command, "--benchmarks", "arithmetic", "--dry-run", "--output", str(tmp_path)],
+        [*command, "--benchmarks", "arithmetic", "--sources", "asdiv,math", "--dry-run", "--output", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -35,38 +34,26 @@ def test_dry_run_writes_both_without_a_network(tmp_path: Path) -> None:
     assert (made["entity"], made["project"]) == ("me", "p")
     sections = made["spec"]["section"]["panelBankConfig"]["sections"]
     names = [section["name"] for section in sections]
-    assert names[:2] == ["Reward", "Evaluation"]
-    assert {"Response length", "Biases", "Sampler and learner", "Policy", "Time", "Completions"} <= set(names)
+    assert all(name.endswith("?") for name in names[:-1])
+    assert names[-1] == "Completions"
     plots = [p for s in sections for p in s["panels"] if p["viewType"] == "Run History Line Plot"]
     shown = {metric for plot in plots for metric in plot["config"]["metrics"]}
     assert {plot["config"]["xAxis"] for plot in plots} == {"progress/rollout_step"}
     wanted = {"reward/mean", "length/correct", "length/incorrect", "eval/arithmetic/accuracy", "policy/entropy"}
     wanted |= {"sync/logprob_diff_mean", "time/rollout", *(f"bias/length_slope/{name}" for name in VARIANTS)}
+    wanted |= {"loss/policy", "policy/approx_kl", "policy/ratio_max", "optim/lr", "eval/arithmetic/length"}
+    wanted |= {f"reward/{what}" for what in ("failures", "timeouts", "unparsed")}
+    wanted |= {f"source/{name}/{what}" for name in ("asdiv", "math") for what in ("share", "accuracy")}
     assert wanted <= shown
-    assert shown <= logged()
+    assert shown <= documented_metrics()
     grouping = json.dumps(made["spec"]["section"]["runSets"])
     assert all(key in grouping for key in ("algo.value.name", "model.value.name", "template.value.name"))
     report = json.loads((tmp_path / "report.json").read_text())
     text = json.dumps(report["spec"]["blocks"])
     assert report["displayName"] == "GRPO and Dr. GRPO"
     assert all(f'"{metric}"' in text for metric in shown)
+    assert all(f"Fig. {number}: " in text for number in (5, 6, 7, 8, 9))
     assert "completions" in text
-
-
-def logged() -> set[str]:
-    """Names of the figures that a run logs, from the code that logs them."""
-    import torch
-
-    from r1zero.algo.bias import BiasBins
-
-    tally = Tally()
-    declare(tally)
-    rewards, lengths = torch.tensor([1.0, 0, 0, 1]), torch.tensor([1.0, 2, 3, 4])
-    rollout_summary(tally, rewards, rewards > 0.5, lengths, rewards > 2, rewards - 0.5, 4)
-    names = set(tally.reduce()) | set(BiasBins(4, 9, 9).sums(rewards, rewards > 0.5, lengths, lengths).metrics())
-    names |= {f"time/{part}" for part in ("rollout", "reward", "sync", "learn", "step")} | {"sync/version"}
-    names |= {"throughput/rollout_tokens_per_s", "throughput/learn_tokens_per_s", "eval/average/accuracy"}
-    return names | {f"eval/arithmetic/{m}" for m in ("accuracy", "length_correct", "length_incorrect")}
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

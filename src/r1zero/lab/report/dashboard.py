@@ -19,19 +19,24 @@ X_AXIS = "progress/rollout_step"
 GROUPS = ("algo.name", "model.name", "template.name")
 """Config keys that runs are grouped by; seeds are averaged."""
 
-PANELS: dict[str, list[tuple[str, list[str]]]] = {
-    "Reward": [
+Panels = list[tuple[str, list[str]]]
+EVALUATION = "Does it get better where it was not trained?"
+
+PANELS: dict[str, Panels] = {
+    "Does it learn?": [
         ("Training reward", ["reward/mean"]),
+        ("Spread of rewards", ["reward/std"]),
         ("Groups without a signal", ["group/zero_advantage_frac"]),
         ("Groups all right, none right", ["group/all_correct_frac", "group/none_correct_frac"]),
     ],
-    "Response length": [
+    "Do responses grow, and which?": [
         ("All responses", ["length/mean"]),
         ("Wrong responses", ["length/incorrect"]),
         ("Right responses", ["length/correct"]),
+        ("Longest response", ["length/max"]),
         ("Cut by the limit", ["length/truncated_frac"]),
     ],
-    "Biases": [
+    "How strong are the two biases?": [
         (
             "Length bias: slope of log weight on log length",
             [f"bias/length_slope/{name}" for name in MEASURED],
@@ -41,48 +46,84 @@ PANELS: dict[str, list[tuple[str, list[str]]]] = {
             [f"bias/extreme_share/{name}" for name in MEASURED],
         ),
     ],
-    "Sampler and learner": [
+    "Is the optimisation healthy?": [
+        ("Policy loss", ["loss/policy"]),
+        ("KL to the policy before the step", ["policy/approx_kl"]),
+        ("Largest ratio", ["policy/ratio_max"]),
+        ("Clipped tokens", ["policy/clip_frac"]),
+        ("Entropy", ["policy/entropy"]),
+        ("Gradient norm", ["policy/grad_norm"]),
+        ("Learning rate", ["optim/lr"]),
+        ("KL term of the loss", ["loss/kl"]),
+        ("Optimizer steps left out", ["policy/skipped_steps"]),
+    ],
+    "Can the reward be trusted?": [
+        ("Verification failed", ["reward/failures"]),
+        ("Verification timed out", ["reward/timeouts"]),
+        ("No answer to compare", ["reward/unparsed"]),
+        ("Decided without math-verify", ["reward/fast_path_frac"]),
+        ("Slowest verification, seconds", ["reward/seconds_p99"]),
+    ],
+    "Do sampler and learner agree?": [
         ("Difference of log-probabilities, mean", ["sync/logprob_diff_mean"]),
         ("Difference of log-probabilities, largest", ["sync/logprob_diff_max"]),
         ("Policy version", ["sync/version"]),
+        ("Optimizer steps behind", ["sync/lag"]),
     ],
-    "Policy": [
-        ("Entropy", ["policy/entropy"]),
-        ("Gradient norm", ["policy/grad_norm"]),
-        ("Clipped tokens", ["policy/clip_frac"]),
-    ],
-    "Time": [
+    "Where does the time go?": [
         ("Seconds a step", ["time/rollout", "time/reward", "time/sync", "time/learn"]),
         ("Tokens a second", ["throughput/rollout_tokens_per_s", "throughput/learn_tokens_per_s"]),
+        ("Tokens sampled so far", ["progress/tokens"]),
     ],
 }
-"""Section -> (title, metrics) of its panels. Accuracy per benchmark and the completions stand beside them."""
+"""Section -> (title, metrics) of its panels. Evaluations come second, the completions last."""
+
+SCORE = ("Average score", ["eval/average/accuracy"])
+REWARD, LENGTH = ("Training reward", ["reward/mean"]), ("Output length in training", ["length/mean"])
+FIGURES: dict[str, tuple[Panels, tuple[str, ...]]] = {
+    "Fig. 5: GRPO against Dr. GRPO": ([REWARD, LENGTH, SCORE], ("algo.name",)),
+    "Fig. 6: templates and question sets": ([SCORE], ("template.name", "data.name")),
+    "Fig. 7: base models": ([SCORE, LENGTH], ("model.name", "algo.name")),
+    "Fig. 8: the ablation": ([REWARD, LENGTH, SCORE], ("algo.name",)),
+    "Fig. 9: independent runs": ([SCORE, LENGTH], ("algo.name",)),
+}
+"""Of the report, one link each in its table of contents: figure -> (its panels, the keys that make a line)."""
 
 
-def evaluation_panels(benchmarks: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Accuracy and lengths of each benchmark, their average first."""
-    panels = [("Average accuracy", ["eval/average/accuracy"])]
+def evaluation_panels(benchmarks: Sequence[str]) -> Panels:
+    """Accuracy and lengths of each benchmark, the average first."""
+    panels = [SCORE]
     panels += [(f"{name}: accuracy", [f"eval/{name}/accuracy"]) for name in benchmarks]
+    panels += [(f"{name}: evaluation length", [f"eval/{name}/length"]) for name in benchmarks]
     panels += [
         (f"{name}: length of right and wrong", [f"eval/{name}/length_correct", f"eval/{name}/length_incorrect"])
         for name in benchmarks
     ]
+    panels += [(f"{name}: cut by the limit", [f"eval/{name}/truncated_frac"]) for name in benchmarks]
     return panels
 
 
-def sections(benchmarks: Sequence[str]) -> dict[str, list[tuple[str, list[str]]]]:
-    """All sections with line plots; evaluation comes second."""
+def sections(benchmarks: Sequence[str], sources: Sequence[str] = ()) -> dict[str, Panels]:
+    """All sections with line plots; those of a mixture's sources where there are any."""
     first, *rest = PANELS.items()
-    return dict([first, ("Evaluation", evaluation_panels(benchmarks)), *rest])
+    found = dict([first, (EVALUATION, evaluation_panels(benchmarks)), *rest])
+    if sources:
+        found["Which questions are learned?"] = [
+            (f"{what} by source", [f"source/{name}/{key}" for name in sources])
+            for key, what in (("accuracy", "Right responses"), ("share", "Questions"))
+        ]
+    return found
 
 
-def metrics(benchmarks: Sequence[str]) -> list[str]:
+def metrics(benchmarks: Sequence[str], sources: Sequence[str] = ()) -> list[str]:
     """Every metric that a panel shows."""
-    return [name for panels in sections(benchmarks).values() for _, names in panels for name in names]
+    return [name for panels in sections(benchmarks, sources).values() for _, names in panels for name in names]
 
 
-def workspace(entity: str, project: str, benchmarks: Sequence[str], name: str = "r1zero") -> ws.Workspace:
-    """The workspace: one section per subject, seeds grouped into a line with a band."""
+def workspace(
+    entity: str, project: str, benchmarks: Sequence[str], sources: Sequence[str] = (), name: str = "r1zero"
+) -> ws.Workspace:
+    """The workspace: one section per question that a reader asks, seeds grouped into a line with a band."""
     made = [
         ws.Section(
             name=title,
@@ -90,7 +131,7 @@ def workspace(entity: str, project: str, benchmarks: Sequence[str], name: str = 
             is_open=place < 3,
             panel_settings=ws.SectionPanelSettings(x_axis=X_AXIS),
         )
-        for place, (title, panels) in enumerate(sections(benchmarks).items())
+        for place, (title, panels) in enumerate(sections(benchmarks, sources).items())
     ]
     made.append(ws.Section(name="Completions", panels=[wr.WeavePanelSummaryTable(table_name="completions")]))
     return ws.Workspace(
@@ -103,21 +144,27 @@ def workspace(entity: str, project: str, benchmarks: Sequence[str], name: str = 
     )
 
 
-def report(entity: str, project: str, benchmarks: Sequence[str], known: bool = True) -> wr.Report:
-    """The report: the same panels with a line on what each section shows.
+def report(
+    entity: str, project: str, benchmarks: Sequence[str], sources: Sequence[str] = (), known: bool = True
+) -> wr.Report:
+    """The report: the paper's figures, then the panels of the workspace.
 
     Args:
         entity: user or team.
         project: W&B project.
         benchmarks: names of the evaluated sets.
+        sources: names of the sources of a mixture.
         known: look the project up on the server, which saving needs; False to build it without a network.
     """
     runs = {"entity": entity, "project": project} if known else {}
     blocks: list[Any] = [
         wr.TableOfContents(),
-        wr.P(text="Runs are grouped by algorithm, model and template; bands are one standard deviation over seeds."),
+        wr.P(text="Seeds are averaged, bands are one standard deviation over them. The paper's figures come first."),
     ]
-    for title, panels in sections(benchmarks).items():
+    for title, (panels, keys) in FIGURES.items():
+        plots = [_plot(label, names, place) for place, (label, names) in enumerate(panels)]
+        blocks += [wr.H2(text=title), _grid(plots, runs, keys)]
+    for title, panels in sections(benchmarks, sources).items():
         plots = [_plot(label, names, place) for place, (label, names) in enumerate(panels)]
         blocks += [wr.H2(text=title), _grid(plots, runs)]
     table = wr.WeavePanelSummaryTable(table_name="completions", layout=wr.Layout(w=24, h=12))
@@ -131,24 +178,26 @@ def report(entity: str, project: str, benchmarks: Sequence[str], known: bool = T
     )
 
 
-def serialised(entity: str, project: str, benchmarks: Sequence[str]) -> dict[str, Any]:
+def serialised(entity: str, project: str, benchmarks: Sequence[str], sources: Sequence[str] = ()) -> dict[str, Any]:
     """Both objects as they would be sent, without a network."""
     return {
-        "workspace": workspace(entity, project, benchmarks)._to_model().model_dump(mode="json", by_alias=True),
-        "report": report(entity, project, benchmarks, known=False)._to_model().model_dump(mode="json", by_alias=True),
+        "workspace": workspace(entity, project, benchmarks, sources)._to_model().model_dump(mode="json", by_alias=True),
+        "report": report(entity, project, benchmarks, sources, known=False)
+        ._to_model()
+        .model_dump(mode="json", by_alias=True),
     }
 
 
-def send(entity: str, project: str, benchmarks: Sequence[str]) -> list[str]:
+def send(entity: str, project: str, benchmarks: Sequence[str], sources: Sequence[str] = ()) -> list[str]:
     """Save both; their addresses.
 
     Raises:
         UserError: W&B refuses or can't be reached.
     """
     try:
-        made = workspace(entity, project, benchmarks)
+        made = workspace(entity, project, benchmarks, sources)
         made.save()
-        written = report(entity, project, benchmarks)
+        written = report(entity, project, benchmarks, sources)
         written.save()
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -169,5 +218,5 @@ def _plot(title: str, names: Sequence[str], place: int = 0) -> wr.LinePlot:
     )
 
 
-def _grid(panels: list[Any], runs: dict[str, Any]) -> wr.PanelGrid:
-    return wr.PanelGrid(panels=panels, runsets=[wr.Runset(**runs, groupby=[f"config.{key}" for key in GROUPS])])
+def _grid(panels: list[Any], runs: dict[str, Any], keys: Sequence[str] = GROUPS) -> wr.PanelGrid:
+    return wr.PanelGrid(panels=panels, runsets=[wr.Runset(**runs, groupby=[f"config.{key}" for key in keys])])
