@@ -69,8 +69,8 @@ def test_runs_are_written_between_their_marks(tmp_path: Path) -> None:
     page.write_text("a\n<!-- bias -->\n<!-- /bias -->\nb\n<!-- bias-runs -->\nold\n<!-- /bias-runs -->\nc\n")
     biases.report(ROOT / "conf", [tmp_path / "runs"], page)
     text = page.read_text()
-    assert "| `gspo` | 0.90 [0.90, 0.90] | 49.0 | +16.0 [+11.7, +20.3] | yes | " in text
-    assert "| `rloo` | 0.90 [0.90, 0.90] | 33.7 | +0.7 [-0.8, +2.1] | not seen | " in text
+    assert "| `gspo` | 0.90 [0.90, 0.90] | +0.000 [+0.000, +0.000] | 49.0 | +16.0 [+11.7, +20.3] | yes | " in text
+    assert "| `rloo` | 0.90 [0.90, 0.90] | +0.000 [+0.000, +0.000] | 33.7 | +0.7 [-0.8, +2.1] | not seen | " in text
     assert "old" not in text
     assert (text[:2], text[-2:]) == ("a\n", "c\n")
     page.write_text("nothing\n")

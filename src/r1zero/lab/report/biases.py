@@ -239,21 +239,29 @@ def training_table(runs: list[Run]) -> str:
     """What each objective did in training: wrong answers at the end beside Dr. GRPO's, by seed, as Markdown."""
     of = Runs(runs)
     lines = [
-        "| `algo=` | accuracy at the end | wrong answers, tokens | more than under Dr. GRPO | lengthens them "
+        "| `algo=` | accuracy at the end | - Dr. GRPO's | wrong answers, tokens | - Dr. GRPO's | lengthens them "
         "| `bias/length_slope/running` | seeds |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     base = of.by_seed(last("length_incorrect"))
     for name in dict.fromkeys(run.algo for run in runs):
         wrong = of.by_seed(last("length_incorrect"), algo=name)
         more = paired(wrong, base)
         word = "-" if name == "drgrpo" else "one seed" if more.seeds < 2 else "yes" if more.low > 0 else "not seen"
-        accuracy = interval(list(of.by_seed(last("accuracy"), algo=name).values()))
+        ends = of.by_seed(last("accuracy"), algo=name)
+        accuracy, ahead = interval(list(ends.values())), paired(ends, of.by_seed(last("accuracy")))
         slope = interval(list(of.by_seed(mean_of("bias/length_slope/running"), algo=name).values()))
-        lines.append(
-            f"| `{name}` | {_with(accuracy, '.2f')} | {interval(list(wrong.values())).mean:.1f} "
-            f"| {'-' if name == 'drgrpo' else _with(more, '+.1f')} | {word} | {slope.mean:.2f} | {accuracy.seeds} |"
-        )
+        cells = [
+            f"`{name}`",
+            _with(accuracy, ".2f"),
+            "-" if name == "drgrpo" else _with(ahead, "+.3f"),
+            f"{interval(list(wrong.values())).mean:.1f}",
+            "-" if name == "drgrpo" else _with(more, "+.1f"),
+            word,
+            f"{slope.mean:.2f}",
+            str(accuracy.seeds),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
