@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from r1zero.algo.stats import Tally, rollout_summary
+from r1zero.algo.stats import Tally, check_finite, rollout_summary
+from r1zero.errors import UserError
 
 
 def reduced(*tallies: Tally) -> dict[str, float]:
@@ -56,7 +57,11 @@ def test_nothing_counted_is_nan_and_tells_itself_from_a_nan() -> None:
     tally.mean("bad", torch.tensor([1.0, math.nan]))
     tally.maximum("none", torch.empty(0))
     figures = tally.reduce()
-    assert all(math.isnan(figures[name]) for name in ("empty", "bad", "none"))
+    assert all(math.isnan(figures[name]) for name in ("empty", "none"))
+    assert figures["bad"] == math.inf
+    check_finite({name: figures[name] for name in ("empty", "none")}, "step 1", "")
+    with pytest.raises(UserError, match=r"^step 1: bad came out as NaN or infinite: mend it$"):
+        check_finite(figures, "step 1", "mend it")
     assert tally.current_mean("empty") is None
     assert math.isnan(tally.current_mean("bad") or 0.0)
 

@@ -90,3 +90,9 @@ def test_gradients_that_are_not_finite_stop_the_run_after_some(server: Server, t
     kept = pd.read_parquet(tmp_path / "run" / "failed_step_000002.parquet")
     assert len(kept) == 32
     assert len(list((tmp_path / "run" / "completions").iterdir())) == 2
+
+    done = server.run([*args, "steps=1", "hydra.run.dir=short"], tmp_path, "nan_in_loss:1")
+    assert done.code == 1
+    assert "no optimizer step had gradients that are finite, so nothing was learned" in done.errors[-1]
+    assert not (tmp_path / "short" / "summary.json").exists()
+    assert "nan" not in (tmp_path / "short" / "metrics.csv").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -347,6 +348,19 @@ def test_a_step_with_gradients_that_are_not_finite_is_left_out_and_counted(value
     assert furthest(snapshots[1][0], snapshots[2][0]) > 0
     assert math.isnan(history[1]["policy/grad_norm"])
     assert all(math.isfinite(h["policy/grad_norm"]) for h in (history[0], history[2]))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_though_its_gradient_is_one() -> None:
+    module = make_module(random_policy(), algo_config("drgrpo", minibatch_size=16))
+    objective = module.learner.objective
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        loss = objective(*args, **kwargs)
+        return dataclasses.replace(loss, value=loss.value + math.nan, policy=None)
+
+    module.learner.objective = broken
+    with pytest.raises(UserError, match=r"^rollout step 0: loss/policy came out as NaN or infinite: lower optim.lr"):
+        fit(module, rollouts, 2)
 
 
 def test_training_stops_after_too_many_left_out_in_a_row() -> None:

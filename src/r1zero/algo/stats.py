@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
+
+from r1zero.errors import UserError
 
 ReduceFn = Callable[[torch.Tensor, str], torch.Tensor]
 """(tensor, "sum" | "max") -> the tensor reduced over ranks."""
@@ -16,8 +18,8 @@ class Tally:
     """Collects means, sums and maxima, then reduces them over ranks in two collectives.
 
     A mean over responses stays a mean over responses when ranks hold different numbers of them.
-    Every rank must add the same names, in any order; a name with nothing counted gives NaN. A value that
-    is NaN shows: as NaN in means and sums, as infinity in maxima, which no comparison may lose.
+    Every rank must add the same names, in any order. NaN says that nothing was counted; a value that is NaN or
+    infinite itself shows as infinity, in means, sums and maxima, so that neither is taken for the other.
     """
 
     def __init__(self) -> None:
@@ -63,10 +65,24 @@ class Tally:
         if reduce_fn is not None:
             sums = reduce_fn(sums, "sum") if sums.numel() else sums
             peaks = reduce_fn(peaks, "max") if peaks.numel() else peaks
-        out = {n: (float(s / c) if c > 0 else math.nan) for n, (s, c) in zip(means, sums[: len(means)], strict=True)}
-        out.update({n: float(row[0]) for n, row in zip(totals, sums[len(means) :], strict=True)})
+        out = {n: _shown(float(s / c)) if c > 0 else math.nan for n, (s, c) in zip(means, sums, strict=False)}
+        out.update({n: _shown(float(row[0])) for n, row in zip(totals, sums[len(means) :], strict=True)})
         out.update({n: (float(v) if v > -math.inf else math.nan) for n, v in zip(maxima, peaks, strict=True)})
         return out
+
+
+def _shown(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
+
+
+def check_finite(figures: Mapping[str, float], where: str, advice: str) -> None:
+    """Refuse a figure that was computed and is no number. NaN passes: nothing was counted.
+
+    Raises:
+        UserError: naming it.
+    """
+    if broken := sorted(name for name, value in figures.items() if math.isinf(value)):
+        raise UserError(f"{where}: {', '.join(broken[:4])} came out as NaN or infinite: {advice}")
 
 
 def rollout_summary(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.table import Table
 
 from r1zero.evaluate.metrics import AVERAGE, SetFigures, average_of, summarize, whole_questions
-from r1zero.launch.files import write_whole
 from r1zero.reward.health import summarise as verifier_health
 
 
@@ -38,11 +35,6 @@ def build_results(
     results: dict[str, Any] = {"kind": "evaluation", **facts, "sets": {k: f.summary for k, f in figures.items()}}
     results[AVERAGE] = average_of(list(figures.values())) if figures else None
     return results
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write whole or not at all."""
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def results_table(results: dict[str, Any], pass_k: Sequence[int] = ()) -> Table:

@@ -20,10 +20,10 @@ from r1zero.evaluate.config import EvaluateConfig
 from r1zero.evaluate.metrics import add_answer_groups
 from r1zero.evaluate.plots import draw_bars
 from r1zero.evaluate.rescore import regrade, stored_results
-from r1zero.evaluate.results import build_results, results_table, write_json
+from r1zero.evaluate.results import build_results, results_table
 from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of, record_draw
 from r1zero.launch.console import console, titled
-from r1zero.launch.files import whole
+from r1zero.launch.files import whole, write_json
 from r1zero.launch.number_format import settle
 from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import run_folder, shown, stack_versions

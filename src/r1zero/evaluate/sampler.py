@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from r1zero.batch import Prompt
 from r1zero.rollout.engine import Engine, Sampling
+from r1zero.rollout.text import check_sampled
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class EngineSampler:
     """Draws with a rollout engine, which is started when the first response is wanted.
 
     All responses of a chunk are drawn together, however few are missing: what one request draws depends on
-    those beside it.
+    those beside it. Their log-probabilities are asked for to see that they were drawn from numbers.
     """
 
     def __init__(self, start: Callable[[], Engine]) -> None:
@@ -66,7 +67,8 @@ class EngineSampler:
         """See :class:`Sampler`."""
         if self._engine is None:
             self._engine = self._start()
-        groups = self._engine.generate([prompt.ids for prompt in prompts], sampling, seed)
+        groups = self._engine.generate([prompt.ids for prompt in prompts], replace(sampling, logprobs=True), seed)
+        check_sampled(groups)
         return {
             (question, sample): Response(c.text, len(c.ids), c.finish_reason)
             for question, group in enumerate(groups)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 SUMS = "SHA256SUMS"
 """File with the checksums of a folder, as ``sha256sum -c`` reads them."""
@@ -39,6 +42,20 @@ def write_whole(path: Path, text: str) -> None:
     """Replace a text file in one go; see :func:`whole`."""
     with whole(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file in one go; a figure that there is none of (NaN) is null, as JSON has no NaN."""
+    write_whole(path, json.dumps(without_nan(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def without_nan(content: Any) -> Any:
+    """Dicts, lists and values with None in place of every NaN and infinity."""
+    if isinstance(content, dict):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 @contextlib.contextmanager

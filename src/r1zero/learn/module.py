@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from r1zero.algo.batching import minibatches
-from r1zero.algo.stats import Tally
+from r1zero.algo.stats import Tally, check_finite
 from r1zero.algo_config import AlgoConfig
 from r1zero.batch import PromptBatch, Update
 from r1zero.config import OptimConfig, RolloutConfig
@@ -32,6 +32,8 @@ log = logging.getLogger("r1zero")
 MAX_SKIPPED_IN_A_ROW = 5
 """Optimizer steps with NaN or Inf gradients that are left out before training stops."""
 
+BROKEN = "lower optim.lr or mend the functions of yours that the loss uses, and go on from a checkpoint with resume="
+"""What helps where a loss or another figure of the learner is no number."""
 
 STALE_TOLERANCE = 0.5
 """The same limit, in nats, for responses sampled before the last update: an update of one rollout step moves
@@ -203,6 +205,7 @@ class PolicyGradientModule(pl.LightningModule):
         metrics = tally.reduce(self._reduce)
         for number, update in enumerate(rollout.updates):
             update.loss = metrics.pop(f"update/{number}")
+        check_finite(metrics, f"rollout step {batch.step}", BROKEN)
         self.tokens_seen += int(metrics.pop("tokens/generated"))
         # A mean over the K optimizer steps, as the other figures are.
         metrics["loss/policy"] /= len(steps)

@@ -153,6 +153,11 @@ class PretrainModule(pl.LightningModule):
             parts |= {f"heldout/{source}/": (a, b) for source, (a, b) in self.heldout_sums.items()}
         found: dict[str, float] = {}
         for name, (a, b) in parts.items():
+            if not math.isfinite(a):
+                raise UserError(
+                    f"the {name}loss of optimizer step {self.trainer.global_step} is not finite: lower optim.lr, or "
+                    "look at the weights that pretraining starts from"
+                )
             found |= {f"{name}loss": a / b, f"{name}perplexity": math.exp(min(a / b, 700.0))}
         return found
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from r1zero.errors import UserError
 from r1zero.launch import compat
 from r1zero.launch.console import console, titled
-from r1zero.launch.files import write_whole
+from r1zero.launch.files import write_json, write_whole
 from r1zero.launch.number_format import PRECISION, settle
 from r1zero.launch.resume import name_changes, record_settings
 from r1zero.launch.run_folder import Status, one_line, run_folder, shown, stack_versions
@@ -271,7 +271,7 @@ def finish(
         "policy": str(folder / "policy"),
         "versions": stack_versions(),
     }
-    write_whole(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_json(folder / "summary.json", summary)
     curves = draw_curves(folder)
     console.print(
         f"held-out loss {context.first:.4f} -> {last['heldout/loss']:.4f} (perplexity "

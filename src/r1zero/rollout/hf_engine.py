@@ -26,7 +26,7 @@ from r1zero.errors import SyncError, UserError
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.rng import preserved_rng
 from r1zero.rollout.sync import CheckedWeights, expected_parameters, first_line, torch_dtype
-from r1zero.rollout.text import check_request, response_texts
+from r1zero.rollout.text import NOT_FINITE, check_request, response_texts
 
 
 class HFEngine:
@@ -178,6 +178,8 @@ class _Shaper(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if self._wanted and self._last is not None:
             self._gather(input_ids[:, -1])
+        if not scores.amax().isfinite():  # NaN wins over any number
+            raise UserError(NOT_FINITE)
         for warper in self._warpers:
             scores = warper(input_ids, scores)
         if self._wanted:

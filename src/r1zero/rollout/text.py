@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from r1zero.batch import Completion
 from r1zero.errors import UserError
 from r1zero.rollout.engine import Sampling
 
@@ -38,6 +40,23 @@ def cut_at_stop(text: str, sampling: Sampling) -> str:
         return text
     at, stop = min(hits)
     return text[: at + len(stop)] if sampling.keep_stop else text[:at]
+
+
+NOT_FINITE = (
+    "the sampler's logits are NaN or infinite: the model's weights are broken, or its number format is too narrow for "
+    "it (rollout.dtype=float32 tells the two apart)"
+)
+
+
+def check_sampled(groups: list[list[Completion]]) -> None:
+    """Refuse tokens that were drawn from what is no distribution; without log-probabilities nothing is known.
+
+    Raises:
+        UserError: a log-probability is not finite.
+    """
+    for group in groups:
+        if not all(map(math.isfinite, (p for completion in group for p in completion.logprobs or ()))):
+            raise UserError(NOT_FINITE)
 
 
 def check_request(prompts: list[list[int]], sampling: Sampling, context: int) -> None:

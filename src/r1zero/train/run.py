@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from r1zero.algo_config import AlgoConfig
 from r1zero.config import TrainConfig
 from r1zero.data.datamodule import PromptDataModule
 from r1zero.data.templates import Template, template_of
+from r1zero.errors import UserError
 from r1zero.launch import compat
 from r1zero.launch.console import console, titled
-from r1zero.launch.files import write_whole
+from r1zero.launch.files import write_json
 from r1zero.launch.number_format import settle
 from r1zero.launch.rank_watch import watched_ranks
 from r1zero.launch.resume import name_changes, record_settings
@@ -160,6 +160,11 @@ def _train_with(
         status.write("running")
         with watched_ranks(lambda line: status.write("failed", error=line)):
             _fit(trainer, module, data, checkpoint)
+        if not module.policy_version and not context.interrupted:
+            raise UserError(
+                "no optimizer step had gradients that are finite, so nothing was learned: lower optim.lr, check the "
+                "model's weights, or use model.dtype=float32"
+            )
         if context.is_main:
             _finish(run_dir, context, summarize(cfg, context, module, trainer))
         status.write("interrupted" if context.interrupted else "finished", step=module.rollout_step)
@@ -269,7 +274,7 @@ def summarize(
 
 def _finish(run_dir: Path, context: RunContext, summary: dict[str, Any]) -> None:
     """Write the summary and the curves, print the closing table and where things are."""
-    write_whole(run_dir / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_json(run_dir / "summary.json", summary)
     curves = draw_curves(run_dir)
     if summary["eval"]["last"]:
         console.print(closing_table(summary))

@@ -35,6 +35,8 @@ def test_rows_are_on_disk_at_once_and_new_columns_may_come_late(path: Path) -> N
         {"step": "1", "a": "", "b": "2.0"},
         {"step": "2", "a": "3.0", "b": "4.0"},
     ]
+    file.append({"step": 3, "a": float("nan"), "b": 5.0})  # nothing was counted
+    assert rows(path)[-1] == {"step": "3", "a": "", "b": "5.0"}
 
 
 def test_a_resumed_run_drops_what_it_takes_again(path: Path) -> None:

@@ -218,21 +218,21 @@ def model_asker(config: JudgeConfig, rollout: Any, seed: int, chunk: int = 64) -
         from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
         from r1zero.rollout.build import build_engine
         from r1zero.rollout.engine import Sampling
+        from r1zero.rollout.text import check_sampled
         from r1zero.train.checks import has_gpu
 
         folder = resolve_model(ModelConfig(name="judge", path=str(config.model)))
         tokenizer = load_tokenizer(folder)
         prompts = [encode(tokenizer, messages)[-(config.context - config.max_tokens) :] for messages in conversations]
         ends = sorted({*eos_ids(folder), *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])})
-        sampling = Sampling(
-            max_tokens=config.max_tokens, temperature=config.temperature, stop_ids=tuple(ends), logprobs=False
-        )
+        sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature, stop_ids=tuple(ends))
         engine = build_engine(
             rollout, str(folder), dtype=config.dtype, context=config.context, device="cuda" if has_gpu() else "cpu"
         )
         try:
             for start in range(0, len(prompts), chunk):
                 groups = engine.generate(prompts[start : start + chunk], sampling, seed)
+                check_sampled(groups)
                 for place, group in enumerate(groups, start):
                     keep(place, Answer(group[0].text, len(prompts[place]), len(group[0].ids)))
         finally:

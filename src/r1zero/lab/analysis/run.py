@@ -15,7 +15,7 @@ from r1zero.batch import Prompt
 from r1zero.errors import UserError
 from r1zero.evaluate.build import Subject, sampling_of
 from r1zero.evaluate.metrics import add_answer_groups
-from r1zero.evaluate.results import model_title, write_json
+from r1zero.evaluate.results import model_title
 from r1zero.evaluate.run import progress, raise_if_missing, with_folder
 from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of, record_draw
 from r1zero.lab.analysis import measures, plots
@@ -27,7 +27,7 @@ from r1zero.lab.analysis.judge import Tally, judge_of
 from r1zero.lab.analysis.protocol import SCREENING, SECOND, choose_template, second_stage
 from r1zero.lab.analysis.results import SET, build, show
 from r1zero.launch.console import console, titled
-from r1zero.launch.files import whole
+from r1zero.launch.files import whole, write_json
 from r1zero.launch.run_folder import stack_versions
 from r1zero.launch.seeding import derive_seed
 from r1zero.reward.grader import Grader

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from r1zero.launch.console import console
-from r1zero.launch.files import write_whole
+from r1zero.launch.files import write_json
 from r1zero.launch.run_folder import shown
 
 
@@ -55,7 +54,7 @@ def report(points: Sequence[dict[str, Any]], run_dir: Path, name: str) -> None:
         "memory_growth": points[-1]["peak"] / points[0]["peak"],
     }
     content = {"case": name, "points": list(points), "fit": fit}
-    write_whole(run_dir / "growth.json", json.dumps(content, indent=1) + "\n")
+    write_json(run_dir / "growth.json", content)
     draw(lengths, seconds, rest, run_dir / "growth.png", fit)
     out = Table(title=f"{name}: growth with the length of responses", title_justify="left")
     for column in ("tokens a response", "tokens a step", "learner, s", "us a token", "peak memory, MB"):

@@ -22,7 +22,7 @@ from r1zero.lab.benchmark.plot import draw
 from r1zero.lab.benchmark.side import Side
 from r1zero.lab.plan.hardware import shape_of
 from r1zero.launch.console import console
-from r1zero.launch.files import write_whole
+from r1zero.launch.files import write_json
 from r1zero.launch.number_format import AUTO, chosen_format
 from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import shown
@@ -55,7 +55,7 @@ def benchmark(config: DictConfig, run_dir: Path, conf: Path) -> int:
     machine = measure_machine(cfg.benchmark.dtype, "cuda" if cfg.benchmark.gpu else "cpu")
     measured = take_turns(cfg, case, run_dir, python)
     record = results.summarise(case, machine, measured, shape_of(case["model"]))
-    write_whole(run_dir / "results.json", json.dumps(record, indent=1) + "\n")
+    write_json(run_dir / "results.json", record)
     draw(record, run_dir / "steps.png")
     console.print(results.table(record))
     for name in ("results.json", "steps.png"):

@@ -14,7 +14,7 @@ from rich.table import Table
 from r1zero.evaluate.intervals import LEVEL, resampled_means
 from r1zero.evaluate.results import number, percent, share
 from r1zero.lab.pipeline.stages import Stage
-from r1zero.launch.files import write_whole
+from r1zero.launch.files import write_json
 from r1zero.launch.run_folder import stack_versions
 from r1zero.launch.seeding import derive_seed
 from r1zero.launch.sweep import clock
@@ -127,7 +127,7 @@ def times_line(results: dict[str, Any], titles: dict[str, str]) -> str:
 
 def write(results: dict[str, Any], folder: Path) -> list[Path]:
     """Write results.json, accuracy.csv, .png and .svg; returns the files a reader opens."""
-    write_whole(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    write_json(folder / "results.json", results)
     flat = []
     for row in results["rows"]:
         values = {key: value for key, value in row.items() if key not in ("accuracy", "gain")}

@@ -19,7 +19,7 @@ from r1zero.lab.pipeline.config import PipelineConfig
 from r1zero.lab.pipeline.stages import Stage, check_order, plan
 from r1zero.launch import sweep
 from r1zero.launch.console import console, titled
-from r1zero.launch.files import write_whole
+from r1zero.launch.files import write_json
 from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import lock_folder, shown
 from r1zero.ranges import check_ranges
@@ -161,7 +161,7 @@ def add_seconds(folder: Path, stage: str, wall: float, cpu: float) -> None:
     stored = stored_seconds(folder)
     before = stored.get(stage, {"wall": 0.0, "cpu": 0.0})
     stored[stage] = {"wall": round(before["wall"] + wall, 1), "cpu": round(before["cpu"] + cpu, 1)}
-    write_whole(folder / "seconds.json", json.dumps(stored, indent=1) + "\n")
+    write_json(folder / "seconds.json", stored)
 
 
 class Tail(threading.Thread):

@@ -15,7 +15,7 @@ from r1zero.lab.report.claims import STATES, verdicts
 from r1zero.lab.report.runs import Run, find_runs
 from r1zero.lab.report.tried import HEADER, TRIED
 from r1zero.lab.report.verdicts import EXPLORATORY, Verdict
-from r1zero.launch.files import write_whole
+from r1zero.launch.files import write_json, write_whole
 
 LEAD = (
     "Every claim of the paper that a 0.37 M-parameter model can show, from the runs in this folder: the embedded base "
@@ -71,7 +71,7 @@ def write_miniature(folders: Sequence[Path], out: Path, exploratory: Sequence[Pa
             pictures |= figures.draw([name], members, out / "figures")
     found = verdicts(runs)
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "verdicts.json", json.dumps([as_json(v) for v in found], indent=1, ensure_ascii=False) + "\n")
+    write_json(out / "verdicts.json", [as_json(v) for v in found])
     write_whole(out / "verdicts.md", markdown(found))
     sections = [
         page.Section("Verdicts", page.verdict_table(found)),

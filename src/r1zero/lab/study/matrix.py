@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1zero.errors import UserError
-from r1zero.launch.files import whole, write_whole
+from r1zero.launch.files import whole, write_json
 from r1zero.launch.run_folder import shown
 
 
@@ -90,7 +90,7 @@ def write_matrix(matrix: Matrix, folder: Path, title: str) -> list[Any]:
         for state, label in matrix.labels.items()
     }
     content = {"kind": "study", "name": title, "benchmark": matrix.benchmark, "states": states, "cells": rows}
-    write_whole(folder / "matrix.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "matrix.json", content)
     picture = draw(matrix, folder, title)
     lines: list[Any] = [table_of(matrix, title)]
     for state, label in matrix.labels.items():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from r1zero.launch.files import without_nan
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.train.callbacks.checkpoint import export_policy
 from r1zero.train.context import RunContext
@@ -32,7 +33,7 @@ class BestPolicyCallback(pl.Callback):
         self.best = accuracy
         if result["step"] > 0:
             folder = self.context.run_dir / "policy_best"
-            about = {"evaluation.json": json.dumps(result, indent=1) + "\n"}
+            about = {"evaluation.json": json.dumps(without_nan(result), indent=1) + "\n"}
             export_policy(module, self.context, folder, about)
 
     def state_dict(self) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class MetricsFile:
         self._rewrite(rows)
 
     def append(self, row: Mapping[str, float | str]) -> None:
-        """Add a row and flush it."""
+        """Add a row and flush it. A figure that there is none of (NaN) is an empty cell."""
+        row = {name: "" if value != value else value for name, value in row.items()}
         new = [name for name in row if name not in self.columns]
         if new:
             rows = self._read()
@@ -131,11 +132,12 @@ class MetricsCallback(pl.Callback):
     def _emit(self, trainer: pl.Trainer, row: dict[str, float], step: int) -> None:
         self.context.pending.clear()
         row = {"progress/rollout_step": float(step)} | row
-        trainer.callback_metrics.update({name: torch.tensor(float(value)) for name, value in row.items()})
         if self.file is not None:
             self.file.append({"step": step, **row})
+        known = {name: float(value) for name, value in row.items() if value == value}
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in known.items()})
         for logger in trainer.loggers:
-            tell(trainer, logger, "log_metrics", {k: float(v) for k, v in row.items()}, step=step)
+            tell(trainer, logger, "log_metrics", dict(known), step=step)
 
     def state_dict(self) -> dict[str, Any]:
         """Totals go on over a resume."""

@@ -143,11 +143,11 @@ def closing_table(summary: dict[str, Any]) -> Table:
             values = [x.get(key) for x in (a, b)]
             return " -> ".join("-" if v is None or v != v else format(v, pattern) for v in values)
 
-        gain = b["accuracy"] - a["accuracy"] if a else float("nan")
+        gain = f"{b['accuracy'] - a['accuracy']:+.3f}" if a else "-"
         table.add_row(
             name,
             arrow("accuracy", ".3f"),
-            f"{gain:+.3f}",
+            gain,
             arrow("length_correct", ".1f"),
             arrow("length_incorrect", ".1f"),
             arrow("truncated_frac", ".1%"),
