@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 from r1zero.errors import UserError
 from r1zero.evaluate.store import grade_columns, question_of
 from r1zero.launch.arguments import stored_overrides
+from r1zero.launch.files import read_json
 from r1zero.launch.paths import given_path, literal, quoted
 from r1zero.reward.grader import Grader
 from r1zero.rollout.scoring import grade_texts
@@ -58,4 +58,4 @@ def stored_results(folder: Path) -> dict[str, Any]:
     path = folder / "results.json"
     if not path.is_file():
         raise UserError(f"rescore={folder}: it has no results.json yet; finish it with resume={folder}")
-    return json.loads(path.read_text())
+    return read_json(path)

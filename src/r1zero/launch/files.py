@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from r1zero.errors import UserError
+
 SUMS = "SHA256SUMS"
 """File with the checksums of a folder, as ``sha256sum -c`` reads them."""
 
@@ -47,6 +49,22 @@ def write_whole(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file in one go; a figure that there is none of (NaN) is null, as JSON has no NaN."""
     write_whole(path, json.dumps(without_nan(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: naming the file that can't be read, is no UTF-8 text, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{path} can't be read as JSON: {why}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object, not a {type(content).__name__}")
+    return content
 
 
 def without_nan(content: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from r1zero.errors import UserError
+from r1zero.launch.files import read_json
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -26,7 +27,7 @@ def check_files(folder: Path) -> None:
         if not code:
             raise UserError(f"model folder {folder} has no tokenizer (tokenizer.json); copy it from the base model")
     for index in folder.glob("*.safetensors.index.json"):
-        listed = _json(index).get("weight_map", {})
+        listed = read_json(index).get("weight_map", {})
         for name in sorted(set(listed.values())):
             if not (folder / name).is_file():
                 raise UserError(f"model folder {folder} lacks {name}, which {index.name} lists; download it again")
@@ -45,7 +46,7 @@ def check_safetensors(file: Path) -> None:
         try:
             header = json.loads(stream.read(length))
             ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             raise UserError(f"{file} has no safetensors header; download it again") from None
     whole = 8 + length + max(ends, default=0)
     if size != whole:
@@ -63,7 +64,7 @@ def check_trainable(folder: Path, context: int | None, engine: str) -> None:
     Raises:
         UserError: naming what the config holds and what to do.
     """
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     for rope in _ropes(config):
         kind = str(rope.get("rope_type", rope.get("type", "default")))
         most = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
@@ -91,13 +92,3 @@ def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield value
         else:
             yield from _ropes(value)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} can't be read as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} is no JSON object")
-    return content

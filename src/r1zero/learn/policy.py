@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from r1zero.algo.logprobs import token_logprobs
 from r1zero.config import LoRAConfig, ModelConfig
 from r1zero.errors import UserError
 from r1zero.launch import compat
-from r1zero.launch.files import SUMS, unlike_sums
+from r1zero.launch.files import SUMS, read_json, unlike_sums
 from r1zero.launch.run_folder import not_made
 from r1zero.learn.collate import MicroBatch
 from r1zero.learn.lora import adapter_weights, add_adapters, keep_adapters_only, merged_weights, save_adapter
@@ -89,7 +88,7 @@ def eos_ids(folder: Path) -> tuple[int, ...]:
     for name in ("config.json", "generation_config.json"):
         file = folder / name
         if file.is_file():
-            value = json.loads(file.read_text()).get("eos_token_id")
+            value = read_json(file).get("eos_token_id")
             found.update(value if isinstance(value, list) else [] if value is None else [value])
     return tuple(sorted(found))
 

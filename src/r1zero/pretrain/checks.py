@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
+from r1zero.launch.files import read_json
 from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import not_made
 from r1zero.pretrain.config import PretrainConfig
@@ -63,7 +63,7 @@ def check_sizes(cfg: PretrainConfig) -> None:
 
 def check_vocabulary(folder: Path, tokenizer: Any, path: str) -> None:
     """Refuse a tokenizer that is not the model's, by the folder's config.json: no weights are read."""
-    rows = json.loads((folder / "config.json").read_text()).get("vocab_size")
+    rows = read_json(folder / "config.json").get("vocab_size")
     entries = len(tokenizer)
     if not isinstance(rows, int):
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +16,7 @@ from r1zero.config import DataConfig, Gold, RewardConfig, TrainConfig
 from r1zero.data.sources import check_source
 from r1zero.data.templates import check_extractor
 from r1zero.errors import UserError
+from r1zero.launch.files import read_json
 from r1zero.launch.model_files import check_files, check_trainable
 from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import not_made
@@ -301,10 +301,7 @@ def folder_context(path: str) -> int:
     file = folder / "config.json"
     if not file.is_file():
         raise UserError(f"model folder {folder} has no config.json; name a folder in the Hugging Face layout")
-    try:
-        content = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON: {error}") from error
+    content = read_json(file)
     context = content.get("max_position_embeddings") or content.get("n_positions")
     if not isinstance(context, int):
         raise UserError(f"{file} names no max_position_embeddings: give model.context=<tokens>")

@@ -94,6 +94,42 @@ def test_mistakes_end_in_one_line(arguments, text, message, monkeypatch, capsys)
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b'{"response": "1", "gold": "1"}\n{"response": "\xff", "gold": "1"}\n',
+            "answers.jsonl: no UTF-8 text after line",
+        ),
+        (b"[" * 100_000, "answers.jsonl, line 1: not JSON (maximum recursion depth exceeded"),
+        (
+            b'{"response": "1", "gold": ' + b"[" * 300 + b"]" * 300 + b"}",
+            "not JSON (nested more than 100 deep)",
+        ),
+        (b'{"response": "1", "gold": ' + b"9" * 5000 + b"}", "line 1: not JSON (Exceeds the limit"),
+    ],
+)
+def test_files_that_are_no_json_lines_end_in_one_line(content, message, tmp_path, monkeypatch, capsys):
+    """C12."""
+    monkeypatch.chdir(tmp_path)
+    Path("answers.jsonl").write_bytes(content)
+    assert main(["answers.jsonl"], TEMPLATES) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path, capsys):
+    """C12: training data may have one, answers too."""
+    file = tmp_path / "answers.jsonl"
+    file.write_text(json.dumps(LINES[0]) + "\n", encoding="utf-8-sig")
+    assert main([str(file)], TEMPLATES) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "right"
+    done = run("-", text="\ufeff" + json.dumps(LINES[0]) + "\n")
+    assert json.loads(done.stdout)["status"] == "right", done.stderr
+
+
 def test_templates_name_their_extractor():
     assert extractor_of("boxed", TEMPLATES) == "boxed"
     assert extractor_of("answer_tag", TEMPLATES) == "answer_tag"
@@ -119,7 +155,9 @@ SUSPECTS = [
     ),
     (row(gold=["0.335"], extracted="0.336", status="wrong"), ("false negative", "within 1% of the gold")),
     (row(gold=["12"], extracted="21", status="wrong"), ("false negative", "the same characters in another order")),
-    (row(gold=["[2,3]"], extracted="(2,3)", status="wrong"), ("false negative", "equal but for signs and brackets")),
+    (row(gold=["[2,3]"], extracted="(2,3)", status="wrong"), ("false negative", "equal but for brackets and marks")),
+    (row(gold=["2"], extracted="-2", status="wrong"), None),
+    (row(gold=["-2"], extracted="(\u22122)", status="wrong"), ("false negative", "the verifier of today says right")),
     (row(gold=["17"], extracted="17 \\text{ maybe}", status="wrong"), ("false negative", "the gold stands inside")),
     (row(extracted="There are 5 of them", rule="sentence"), ("false positive", "the verifier of today says wrong")),
     (row(status="timeout", reward=0.0), ("failure", "the verifier failed (timeout)")),
@@ -148,10 +186,11 @@ def test_audit_prints_a_table_to_read(tmp_path):
     assert len(chosen) == sum(expected is not None for _, expected in SUSPECTS)
     done = run("--audit", str(folder))
     assert done.returncode == 0, done.stderr
-    assert "11 of 14 verdicts deserve a look" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "12 of 16 verdicts deserve a look" in done.stdout
     assert "false negative: within 1% of the gold" in done.stdout
     few = run("--audit", str(folder), "--limit", "2")
-    assert "9 more; --limit shows them" in few.stdout
+    assert "10 more; --limit shows them" in few.stdout
 
 
 def test_audit_of_files_without_the_columns(tmp_path, capsys):

@@ -38,7 +38,7 @@ class RunFolder:
                 self.metrics = {int(float(row["step"])): row for row in csv.DictReader(file)}
             with (path / "updates.csv").open(newline="") as file:
                 self.steps = list(csv.DictReader(file))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise UserError(
                 f"{path} is no run folder of now: it needs config.yaml, metrics.csv and updates.csv"
             ) from error

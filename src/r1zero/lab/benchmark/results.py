@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -16,7 +15,7 @@ from r1zero.errors import UserError
 from r1zero.lab.benchmark.limits import floors
 from r1zero.lab.plan.hardware import Shape
 from r1zero.launch.console import console
-from r1zero.launch.files import write_whole
+from r1zero.launch.files import read_json, write_whole
 from r1zero.launch.run_folder import shown
 
 MARKS = "<!-- benchmark -->", "<!-- /benchmark -->"
@@ -159,7 +158,7 @@ def write_table(folder: Path, into: Path | None) -> int:
     Raises:
         UserError: there are no results, or the file has no markers.
     """
-    records = [json.loads(file.read_text()) for file in sorted(folder.glob("*/results.json"))]
+    records = [read_json(file) for file in sorted(folder.glob("*/results.json"))]
     if not records:
         raise UserError(f"table={folder}: there is no */results.json; measure something first")
     rank = {name: number for number, name in enumerate(ORDER)}

@@ -60,7 +60,7 @@ def pooled(paths: list[Path], seed: int = 0) -> list[Case]:
     for path in paths:
         try:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"can't read {path}: {error}") from error
         if rows and isinstance(rows[0], dict) and "verdict" in rows[0]:
             cases += [case for row in rows if (case := _case(row)) is not None]

@@ -17,6 +17,8 @@ from r1zero.reward.rules.number import parse_number
 
 NEEDED = ("completion", "gold", "extracted", "reward", "status")
 TAIL = 300
+ENDING = 60
+"""Characters of a response's end that are printed: a line of 80 columns holds them."""
 SUSPECT_LENGTH = 3
 
 
@@ -97,7 +99,7 @@ def _nearly(extracted: str, golds: tuple[str, ...]) -> str:
     given = parse_number(canonical(extracted))
     for form in golds:
         if bare and bare == _bare(form):
-            return "equal but for signs and brackets"
+            return "equal but for brackets and marks"
         if sorted(key(extracted)) == sorted(key(form)):
             return "the same characters in another order"
         wanted = parse_number(canonical(form))
@@ -118,7 +120,9 @@ def _unseen(completion: str, golds: tuple[str, ...]) -> str:
 
 
 def _bare(text: str) -> str:
-    return "".join(char for char in text.lower() if char.isalnum())
+    """Letters, digits, and a minus that may be a sign: -2 is not 2, twenty-one is twenty one."""
+    text = re.sub(r"(?<=[^\W\d])-(?=[^\W\d])", "", text.lower().replace("\u2212", "-"))
+    return "".join(char for char in text if char.isalnum() or char == "-")
 
 
 def suspects(frame: pd.DataFrame) -> pd.DataFrame:
@@ -132,30 +136,19 @@ def suspects(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def audit(folder: Path, limit: int) -> None:
-    """Print the suspects of a run as a table to read, and how many there are of each kind."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+    """Print the suspects of a run one below the other, at any width, and how many there are of each kind."""
     frame = read_completions(folder)
     chosen = suspects(frame)
-    table = Table(title=f"{len(chosen)} of {len(frame)} verdicts deserve a look", show_lines=True)
-    for column in ("where", "suspect", "reason", "gold", "extracted", "verdict", "end of the response"):
-        table.add_column(column, overflow="fold")
+    print(f"{len(chosen)} of {len(frame)} verdicts deserve a look")
     for _, row in chosen.head(limit).iterrows():
-        cells = [
-            f"{row['file']}:{row.name}",
-            str(row["suspect"]),
-            str(row["reason"]),
-            " | ".join(prepare_gold(row["gold"])),
-            row["extracted"] if isinstance(row["extracted"], str) else "nothing",
-            f"{row['status']} {row.get('rule', '')}".strip(),
-            str(row["completion"])[-120:],
-        ]
-        table.add_row(*(escape(cell) for cell in cells))
-    console = Console(soft_wrap=False)
-    console.print(table)
+        print(f"\n{row['suspect']}: {row['reason']}")
+        print(f"  where    {row['file']}:{row.name}")
+        print(f"  verdict  {row['status']} {row.get('rule', '')}".rstrip())
+        print(f"  gold     {' | '.join(prepare_gold(row['gold']))}")
+        print(f"  answer   {row['extracted'] if isinstance(row['extracted'], str) else 'nothing'}")
+        print(f"  ends     ...{' '.join(str(row['completion'])[-ENDING:].split())}")
+    print()
     for (suspect, reason), count in chosen.groupby(["suspect", "reason"]).size().items():
-        console.print(f"{count:>6}  {suspect}: {reason}")
+        print(f"{count:>6}  {suspect}: {reason}")
     if len(chosen) > limit:
-        console.print(f"{len(chosen) - limit} more; --limit shows them")
+        print(f"{len(chosen) - limit} more; --limit shows them")

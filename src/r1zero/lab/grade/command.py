@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +22,9 @@ from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.outcome import Outcome
 
 CHUNK = 1000
+
+DEEPEST = 100
+"""Lists and objects inside of one another in a line; deeper ones are no data."""
 
 
 def main(arguments: list[str], templates: Path) -> int:
@@ -58,6 +62,8 @@ def main(arguments: list[str], templates: Path) -> int:
             elif options.attack:
                 _attack(grader, options)
             elif options.file == "-":
+                if isinstance(sys.stdin, TextIOWrapper):
+                    sys.stdin.reconfigure(encoding="utf-8-sig")
                 grade_lines(grader, sys.stdin, sys.stdout, "standard input", templates)
             elif options.file:
                 with _opened(options.file) as lines:
@@ -131,7 +137,7 @@ def extractor_of(name: str, templates: Path) -> str:
 
 def _opened(path: str) -> TextIO:
     try:
-        return open(path, encoding="utf-8")
+        return open(path, encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from error
 
@@ -143,9 +149,9 @@ def grade_lines(grader: Grader, lines: TextIO, out: TextIO, source: str, templat
         UserError: A line is not JSON, lacks a field or names an unknown template; the message has its number.
     """
     counts: Counter[str] = Counter()
-    numbered = enumerate(lines, 1)
+    numbered = _numbered(lines, source)
     while chunk := list(islice(numbered, CHUNK)):
-        records = [_record(line, f"{source}, line {number}") for number, line in chunk if line.strip()]
+        records = [_record(line, where) for line, where in chunk if line.strip()]
         items = [_item(record, templates) for record in records]
         for record, outcome in zip(records, grader.grade_batch(items), strict=True):
             record.pop("_where")
@@ -156,16 +162,41 @@ def grade_lines(grader: Grader, lines: TextIO, out: TextIO, source: str, templat
     print(f"graded {sum(counts.values())}: {summary or 'nothing'}", file=sys.stderr)
 
 
+def _numbered(lines: TextIO, source: str) -> Iterator[tuple[str, str]]:
+    """Each line with its place."""
+    number = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            yield line, f"{source}, line {number}"
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: no UTF-8 text after line {number}") from error
+
+
 def _record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg})") from error
+        if _depth(record) > DEEPEST:
+            raise RecursionError(f"nested more than {DEEPEST} deep")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({getattr(error, 'msg', error)})") from error
     if not isinstance(record, dict) or "response" not in record or "gold" not in record:
         raise UserError(f'{where}: a line needs "response" and "gold"')
     if not isinstance(record["response"], str | None):
         raise UserError(f'{where}: "response" must be a string')
     return {**record, "_where": where}
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects are nested."""
+    depth, inside = 0, [value]
+    while inside := [
+        item
+        for held in inside
+        if isinstance(held, (list, dict))
+        for item in (held.values() if isinstance(held, dict) else held)
+    ]:
+        depth += 1
+    return depth
 
 
 def _item(record: dict[str, Any], templates: Path) -> GradeItem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.table import Table
 from r1zero.evaluate.intervals import LEVEL, resampled_means
 from r1zero.evaluate.results import number, percent, share
 from r1zero.lab.pipeline.stages import Stage
-from r1zero.launch.files import write_json
+from r1zero.launch.files import read_json, write_json
 from r1zero.launch.run_folder import stack_versions
 from r1zero.launch.seeding import derive_seed
 from r1zero.launch.sweep import clock
@@ -33,7 +32,7 @@ def collect(stages: Sequence[Stage], seconds: dict[str, dict[str, float]], seed:
         seed: of the resamples.
     """
     evaluations = {s.name: s.folder for s in stages if s.kind == "evaluate"}
-    read = {name: json.loads((folder / "results.json").read_text()) for name, folder in evaluations.items()}
+    read = {name: read_json(folder / "results.json") for name, folder in evaluations.items()}
     answers = {name: pd.read_parquet(folder / "responses.parquet") for name, folder in evaluations.items()}
     rows: list[dict[str, Any]] = []
     for place in read["before"]["sets"]:
@@ -78,7 +77,7 @@ def _by_question(table: pd.DataFrame, place: str) -> pd.Series:
 
 def _summary(folder: Path) -> dict[str, Any]:
     file = folder / "summary.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 def results_table(results: dict[str, Any]) -> Table:

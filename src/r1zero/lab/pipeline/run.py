@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from r1zero.lab.pipeline.config import PipelineConfig
 from r1zero.lab.pipeline.stages import Stage, check_order, plan
 from r1zero.launch import sweep
 from r1zero.launch.console import console, titled
-from r1zero.launch.files import write_json
+from r1zero.launch.files import read_json, write_json
 from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import lock_folder, shown
 from r1zero.ranges import check_ranges
@@ -153,7 +152,7 @@ def children_cpu() -> float:
 def stored_seconds(folder: Path) -> dict[str, dict[str, float]]:
     """{"wall", "cpu": seconds} of the stages so far, over all starts."""
     file = folder / "seconds.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 def add_seconds(folder: Path, stage: str, wall: float, cpu: float) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from r1zero.errors import UserError
+from r1zero.launch.files import read_json
 
 SUSTAINED = 0.4
 """Share of a card's dense bfloat16 peak that training sustains; an assumption, about the best seen in practice."""
@@ -163,7 +163,7 @@ def shape_of(path: str) -> Shape:
             raise UserError(f"model.path={path}: the plan needs a folder with config.json or a hub model of conf/model")
         return SHAPES[path]
     try:
-        config = json.loads(file.read_text())
+        config = read_json(file)
         heads, hidden = config["num_attention_heads"], config["hidden_size"]
         return Shape(
             layers=config["num_hidden_layers"],
@@ -176,7 +176,7 @@ def shape_of(path: str) -> Shape:
             tied=bool(config.get("tie_word_embeddings", False)),
             bias=config.get("model_type") == "qwen2" or bool(config.get("attention_bias")),
         )
-    except (ValueError, KeyError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{file} describes no model that the plan knows ({type(error).__name__}: {error})") from error
 
 

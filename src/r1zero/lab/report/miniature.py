@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from r1zero.lab.report.claims import STATES, verdicts
 from r1zero.lab.report.runs import Run, find_runs
 from r1zero.lab.report.tried import HEADER, TRIED
 from r1zero.lab.report.verdicts import EXPLORATORY, Verdict
-from r1zero.launch.files import write_json, write_whole
+from r1zero.launch.files import read_json, write_json, write_whole
 
 LEAD = (
     "Every claim of the paper that a 0.37 M-parameter model can show, from the runs in this folder: the embedded base "
@@ -107,7 +106,7 @@ def _table1(out: Path) -> Markup:
     """Accuracy of the base models in percent, from the evaluations beside the report."""
     results = []
     for file in sorted((out / "table1").glob("*/results.json")):
-        content = json.loads(file.read_text())
+        content = read_json(file)
         if content.get("sets"):
             results.append(content)
     if not results:

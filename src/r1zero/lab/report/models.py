@@ -106,7 +106,7 @@ def read_bases(folders: Sequence[Path]) -> list[Base]:
         if not paths:
             raise UserError(f"{folder} holds no finished analysis (analysis.json); make one with scripts/analyze.py")
         for path in paths:
-            content = json.loads(path.read_text())
+            content = read_json(path)
             if "levels" not in content:
                 raise UserError(f"{path} was written by an older version: resume={path.parent} brings it up to date")
             found[path.resolve()] = Analysis(content, path.parent)

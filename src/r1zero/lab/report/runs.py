@@ -94,7 +94,7 @@ def read_run(folder: Path) -> Run:
         bias = pd.read_csv(folder / "bias.csv") if (folder / "bias.csv").is_file() else None
         summary = json.loads(_text(folder / "summary.json", "{}"))
         state = json.loads(_text(folder / "status.json", "{}")).get("state", "unknown")
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         first = next((line for line in str(error).splitlines() if line), type(error).__name__)
         raise UserError(
             f"{folder} holds no whole run (config.yaml, metrics.csv and what lies beside): {first}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from r1zero.errors import UserError
+from r1zero.launch.files import read_json
 
 COLUMNS = {
     "aime24": "AIME24",
@@ -123,7 +123,7 @@ def read_evaluations(folders: Sequence[Path]) -> list[dict[str, Any]]:
         paths = [p for p in sorted(folder.rglob("results.json")) if "rescored" not in p.relative_to(folder).parts]
         here = {}
         for path in paths:
-            content = json.loads(path.read_text())
+            content = read_json(path)
             if content.get("kind") == "evaluation" and content.get("sets"):
                 here[path.resolve()] = content
         if not here:

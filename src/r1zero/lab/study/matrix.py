@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1zero.errors import UserError
-from r1zero.launch.files import whole, write_json
+from r1zero.launch.files import read_json, whole, write_json
 from r1zero.launch.run_folder import shown
 
 
@@ -63,7 +62,7 @@ def read_matrix(folders: dict[tuple[str, str], Path], labels: dict[str, str]) ->
         file = folder / "results.json"
         if not file.is_file():
             continue
-        found = json.loads(file.read_text())["sets"]
+        found = read_json(file)["sets"]
         sets.add(tuple(found))
         (name, *more) = found
         if more or len(sets) > 1:
