@@ -13,12 +13,13 @@ from rich.table import Table
 
 from r1zero.errors import UserError
 from r1zero.evaluate.intervals import estimates, resampled_means
-from r1zero.evaluate.results import percent, write_json
+from r1zero.evaluate.results import percent
 from r1zero.lab.analysis.checks import TASKS
 from r1zero.lab.analysis.config import AnalyzeConfig
 from r1zero.lab.analysis.judge import judge_of
 from r1zero.lab.analysis.measures import REFLECTS
 from r1zero.launch.console import console
+from r1zero.launch.files import write_json
 
 PACKAGED = "packaged"
 """Value of ``labelled`` that stands for the 40 responses of this package."""

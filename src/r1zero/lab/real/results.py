@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from r1zero.evaluate.intervals import LEVEL, resampled_means
-from r1zero.launch.files import write_whole
+from r1zero.launch.files import write_json, write_whole
 from r1zero.launch.seeding import derive_seed
 
 RESAMPLES = 2000
@@ -106,7 +105,7 @@ def markdown(found: dict[str, Any], read_out: Sequence[dict[str, Any]]) -> str:
 def write(found: dict[str, Any], read_out: Sequence[dict[str, Any]], folder: Path) -> Path:
     """Write results.json and results.md; returns the latter."""
     content = found | {"excerpts": list(read_out)}
-    write_whole(folder / "results.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "results.json", content)
     write_whole(folder / "results.md", markdown(found, read_out))
     return folder / "results.md"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from r1zero.lab.analysis.keywords import KEYWORDS
 from r1zero.lab.analysis.measures import CLASSES
 from r1zero.lab.analysis.protocol import SCREENING
 from r1zero.lab.analysis.results import mean_answering
-from r1zero.launch.files import write_whole
+from r1zero.launch.files import read_json, write_whole
 from r1zero.train import plotting as style
 
 Drawn = tuple[Any, pd.DataFrame]
