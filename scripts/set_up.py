@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 UNUSED = ("torchvision", "torchaudio", "torchcodec")
+USABLE = "import torch; assert torch.cuda.is_available()"
 CHECK = "from transformers import Qwen2ForCausalLM; import vllm, hydra, pytorch_lightning"
 
 
@@ -52,6 +53,11 @@ def main(folder: Path) -> int:
         if not importable(python, check, show=True):
             print("error: the installed packages can't be imported; the lines above say why")
             return 1
+    if gpu and not importable(python, USABLE):
+        print(
+            f"warning: an NVIDIA driver is here and the torch that was installed can't use it ({version(python)}): "
+            "update the driver, or install a torch built for its CUDA; runs that need the GPU say so and end"
+        )
     (folder / ".ready").touch()
     print(f"ready: {folder}/bin/python train.py --help")
     return 0
@@ -71,6 +77,12 @@ def importable(python: Path, check: str, show: bool = False) -> bool:
     if done.returncode and show:
         print(done.stderr[-2000:])
     return done.returncode == 0
+
+
+def version(python: Path) -> str:
+    """torch's release and the CUDA that it was built for."""
+    code = "import torch; print('torch', torch.__version__, 'with CUDA', torch.version.cuda)"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

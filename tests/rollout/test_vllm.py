@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from rollout_support import CONTEXT, Served, differences, start
 
 from r1zero.errors import SyncError, UserError
 from r1zero.rollout.engine import Sampling
+from r1zero.rollout.live import LiveEngine
 from r1zero.rollout.vllm import engine as vllm_engine
 from r1zero.rollout.vllm.engine import VLLMEngine, finish_reason, refresh_tied_head, sampling_params
 from r1zero.rollout.watchdog import Watchdog
@@ -316,9 +318,29 @@ def test_failed_sync_serves_no_version() -> None:
     assert "refresh_tied_head" in fake.calls
 
 
-def test_closed_engine(folders: dict[str, Path]) -> None:
-    engine = start("vllm", folders["tied"])
-    engine.close()
+def test_b9_a_failed_engine_is_gone_before_the_next_one_starts(folders: dict[str, Path]) -> None:
+    """The frames of its error hold its model. On a GPU, vLLM's allocator ends a start beside the memory of another."""
+    engines: list[Any] = []
+    parameters: list[Any] = []
+
+    def starts() -> Any:
+        if engines:
+            assert parameters
+            raise UserError(f"{sum(known() is not None for known in parameters)} parameters are alive")
+        engines.append(start("vllm", folders["tied"]))
+        model = engines[0]._llm.llm_engine.model_executor.driver_worker.worker.model_runner.model
+        parameters.extend(map(weakref.ref, model.parameters()))
+        module = next(m for m in model.modules() if type(m).__name__.endswith("DecoderLayer"))
+        module.register_forward_pre_hook(fails)
+        return engines[0]
+
+    def fails(module: Any, inputs: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    live = LiveEngine(starts)
+    with pytest.raises(UserError, match=r"^0 parameters are alive"):
+        live._with_restarts(lambda engine: engine.generate([[5, 6]], Sampling(max_tokens=2), seed=0))
+    engine = engines[0]
     engine.close()
     engine.sleep()
     engine.wake()

@@ -18,11 +18,11 @@ from r1zero.errors import UserError
 from r1zero.evaluate.config import SamplingConfig
 from r1zero.evaluate.sampler import EngineSampler, Sampler
 from r1zero.launch.console import console
+from r1zero.launch.gpu import has_gpu
 from r1zero.launch.seeding import derive_seed
 from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine, Sampling
-from r1zero.train.checks import has_gpu
 
 log = logging.getLogger("r1zero")
 

@@ -11,10 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.data.sources import check_source
 from r1zero.errors import UserError
+from r1zero.launch.gpu import check_cuda, has_gpu
 from r1zero.launch.model_files import check_files
 from r1zero.launch.run_folder import not_made
 from r1zero.ranges import check_ranges
-from r1zero.train.checks import LARGE_FOR_CPU, check_judge, folder_context, has_gpu
+from r1zero.train.checks import LARGE_FOR_CPU, check_judge, folder_context
 
 DRY_QUESTIONS, DRY_TOKENS = 2, 16
 
@@ -101,6 +102,8 @@ def check_model(config: DictConfig) -> None:
                 f"{what} needs {needs}, and no GPU was found: try it out with model=tiny dry=true, "
                 "or insist with device=cpu"
             )
+    elif config.device != "cpu":
+        check_cuda("device=cpu")
     if model.context is None:
         model.context = folder_context(model.path)
     if Path(model.path).expanduser().is_dir():

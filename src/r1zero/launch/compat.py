@@ -97,6 +97,27 @@ def resolve_hydras_own() -> None:
     Hydra.get_sanitized_hydra_cfg = staticmethod(resolved)  # type: ignore[method-assign,assignment]
 
 
+@contextlib.contextmanager
+def engine_on_card(index: int) -> Iterator[None]:
+    """Let an engine of this process that starts here take the card with this index; by itself it takes card 0.
+
+    ``LLM`` has no argument for it. vLLM 0.32: ``v1.executor.uniproc_executor.UniProcExecutor._distributed_args``.
+    """
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    theirs = UniProcExecutor._distributed_args
+
+    def ours(executor: Any) -> tuple[str, int, int]:
+        method, rank, _ = theirs(executor)
+        return method, rank, index
+
+    UniProcExecutor._distributed_args = ours
+    try:
+        yield
+    finally:
+        UniProcExecutor._distributed_args = theirs
+
+
 def packs_sequences(model: Any) -> bool:
     """Whether a model's attention takes packed sequences. transformers 5: ``config._attn_implementation``."""
     config = getattr(model, "config", None)

@@ -126,6 +126,8 @@ class Policy(nn.Module):
         """
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        # Weights are loaded, and the head is tried, on the CPU, where flash attention has no kernel.
+        flash = cfg.attention.startswith("flash")
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=cfg.trust_remote_code)
             for name in [n for n in vars(config) if n.endswith(("dropout", "_pdrop")) and vars(config)[n]]:
@@ -134,13 +136,15 @@ class Policy(nn.Module):
                 folder,
                 config=config,
                 dtype=torch.float32,
-                attn_implementation=cfg.attention,
+                attn_implementation="sdpa" if flash else cfg.attention,
                 trust_remote_code=cfg.trust_remote_code,
             )
         except Exception as error:
             raise UserError(f"model folder {folder} can't be loaded: {_why(error)}") from error
         policy = cls(model)
         policy.check_head()
+        if flash:
+            policy.take_attention(cfg.attention)
         policy.base = cfg.path
         if trainable:
             policy.train()
@@ -179,6 +183,14 @@ class Policy(nn.Module):
                 states, weight, batch.targets, temperature=temperature / self.head_scale, with_entropy=with_entropy
             )
         return batch.scatter(logp), batch.scatter(entropy)
+
+    def take_attention(self, name: str) -> None:
+        """Compute attention by another implementation of transformers from now on. Raises ``UserError``."""
+        try:
+            self.model.set_attn_implementation(name)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"model.attention={name} can't be used: {_why(error)}") from error
+        self.packs = compat.packs_sequences(self.model)
 
     @torch.no_grad()
     def check_head(self) -> None:

@@ -9,12 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
 from r1zero.launch.files import read_json
+from r1zero.launch.gpu import check_cuda
 from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import not_made
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.pretrain.corpus import active_sources
 from r1zero.ranges import check_ranges
-from r1zero.train.checks import OWNED, check_compile, check_known, check_set, check_targets
+from r1zero.train.checks import OWNED, check_attention, check_compile, check_known, check_set, check_targets
 
 PADDED_VOCABULARY = 1024
 """Rows that an embedding may have beyond its tokenizer's entries: models round their vocabulary up."""
@@ -32,6 +33,8 @@ def check(config: DictConfig) -> PretrainConfig:
     active_sources(cfg.data)
     if cfg.init is None and (line := not_made(cfg.model.path)):
         raise UserError(line)
+    if str(cfg.trainer.get("accelerator", "auto")) != "cpu":
+        check_cuda("trainer=cpu")
     for key in cfg.trainer:
         if key in OWNED:
             raise UserError(f"trainer.{key} has no place here: pretraining sets it from its own settings")
@@ -57,6 +60,7 @@ def check_sizes(cfg: PretrainConfig) -> None:
     if cfg.model.compile and cfg.init is not None:
         raise UserError("model.compile=true compiles the model at model.path, and init makes a new one: leave it off")
     check_compile(cfg)
+    check_attention(cfg)
     if cfg.model.lora.rank:
         raise UserError(f"model.lora.rank={cfg.model.lora.rank}: pretraining trains all weights; leave it at 0")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
@@ -69,7 +70,7 @@ class Ahead:
             sampled = work.result() if work is not None else None
         except Exception as error:
             log.warning("sampling ahead failed (%s): the step is sampled again", one_line(error))
-            log.info("what the engine said", exc_info=True)
+            log.info("what the engine said:\n%s", traceback.format_exc())
         there = sampled is not None and sampled.step == step
         return sampled if ranks.everywhere(there) else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer
 
 from r1zero.errors import UserError
@@ -12,6 +13,7 @@ from r1zero.launch.plugins import find_function
 from r1zero.rollout.calculator import Calculator
 from r1zero.rollout.engine import Engine
 from r1zero.rollout.parts import InParts
+from r1zero.rollout.thread import EngineThread
 from r1zero.rollout.vllm.settings import vllm_settings
 from r1zero.rollout_config import RolloutConfig
 
@@ -36,7 +38,7 @@ def build_engine(
         dtype: The model's number format.
         context: Longest prompt + response in tokens.
         seed: Seed of the engine itself; draws are governed by the seed of each ``generate``.
-        device: Where the hf engine keeps its model; vLLM chooses by itself.
+        device: Where the learner is, "cpu" or "cuda:<index>": an engine of this process works there too.
         revision: Branch, tag or commit of a hub repository.
         trust_remote_code: Run code that comes with the model.
         on_hang: Is told in one line why a process with a hung engine ends.
@@ -52,30 +54,34 @@ def build_engine(
         "trust_remote_code": trust_remote_code,
     }
     environment = find_environment(rollout)
-    engine: Engine
-    if rollout.name == "ray":
-        from r1zero.rollout.ray.build import build_ray_engine
 
-        engine = build_ray_engine(rollout, vllm_settings(rollout, model_path, **model))
-    elif rollout.name == "vllm":
-        from r1zero.rollout.vllm.engine import VLLMEngine
+    def start() -> Engine:
+        if rollout.name == "ray":
+            from r1zero.rollout.ray.build import build_ray_engine
 
-        settings = vllm_settings(rollout, model_path, **model)
-        engine = VLLMEngine(**settings, sleep=rollout.sleep, timeout_s=rollout.timeout_s, on_hang=on_hang)
-    elif rollout.name == "hf":
-        from r1zero.rollout.hf_engine import HFEngine
+            return build_ray_engine(rollout, vllm_settings(rollout, model_path, **model))
+        if rollout.name == "vllm":
+            from r1zero.rollout.vllm.engine import VLLMEngine
 
-        engine = HFEngine(
-            model_path,
-            dtype=rollout.format(dtype),
-            context=context,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            device=device,
-            max_num_seqs=rollout.max_num_seqs,
-        )
-    else:
+            here: Any = {"sleep": rollout.sleep, "card": int(device.partition(":")[2] or 0)}
+            settings = vllm_settings(rollout, model_path, **model) | here
+            return VLLMEngine(**settings, timeout_s=rollout.timeout_s, on_hang=on_hang)
+        if rollout.name == "hf":
+            from r1zero.rollout.hf_engine import HFEngine
+
+            return HFEngine(
+                model_path,
+                dtype=rollout.format(dtype),
+                context=context,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                device=device,
+                max_num_seqs=rollout.max_num_seqs,
+            )
         raise UserError(f"rollout.name={rollout.name} is unknown; choose vllm, ray or hf")
+
+    beside = rollout.async_steps and rollout.name != "ray"  # it samples while the learner works in this process
+    engine = EngineThread(start, torch.device(device)) if beside else start()
     parts = rollout.parts or 1
     if parts > 1 and rollout.name != "ray":
         engine = InParts(engine, parts)

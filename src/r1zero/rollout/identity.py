@@ -46,6 +46,14 @@ def difference(server: dict[str, Any], own: dict[str, Any]) -> str | None:
     return None
 
 
+def cards(index: int | None = None) -> list[str]:
+    """UUIDs of the CUDA cards that this process sees, or of one of them: what tells a card on any machine."""
+    import torch
+
+    numbers = range(torch.cuda.device_count()) if index is None else [index]
+    return [str(torch.cuda.get_device_properties(number).uuid) for number in numbers]
+
+
 def _digest(content: Any) -> str:
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 

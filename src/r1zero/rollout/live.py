@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -122,12 +124,16 @@ class LiveEngine:
                 if attempt == ENGINE_RESTARTS or self.world_size() > 1:
                     raise
                 log.warning("the engine failed (%s): it is started again and the step repeated", one_line(error))
-                log.info("what the engine said", exc_info=True)
-                try:
-                    self.close()
-                except Exception:
-                    log.info("the failed engine could not be closed", exc_info=True)
-                    self._engine = None
+                log.info("what the engine said:\n%s", traceback.format_exc())  # a record with the error would keep it
+            # Not before the error is forgotten: the frames in its traceback hold the model, and on a GPU another engine
+            # does not start beside the memory of the first.
+            del engine
+            try:
+                self.close()
+            except Exception:
+                log.info("the failed engine could not be closed", exc_info=True)
+                self._engine = None
+            gc.collect()
         raise AssertionError("unreachable")
 
 

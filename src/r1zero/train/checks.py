@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from r1zero.data.sources import check_source
 from r1zero.data.templates import check_extractor
 from r1zero.errors import UserError
 from r1zero.launch.files import read_json
+from r1zero.launch.gpu import check_cuda, has_gpu
 from r1zero.launch.model_files import check_files, check_trainable
 from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import not_made
@@ -221,6 +223,7 @@ def check_model(cfg: TrainConfig) -> None:
         )
     check_lora(cfg)
     check_compile(cfg)
+    check_attention(cfg)
     check_memory(cfg)
     check_extractor(cfg.template.extractor)
     if cfg.template.text.count("{question}") != 1:
@@ -255,10 +258,27 @@ def check_compile(cfg: Any) -> None:
         raise UserError("model.compile=true needs a C++ compiler on a CPU: install g++, or leave it off")
 
 
+def check_attention(cfg: Any) -> None:
+    """What ``model.attention=flash_attention_2`` needs: a GPU, the package, and compute in 16 bits."""
+    if not cfg.model.attention.startswith("flash"):
+        return
+    chosen = f"model.attention={cfg.model.attention}"
+    if not has_gpu() or str(cfg.trainer.get("accelerator", "auto")) == "cpu":
+        raise UserError(f"{chosen} has kernels for NVIDIA GPUs alone: use model.attention=sdpa on a CPU")
+    if find_spec("flash_attn") is None and find_spec("kernels") is None:
+        raise UserError(f"{chosen} needs the package flash-attn: pip install '.[flash]', or use model.attention=sdpa")
+    if cfg.model.dtype == "float32":
+        raise UserError(f"{chosen} has no kernels for model.dtype=float32: use bfloat16, or model.attention=sdpa")
+
+
 def check_machine(cfg: TrainConfig) -> None:
     """A GPU that is asked for must be there; a large model on a CPU is refused unless that is asked for."""
     accelerator = str(cfg.trainer.get("accelerator", "auto"))
-    if has_gpu() or accelerator == "cpu":
+    if accelerator == "cpu":
+        return
+    if has_gpu():
+        limit_threads(cfg.model.params)
+        check_cuda("trainer=cpu")
         return
     if accelerator in ("gpu", "cuda"):
         raise UserError("no NVIDIA GPU was found and this trainer needs one: use trainer=cpu, or try experiment=demo")
@@ -280,11 +300,6 @@ def limit_threads(params: float) -> None:
     """
     if 0 < params < SMALL:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-def has_gpu() -> bool:
-    """Whether an NVIDIA driver is there; asks no CUDA library, which would take seconds."""
-    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def folder_context(path: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from r1zero.lab.benchmark import growth
-from r1zero.train.checks import has_gpu
+from r1zero.launch.gpu import has_gpu
 from run_support import ENVIRONMENT, ROOT
 
 SMALL = [

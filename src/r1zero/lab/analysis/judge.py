@@ -215,12 +215,13 @@ def model_asker(config: JudgeConfig, rollout: Any, seed: int, chunk: int = 64) -
 
     def ask_all(conversations: list[Messages], keep: Callable[[int, Answer | str], None], pattern: str) -> None:
         from r1zero.config import ModelConfig
+        from r1zero.launch.gpu import check_cuda, has_gpu
         from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
         from r1zero.rollout.build import build_engine
         from r1zero.rollout.engine import Sampling
         from r1zero.rollout.text import check_sampled
-        from r1zero.train.checks import has_gpu
 
+        check_cuda("CUDA_VISIBLE_DEVICES=''")
         folder = resolve_model(ModelConfig(name="judge", path=str(config.model)))
         tokenizer = load_tokenizer(folder)
         prompts = [encode(tokenizer, messages)[-(config.context - config.max_tokens) :] for messages in conversations]

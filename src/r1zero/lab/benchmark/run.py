@@ -23,10 +23,10 @@ from r1zero.lab.benchmark.side import Side
 from r1zero.lab.plan.hardware import shape_of
 from r1zero.launch.console import console
 from r1zero.launch.files import write_json
+from r1zero.launch.gpu import has_gpu
 from r1zero.launch.number_format import AUTO, chosen_format
 from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import shown
-from r1zero.train.checks import has_gpu
 
 log = logging.getLogger("r1zero")
 HERE = Path(__file__).resolve().parent

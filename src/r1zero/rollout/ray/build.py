@@ -15,7 +15,7 @@ from r1zero.errors import UserError
 from r1zero.launch import cluster
 from r1zero.reward.grader import available_cores
 from r1zero.rollout import ranks
-from r1zero.rollout.identity import identity, releases
+from r1zero.rollout.identity import cards, identity, releases
 from r1zero.rollout.ray.sampler import WEIGHTS, Sampler, Weights
 from r1zero.rollout.ray.transfer import Samplers, Transfer
 from r1zero.rollout.sync import expected_parameters, torch_dtype
@@ -58,6 +58,7 @@ def build_ray_engine(rollout: RolloutConfig, engine: dict[str, Any]) -> Any:
             actors = [ray.get_actor(sampler_name(i), namespace) for i in range(rollout.samplers)]
             transfer = None
             if settings.transfer == "nccl" and ranks.rank() == 0:
+                own["cards"] = cards(torch.cuda.current_device())
                 inference = Samplers(actors, rollout.tensor_parallel, rollout.timeout_s)
                 transfer = Transfer(inference, expected, torch_dtype(engine["dtype"]))
             continuous = settings.batching == "continuous"
@@ -140,7 +141,7 @@ class Fleet:
         return float(self.rollout.tensor_parallel) if here else 0.0
 
     def _start_local(self, gpus: float) -> cluster.Cluster:
-        """A Ray that sees the GPUs behind those of this machine's ranks; all of them where there are too few."""
+        """A Ray that sees the GPUs behind those of this machine's ranks; where they are too few, the ranks' too."""
         if several_machines():
             raise UserError(
                 "a Ray of the run's own is reached from its machine alone, and this job has several: start Ray on "
@@ -153,6 +154,11 @@ class Fleet:
                 f"has {count}: lower one of them (rollout.ray.gpus=0.5 shares a GPU)"
             )
         free = count - ranks.size() >= wanted
+        if not free and self.settings.transfer == "nccl":
+            raise UserError(
+                f"rollout.ray.transfer=nccl sends from card to card, and {ranks.size()} learner(s) and samplers with "
+                f"{wanted:g} GPU(s) share this machine's {count}: use fewer of either, or transfer=object"
+            )
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(i) for i in range(count)]
         store = self.settings.object_store_gib
@@ -163,7 +169,8 @@ class Fleet:
             )
         if not count:
             return cluster.start(self.rollout.samplers * self.settings.cpus + 1, 0, memory)
-        names = names[ranks.size() :] if free else names
+        others = names[ranks.size() :]
+        names = others if free else others + names[: ranks.size()]  # Ray takes the first ones first
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
         try:
             return cluster.start(self.rollout.samplers * self.settings.cpus + 1, len(names), memory)

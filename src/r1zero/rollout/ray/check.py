@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 
 from r1zero.errors import UserError
 from r1zero.launch.cluster import MISSING, knock
+from r1zero.launch.gpu import has_gpu
+from r1zero.rollout.identity import releases
 from r1zero.rollout_config import RayConfig, RolloutConfig
+
+TRANSFERS = "0.32."
+"""The minor version of vLLM whose weight transfer :mod:`r1zero.rollout.ray.transfer` speaks; the next one's differs."""
 
 
 def check_ray(rollout: RolloutConfig) -> None:
@@ -30,8 +34,8 @@ def check_ray(rollout: RolloutConfig) -> None:
         raise UserError("rollout.ray.batching=continuous needs vLLM: leave rollout.ray.engine=hf out")
     if settings.engine == "hf" and (settings.transfer != "object" or rollout.tensor_parallel > 1):
         raise UserError("rollout.ray.engine=hf takes weights through Ray's memory, and whole: leave the setting out")
-    if settings.transfer == "nccl" and not Path("/proc/driver/nvidia/version").exists():
-        raise UserError("rollout.ray.transfer=nccl goes from GPU to GPU, and no GPU was found: use transfer=object")
+    if settings.transfer == "nccl":
+        check_transfer(settings)
     if settings.gpus is not None and rollout.tensor_parallel > 1 and settings.gpus != rollout.tensor_parallel:
         raise UserError(
             f"rollout.ray.gpus={settings.gpus:g}: a model cut over rollout.tensor_parallel={rollout.tensor_parallel} "
@@ -39,3 +43,20 @@ def check_ray(rollout: RolloutConfig) -> None:
         )
     if settings.address not in (None, "auto"):
         knock(settings.address, settings.wait_s)
+
+
+def check_transfer(settings: RayConfig) -> None:
+    """What rollout.ray.transfer=nccl needs: cards for each side, and the release of vLLM that it was written for."""
+    if not has_gpu():
+        raise UserError("rollout.ray.transfer=nccl goes from GPU to GPU, and no GPU was found: use transfer=object")
+    if settings.gpus is not None and settings.gpus < 1:
+        raise UserError(
+            f"rollout.ray.gpus={settings.gpus:g} puts samplers on one card, and rollout.ray.transfer=nccl sends from "
+            "card to card: leave it out, or use transfer=object"
+        )
+    found = releases().get("vllm", "")
+    if not found.startswith(TRANSFERS):
+        raise UserError(
+            f"rollout.ray.transfer=nccl is written for vLLM {TRANSFERS}x and {found or 'none'} is installed: install "
+            "that one, or use transfer=object"
+        )

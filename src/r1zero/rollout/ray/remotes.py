@@ -145,6 +145,11 @@ class Remotes:
                     f"sampler {remote.number} runs {name} {theirs.get(name, '(none)')} and this trainer {ours[name]}: "
                     "install the same release on every machine of the cluster"
                 )
+        if set(state.get("cards", ())) & set(self._own.get("cards", ())):
+            raise UserError(
+                f"sampler {remote.number} has the learner's own card, and rollout.ray.transfer=nccl sends from card to "
+                "card: leave the learner's cards out of `ray start --num-gpus`, or use transfer=object"
+            )
         if (other := difference(state, self._own)) is not None:
             raise UserError(f"sampler {remote.number} serves {other}: model.path must name the same model everywhere")
 

@@ -191,12 +191,15 @@ def about(engine: dict[str, Any]) -> dict[str, Any]:
     """What model this is and by what it is sampled, to be held against the trainer's."""
     from transformers import AutoTokenizer
 
-    from r1zero.rollout.identity import identity, releases
+    from r1zero.rollout.identity import cards, identity, releases
     from r1zero.rollout.sync import expected_parameters
 
     source = {name: engine[name] for name in ("revision", "trust_remote_code")}
     tokenizer = AutoTokenizer.from_pretrained(engine["model_path"], **source)
-    return identity(expected_parameters(engine["model_path"], **source), tokenizer) | {"releases": releases()}
+    return identity(expected_parameters(engine["model_path"], **source), tokenizer) | {
+        "releases": releases(),
+        "cards": cards(),
+    }
 
 
 def packed(tensors: dict[str, Any]) -> dict[str, Any]:

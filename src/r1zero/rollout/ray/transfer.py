@@ -80,6 +80,9 @@ class Transfer:
             self._open()
             self._boots = boots
         self._source.weights = weights
+        if torch.cuda.is_available():
+            # vLLM reads the tensors on streams of its own, which know nothing of the optimizer's step on ours.
+            torch.cuda.synchronize()
         self._engine.send_weights()
 
     def close(self) -> None:

@@ -66,6 +66,7 @@ class VLLMEngine:
         max_num_seqs: Most responses sampled at the same time.
         tensor_parallel: Devices, or CPU processes, that the model is cut over; only in a sampler of rollout=ray.
         transfer: "nccl" opens vLLM's weight transfer between trainer and engine (GPU only).
+        card: Index of the learner's card among those visible, which the engine takes too.
         timeout_s: Seconds without a decoding step after which the engine counts as hung.
         on_hang: Is told in one line before a process that can't be interrupted is ended.
 
@@ -89,6 +90,7 @@ class VLLMEngine:
         max_num_seqs: int = 256,
         tensor_parallel: int = 1,
         transfer: str | None = None,
+        card: int = 0,
         timeout_s: float | None = None,
         on_hang: Callable[[str], None] | None = None,
     ) -> None:
@@ -140,16 +142,16 @@ class VLLMEngine:
             settings.update(gpu_memory_utilization=gpu_memory, enable_sleep_mode=sleep)
         self._can_sleep = sleep and not self._cpu
         memory = f"rollout.kv_cache_gib={kv_cache_gib}" if self._cpu else f"rollout.gpu_memory={gpu_memory}"
-        self._start(settings, memory)
+        self._start(settings, memory, card)
 
-    def _start(self, settings: dict[str, Any], memory: str) -> None:
+    def _start(self, settings: dict[str, Any], memory: str, card: int) -> None:
         from vllm import LLM
 
         global default_group_is_ours
         default_group_is_ours |= not torch.distributed.is_initialized()
-        set_num_threads, begun = torch.set_num_threads, clock()
+        set_num_threads, threads, begun = torch.set_num_threads, torch.get_num_threads(), clock()
         try:
-            with preserved_rng(), quiet(), launcher_environment() as launcher:
+            with preserved_rng(), quiet(), launcher_environment(card) as launcher:
                 self._llm = LLM(**settings, **launcher)
         except (ValueError, RuntimeError, torch.OutOfMemoryError) as error:
             release_process_groups()
@@ -159,7 +161,10 @@ class VLLMEngine:
             LIVE.add(id(self))
             log.info("vLLM serves %s in %s, started in %.1f s", settings["model"], settings["dtype"], clock() - begun)
         finally:
-            torch.set_num_threads = set_num_threads  # the CPU worker puts a function in its place that does nothing
+            # The CPU worker puts a function in its place that does nothing; the GPU's lowers the number to 1.
+            torch.set_num_threads = set_num_threads
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
     def generate(self, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[list[Completion]]:
         """Sample ``sampling.n`` responses a prompt; see :meth:`r1zero.rollout.engine.Engine.generate`.

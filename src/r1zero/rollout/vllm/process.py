@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from r1zero.errors import UserError
+from r1zero.launch import compat
 from r1zero.rollout.sync import first_line
 
 ENVIRONMENT = {
@@ -33,18 +34,22 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def launcher_environment() -> Iterator[dict[str, Any]]:
+def launcher_environment(card: int) -> Iterator[dict[str, Any]]:
     """Engine arguments, and for their use the environment, of one engine per rank of a running job.
 
-    With the external launcher a rank's engine takes the device LOCAL_RANK names; in-process it would be
-    device 0 on every rank. Lightning's own launcher sets no RANK, so it is taken from torch.distributed.
+    With the external launcher a rank's engine takes the card that LOCAL_RANK names. That is the learner's, neither the
+    rank among all machines (srun sets no LOCAL_RANK) nor its number here (``trainer.devices=[2,3]``). Alone, it would
+    take card 0. Lightning's own launcher sets no RANK, so it is taken from torch.distributed.
+
+    Args:
+        card: index of the learner's card among those visible; 0 on a CPU.
     """
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
-        yield {}
+        with compat.engine_on_card(card):
+            yield {}
         return
-    rank = str(distributed.get_rank())
-    wanted = {"RANK": rank, "LOCAL_RANK": os.environ.get("LOCAL_RANK", rank)}
+    wanted = {"RANK": str(distributed.get_rank()), "LOCAL_RANK": str(card)}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

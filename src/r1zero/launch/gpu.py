@@ -1,0 +1,51 @@
+"""The NVIDIA driver of this machine, and whether torch can work with it. Imports nothing heavy by itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from r1zero.errors import UserError
+
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA driver is there and its cards are not hidden; asking CUDA itself would take seconds."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return False
+    return DRIVER.exists() or shutil.which("nvidia-smi") is not None
+
+
+def check_cuda(instead: str) -> None:
+    """Refuse to compute on the CPU by mistake, on a machine whose driver torch can't work with. Imports torch there.
+
+    Args:
+        instead: the setting that insists on the CPU.
+
+    Raises:
+        UserError: with the driver's release and torch's CUDA.
+    """
+    if not has_gpu():
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    if torch.version.cuda is None:
+        why = f"torch {torch.__version__} was built without CUDA: pip install '.[gpu]' in place of '.[cpu]'"
+    else:
+        why = (
+            f"torch {torch.__version__} with CUDA {torch.version.cuda} finds no card it can use: update the driver, "
+            "or install a torch built for an older CUDA"
+        )
+    raise UserError(f"{driver()} is here and {why}; {instead} insists on the CPU")
+
+
+def driver() -> str:
+    """The driver's release, in words."""
+    text = DRIVER.read_text() if DRIVER.exists() else ""
+    found = re.search(r"\d+\.\d+(\.\d+)?", text)
+    return f"NVIDIA driver {found[0]}" if found else "an NVIDIA driver"
