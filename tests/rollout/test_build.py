@@ -45,7 +45,7 @@ def test_an_engine_here_and_one_in_a_sampler_have_the_same_settings(monkeypatch:
         "model_path": "some/model", "dtype": "bfloat16", "context": 64, "seed": 5, "revision": "main",
         "trust_remote_code": True, "gpu_memory": 0.3, "kv_cache_gib": 0.2, "enforce_eager": False, "max_num_seqs": 7,
     }  # fmt: skip
-    assert given == [here | {"sleep": True, "timeout_s": 9.0, "on_hang": None}]
+    assert given == [here | {"sleep": True, "card": 0, "timeout_s": 9.0, "on_hang": None}]
     sampled: list[dict] = []
     monkeypatch.setattr(build, "build_ray_engine", lambda rollout, engine: sampled.append(engine))
     build_engine(dataclasses.replace(rollout, name="ray"), "some/model", dtype="float32", **model)
