@@ -61,16 +61,19 @@ class RolloutConfig:
     """Largest mean |sampler - learner| log-probability difference in nats before training stops; null: by dtype."""
     dtype: str = chosen("auto", "float32", "bfloat16")
     """Number format of the engine; auto: model.dtype."""
-    gpu_memory: float = ranged(0.45, above=0, at_most=1, note="a share of the GPU's memory")
-    """Share of the GPU's memory that the engine may take (vLLM)."""
+    gpu_memory: float | None = ranged(None, above=0, at_most=1, note="a share of the GPU's memory")
+    """Share of the GPU's memory that the engine may take (vLLM); null: 0.45 beside a learner, 0.9 without one."""
     kv_cache_gib: float = ranged(1.0, above=0, at_most=10**5)
     """GiB of key-value cache on a CPU (vLLM)."""
     enforce_eager: bool | None = None
     """Skip torch.compile and CUDA graphs (vLLM); null: true on a CPU, false on a GPU."""
     sleep: bool = True
     """Give the engine's GPU memory to the learner between rollouts (vLLM)."""
-    max_num_seqs: int = ranged(256, at_least=1, at_most=10**6)
-    """Most responses sampled at the same time."""
+    sleep_level: int | None = chosen(None, 1, 2)
+    """1: weights are kept in the host's memory meanwhile; 2: they are given up and loaded again from the learner, which
+    is quicker for large models; null: 2 from 3 billion parameters (vLLM)."""
+    max_num_seqs: int | None = ranged(None, at_least=1, at_most=10**6)
+    """Most responses sampled at the same time; null: a rank's of a whole step, vLLM's own default at least."""
     async_steps: int = chosen(0, 1)
     """Written rollout.async. 1: sample step k + 1 while step k is learned, sampler_correction on; 0: take turns."""
     timeout_s: float = ranged(600.0, above=0, at_most=10**6)

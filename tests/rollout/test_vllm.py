@@ -282,12 +282,12 @@ class FakeLLM:
         return True
 
 
-def sleeper() -> tuple[VLLMEngine, FakeLLM]:
+def sleeper(level: int = 1) -> tuple[VLLMEngine, FakeLLM]:
     engine = object.__new__(VLLMEngine)
     fake = FakeLLM()
     engine.__dict__.update(
         version=None, _llm=fake, _can_sleep=True, _awake={"weights", "kv_cache"}, _fault=None,
-        _expected={"w": (2,)}, _dtype=torch.float32,
+        _expected={"w": (2,)}, _dtype=torch.float32, _sleep_level=level,
         _tensor_parallel=1, _watchdog=Watchdog(600.0), on_step=None,
     )  # fmt: skip
     return engine, fake
@@ -304,6 +304,21 @@ def test_order_of_sleep_sync_and_wake() -> None:
         "sleep 1", "wake weights", "reload_weights", "last weight", "refresh_tied_head", "wake kv_cache", "reset",
     ]  # fmt: skip
     assert engine.version == 1
+
+
+def test_weights_that_were_given_up_are_not_served() -> None:
+    """Level 2 keeps no copy: what comes back is memory without content, until the learner's weights are loaded."""
+    engine, fake = sleeper(level=2)
+    engine.load_weights([("w", torch.ones(2))], 1)
+    engine.sleep()
+    engine.wake()
+    assert fake.calls[-2:] == ["sleep 2", "wake weights"]
+    assert engine.version is None
+    with pytest.raises(SyncError, match=r"given up while it slept \(rollout\.sleep_level=2\)"):
+        engine.generate([[1]], Sampling(max_tokens=1), seed=0)
+    engine.load_weights([("w", torch.ones(2))], 1)
+    assert engine.version == 1
+    assert engine._fault is None
 
 
 def test_failed_sync_serves_no_version() -> None:
@@ -328,11 +343,14 @@ def test_b9_a_failed_engine_is_gone_before_the_next_one_starts(folders: dict[str
             assert parameters
             raise UserError(f"{sum(known() is not None for known in parameters)} parameters are alive")
         engines.append(start("vllm", folders["tied"]))
-        model = engines[0]._llm.llm_engine.model_executor.driver_worker.worker.model_runner.model
+        break_down(engines[0]._llm.llm_engine.model_executor.driver_worker.worker.model_runner.model)
+        return engines[0]
+
+    def break_down(model: Any) -> None:
+        """In a function of its own: vLLM's imports keep an error, whose frames lead to that of the first start."""
         parameters.extend(map(weakref.ref, model.parameters()))
         module = next(m for m in model.modules() if type(m).__name__.endswith("DecoderLayer"))
         module.register_forward_pre_hook(fails)
-        return engines[0]
 
     def fails(module: Any, inputs: Any) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")

@@ -391,6 +391,34 @@ def test_b7_nccl_within_a_card_is_refused_before_it_hangs(monkeypatch: pytest.Mo
         remotes._check(Remote(4, None), own | {"cards": ["GPU-2", "GPU-1"]})
 
 
+@pytest.mark.parametrize(
+    ("cards", "learners", "config", "share"),
+    [
+        (8, 4, on_ray(2), 0.9),
+        (2, 2, on_ray(2), 0.45),
+        (4, 1, on_ray(4, gpus=0.5), 0.45),
+        (0, 1, on_ray(2, address="auto", gpus=1.0), 0.9),
+    ],
+    ids=["cards of their own", "the learners' cards", "two on a card", "a cluster"],
+)
+def test_samplers_take_nearly_all_of_a_card_without_a_learner(
+    monkeypatch: pytest.MonkeyPatch, cards: int, learners: int, config: RolloutConfig, share: float
+) -> None:
+    """Responses of all ranks are shared out over samplers, so each has room for its part."""
+    engine = {"gpu_memory": None, "responses": 600}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(ray_build.ranks, "size", lambda: learners)
+    monkeypatch.setattr(ray_build, "several_machines", lambda: False)
+    monkeypatch.setattr(ray_build.cluster, "start", lambda cpus, gpus, store: None)
+    fleet = ray_build.Fleet(config, engine, 1000)
+    if config.ray.address is None:
+        fleet._start_local(fleet._gpus())
+    given = fleet._engine()
+    assert given["gpu_memory"] == share
+    assert given["responses"] == 600 * learners // config.samplers
+    assert ray_build.Fleet(config, engine | {"gpu_memory": 0.3}, 1000)._engine()["gpu_memory"] == 0.3
+
+
 # -- B8: the optimizer's step before the weights are read on other streams -------------------------------
 
 
@@ -436,6 +464,13 @@ def test_torchs_threads_are_what_they_were_before_vllm_started(monkeypatch: pyte
         torch.set_num_threads = theirs  # type: ignore[assignment]
         torch.set_num_threads(before)
         LIVE.discard(id(engine))
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(("responses", "found"), [(0, 256), (100, 256), (1024, 1024), (10**6, 4096)])
+def test_a_whole_step_is_sampled_at_a_time(responses: int, found: int) -> None:
+    """vLLM's default on a CPU is 256 sequences; a decoding step holds at most 4096 tokens."""
+    assert compat.sequences_at_a_time(responses) == found
 
 
 @pytest.mark.vllm

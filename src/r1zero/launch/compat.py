@@ -118,6 +118,18 @@ def engine_on_card(index: int) -> Iterator[None]:
         UniProcExecutor._distributed_args = theirs
 
 
+def sequences_at_a_time(responses: int, devices: int = 1) -> int:
+    """Enough sequences for some responses, at least vLLM's own default for this machine; a decoding step bounds them.
+
+    vLLM 0.32: ``engine.arg_utils.EngineArgs.get_batch_defaults``.
+    """
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    tokens, sequences = (found[UsageContext.LLM_CLASS] for found in EngineArgs.get_batch_defaults(devices))
+    return min(max(sequences, responses), tokens)
+
+
 def packs_sequences(model: Any) -> bool:
     """Whether a model's attention takes packed sequences. transformers 5: ``config._attn_implementation``."""
     config = getattr(model, "config", None)

@@ -28,6 +28,7 @@ def build_engine(
     device: str = "cpu",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    responses: int = 0,
     on_hang: Callable[[str], None] | None = None,
 ) -> Engine:
     """Start the engine named by ``rollout.name``.
@@ -41,6 +42,7 @@ def build_engine(
         device: Where the learner is, "cpu" or "cuda:<index>": an engine of this process works there too.
         revision: Branch, tag or commit of a hub repository.
         trust_remote_code: Run code that comes with the model.
+        responses: Responses of a rollout step that this rank samples; 0: not known.
         on_hang: Is told in one line why a process with a hung engine ends.
 
     Raises:
@@ -52,6 +54,7 @@ def build_engine(
         "seed": seed,
         "revision": revision,
         "trust_remote_code": trust_remote_code,
+        "responses": responses,
     }
     environment = find_environment(rollout)
 
@@ -63,9 +66,14 @@ def build_engine(
         if rollout.name == "vllm":
             from r1zero.rollout.vllm.engine import VLLMEngine
 
-            here: Any = {"sleep": rollout.sleep, "card": int(device.partition(":")[2] or 0)}
-            settings = vllm_settings(rollout, model_path, **model) | here
-            return VLLMEngine(**settings, timeout_s=rollout.timeout_s, on_hang=on_hang)
+            return VLLMEngine(
+                **vllm_settings(rollout, model_path, **model),
+                sleep=rollout.sleep,
+                sleep_level=rollout.sleep_level,
+                card=int(device.partition(":")[2] or 0),
+                timeout_s=rollout.timeout_s,
+                on_hang=on_hang,
+            )
         if rollout.name == "hf":
             from r1zero.rollout.hf_engine import HFEngine
 

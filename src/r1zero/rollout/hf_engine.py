@@ -28,6 +28,9 @@ from r1zero.rollout.rng import preserved_rng
 from r1zero.rollout.sync import CheckedWeights, expected_parameters, first_line, torch_dtype
 from r1zero.rollout.text import NOT_FINITE, check_request, response_texts
 
+ROWS = 256
+"""Rows that are sampled at a time where nothing else is asked for."""
+
 
 class HFEngine:
     """The rollout engine on transformers; keeps the contract of :class:`r1zero.rollout.engine.Engine`.
@@ -41,7 +44,7 @@ class HFEngine:
         revision: Branch, tag or commit of a hub repository.
         trust_remote_code: Run code that comes with the model.
         device: Where the model is kept.
-        max_num_seqs: Most responses sampled at the same time.
+        max_num_seqs: Most responses sampled at the same time; None: ``ROWS``.
 
     Raises:
         UserError: The model can't be read.
@@ -56,7 +59,7 @@ class HFEngine:
         revision: str | None = None,
         trust_remote_code: bool = False,
         device: str = "cpu",
-        max_num_seqs: int = 256,
+        max_num_seqs: int | None = None,
     ) -> None:
         self.version: int | None = None
         self.on_step: Callable[[], None] | None = None
@@ -64,7 +67,7 @@ class HFEngine:
         self._context = context
         self._dtype = torch_dtype(dtype)
         self._device = torch.device(device)
-        self._rows = max_num_seqs
+        self._rows = max_num_seqs or ROWS
         self._fault: str | None = None
         source: dict[str, Any] = dict(revision=revision, trust_remote_code=trust_remote_code)
         self._expected = expected_parameters(str(model_path), **source)

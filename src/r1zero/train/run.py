@@ -131,6 +131,7 @@ def _train_with(
                 seed=derive_seed(cfg.seed, "engine", trainer.global_rank),
                 device=str(trainer.strategy.root_device),
                 trust_remote_code=cfg.model.trust_remote_code,
+                responses=cfg.rollout.questions * cfg.rollout.group_size // trainer.world_size,
                 on_hang=lambda line: status.write("failed", error=line),
             )
 

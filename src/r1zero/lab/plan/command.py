@@ -123,7 +123,7 @@ def work_of(cfg: TrainConfig, machine: Machine) -> Work:
         longest=rollout.max_tokens,
         prompt=machine.prompt,
         context=machine.prompt + tokens,
-        sequences=rollout.max_num_seqs,
+        sequences=rollout.max_num_seqs or max(256, rollout.questions * rollout.group_size // devices),
         optimizer_steps=optimizer_steps(cfg),
         passes=cfg.algo.inner_epochs,
         micro_tokens=cfg.optim.micro_batch_tokens,

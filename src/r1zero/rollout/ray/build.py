@@ -19,9 +19,12 @@ from r1zero.rollout.identity import cards, identity, releases
 from r1zero.rollout.ray.sampler import WEIGHTS, Sampler, Weights
 from r1zero.rollout.ray.transfer import Samplers, Transfer
 from r1zero.rollout.sync import expected_parameters, torch_dtype
+from r1zero.rollout.vllm.engine import BESIDE_A_LEARNER
 from r1zero.rollout_config import RolloutConfig
 
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
+ON_A_CARD = 0.9
+"""Share of a card's memory for an engine that has it to itself."""
 CALLS = 4096
 """Requests of all ranks that a sampler with continuous batching takes at a time."""
 
@@ -100,6 +103,8 @@ class Fleet:
         self.rollout, self.settings, self.engine, self.size = rollout, rollout.ray, engine, size
         self.cluster: cluster.Cluster | None = None
         self.started = False
+        self.alone = True
+        """Whether samplers have cards on which there is no learner."""
         self._actors: list[Any] = []
         self._places: Any = None
 
@@ -140,6 +145,10 @@ class Fleet:
         here = torch.cuda.device_count() > 0 and self.settings.engine == "vllm"
         return float(self.rollout.tensor_parallel) if here else 0.0
 
+    def _share(self) -> float:
+        """Part of a card's memory for a sampler: nearly all of one of its own, as much of one that it shares."""
+        return ON_A_CARD * min(self._gpus(), 1.0) if self.alone else BESIDE_A_LEARNER
+
     def _start_local(self, gpus: float) -> cluster.Cluster:
         """A Ray that sees the GPUs behind those of this machine's ranks; where they are too few, the ranks' too."""
         if several_machines():
@@ -153,7 +162,7 @@ class Fleet:
                 f"rollout.samplers={self.rollout.samplers} with {gpus:g} GPU(s) each want {wanted:g}, and this machine "
                 f"has {count}: lower one of them (rollout.ray.gpus=0.5 shares a GPU)"
             )
-        free = count - ranks.size() >= wanted
+        self.alone = free = count - ranks.size() >= wanted
         if not free and self.settings.transfer == "nccl":
             raise UserError(
                 f"rollout.ray.transfer=nccl sends from card to card, and {ranks.size()} learner(s) and samplers with "
@@ -251,7 +260,9 @@ class Fleet:
             names = ("model_path", "dtype", "context", "revision", "trust_remote_code", "max_num_seqs")
             return {name: self.engine[name] for name in names} | {"device": "cuda" if self._gpus() else "cpu"}
         transfer = None if self.settings.transfer == "object" else self.settings.transfer
-        more = {"sleep": False, "tensor_parallel": self.rollout.tensor_parallel, "transfer": transfer}
+        own = {"gpu_memory": self.engine["gpu_memory"] or self._share()}
+        own["responses"] = -(-self.engine["responses"] * ranks.size() // self.rollout.samplers)
+        more = own | {"sleep": False, "tensor_parallel": self.rollout.tensor_parallel, "transfer": transfer}
         return self.engine | more
 
     def _environment(self) -> dict[str, str]:

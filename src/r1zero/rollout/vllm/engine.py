@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import torch
 
 from r1zero.batch import Completion
 from r1zero.errors import SyncError, UserError
+from r1zero.launch import compat
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.rng import preserved_rng
 from r1zero.rollout.sync import CheckedWeights, check_metadata, expected_parameters, torch_dtype
@@ -40,6 +42,11 @@ LIVE: set[int] = set()
 """Open engines of this process; vLLM's process groups are theirs in common and go with the last one."""
 default_group_is_ours = False
 """Whether vLLM initialised torch.distributed, because nobody had when the first engine started."""
+BESIDE_A_LEARNER = 0.45
+"""Share of a card's memory for an engine that hands it over to a learner."""
+LARGE = 3e9
+"""Parameters from which a copy in the host's memory costs more than loading weights again: for 8 billion vLLM measured
+12.8 s and 22 GiB a cycle at sleep level 1, 6.8 s and none at level 2."""
 CPU_BLOCK = 32
 """Tokens per block of the CPU's key-value cache. Only whole blocks are shared between the responses to one
 prompt, and the backend's default of 128 is longer than most prompts of small tasks."""
@@ -59,11 +66,13 @@ class VLLMEngine:
         seed: Seed of the engine itself; draws are governed by the seed given to :meth:`generate`.
         revision: Branch, tag or commit of a hub repository.
         trust_remote_code: Run code that comes with the model.
-        gpu_memory: Share of the GPU's memory for weights and key-value cache.
+        gpu_memory: Share of the GPU's memory for weights and key-value cache; None: ``BESIDE_A_LEARNER``.
         kv_cache_gib: GiB of key-value cache on a CPU.
         enforce_eager: Skip torch.compile and CUDA graphs; None: on a CPU yes (compiling takes minutes), on a GPU no.
         sleep: Allow :meth:`sleep` on a GPU.
-        max_num_seqs: Most responses sampled at the same time.
+        sleep_level: 1 keeps weights in the host's memory, 2 gives them up; None: 2 from ``LARGE`` parameters.
+        max_num_seqs: Most responses sampled at the same time; None: ``responses``, vLLM's own default at least.
+        responses: Responses of a rollout step that this engine samples; 0: not known.
         tensor_parallel: Devices, or CPU processes, that the model is cut over; only in a sampler of rollout=ray.
         transfer: "nccl" opens vLLM's weight transfer between trainer and engine (GPU only).
         card: Index of the learner's card among those visible, which the engine takes too.
@@ -83,11 +92,13 @@ class VLLMEngine:
         seed: int = 0,
         revision: str | None = None,
         trust_remote_code: bool = False,
-        gpu_memory: float = 0.45,
+        gpu_memory: float | None = None,
         kv_cache_gib: float = 1.0,
         enforce_eager: bool | None = None,
         sleep: bool = True,
-        max_num_seqs: int = 256,
+        sleep_level: int | None = None,
+        max_num_seqs: int | None = None,
+        responses: int = 0,
         tensor_parallel: int = 1,
         transfer: str | None = None,
         card: int = 0,
@@ -116,6 +127,9 @@ class VLLMEngine:
             from vllm.platforms import current_platform
 
         self._cpu = current_platform.is_cpu()
+        gpu_memory = gpu_memory or BESIDE_A_LEARNER
+        parameters = sum(map(math.prod, self._expected.values()))
+        self._sleep_level = sleep_level or (2 if parameters >= LARGE else 1)
         settings: dict[str, Any] = dict(
             model=str(model_path),
             revision=revision,
@@ -123,7 +137,7 @@ class VLLMEngine:
             trust_remote_code=trust_remote_code,
             dtype=dtype,
             max_model_len=context,
-            max_num_seqs=max_num_seqs,
+            max_num_seqs=max_num_seqs or compat.sequences_at_a_time(responses, tensor_parallel),
             seed=seed % 2**31,
             enforce_eager=self._cpu if enforce_eager is None else enforce_eager,
             enable_prefix_caching=True,
@@ -176,7 +190,7 @@ class VLLMEngine:
         if self._llm is None:
             raise RuntimeError("the engine is closed")
         if self._fault:
-            raise SyncError(f"the sampler's weights are not to be trusted after a failed sync: {self._fault}")
+            raise SyncError(f"the sampler's weights are not to be trusted before another sync: {self._fault}")
         check_request(prompts, sampling, self._context)
         if not prompts:
             return []
@@ -299,11 +313,16 @@ class VLLMEngine:
         self.version = version
 
     def sleep(self) -> None:
-        """Move the weights to the host's memory and drop the key-value cache (GPU only; level 1, trap 38)."""
+        """Drop the key-value cache, and move the weights to the host's memory (level 1, trap 38) or give them up (2).
+
+        GPU only. What is given up comes back from the learner: until then no version is served.
+        """
         if self._llm is not None and self._can_sleep and self._awake:
             self._wake("weights", "kv_cache")  # vLLM goes to sleep from fully awake only
-            self._llm.sleep(level=1)
+            self._llm.sleep(level=self._sleep_level)
             self._awake = set()
+            if self._sleep_level == 2:
+                self.version, self._fault = None, "they were given up while it slept (rollout.sleep_level=2)"
 
     def wake(self) -> None:
         """Bring the weights back. The key-value cache follows with the next weights or the next generate."""

@@ -16,6 +16,7 @@ def vllm_settings(
     seed: int,
     revision: str | None,
     trust_remote_code: bool,
+    responses: int = 0,
 ) -> dict[str, Any]:
     """Arguments of ``VLLMEngine`` that follow from the config and the model, wherever it runs; plain values."""
     return {
@@ -29,4 +30,5 @@ def vllm_settings(
         "kv_cache_gib": rollout.kv_cache_gib,
         "enforce_eager": rollout.enforce_eager,
         "max_num_seqs": rollout.max_num_seqs,
+        "responses": responses,
     }
