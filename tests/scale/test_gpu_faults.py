@@ -10,6 +10,7 @@ import os
 import threading
 import tomllib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,16 +18,18 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, masking_utils
 from transformers import modeling_flash_attention_utils as flash
 
-from objective_support import make_prompt
+from objective_support import algo_config, make_prompt, random_policy, random_prompts, random_rollout
+from r1zero.algo.stats import Tally
 from r1zero.batch import Completion
 from r1zero.config import ModelConfig
 from r1zero.errors import UserError
 from r1zero.launch import compat, gpu
 from r1zero.learn.collate import collate
 from r1zero.learn.policy import Policy
+from r1zero.learn.step import Learner
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.ray import build as ray_build
 from r1zero.rollout.ray import transfer
@@ -431,6 +434,55 @@ def test_b8_the_device_is_idle_before_weights_are_sent(monkeypatch: pytest.Monke
     one._source, one._boots = SimpleNamespace(), ["boot"]
     one.send(iter([]), 1, "push", ["boot"])
     assert order == ["synchronize", "send"]
+
+
+# -- one copy to the host an optimizer step --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [{}, {"kl_coef": 0.1, "entropy_coef": 0.1}], ids=["plain", "all terms"])
+def test_a_pass_never_asks_the_card_for_a_value(monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]) -> None:
+    """Tensors without content raise where a value or a count of them is asked for. All figures wait for one copy."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # it knows no such device
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda positions: None)  # transformers' own look
+    policy, reference = (random_policy().to("meta") for _ in range(2))
+    rollout, prompts = random_rollout(0, sampler=True), random_prompts(0, 4)
+    learner = Learner(
+        policy, reference if more else None, algo_config("grpo", **more), temperature=1.0, constant=9.0, max_tokens=64
+    )
+    tally, copies = Tally(), []
+    for rows, micro in list(learner.passes(prompts, rollout, range(16), torch.device("cpu"))):
+        micro = micro.to(torch.device("meta"))
+        learner.loss(rollout, rows, micro, None, 10, tally).backward()
+    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: copies.append(tensor.numel()) or [0.0] * tensor.numel())
+    tally.read(norm)
+    tally.read()
+    assert len(copies) == 1
+    assert copies[0] > 20
+
+
+def test_figures_that_waited_are_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit: they are added in the order in which they came, in float64."""
+    draw = torch.Generator().manual_seed(0)
+
+    def fill(tally: Tally) -> Tally:
+        for _ in range(5):
+            values, mask = torch.randn(3, 7, generator=draw), torch.rand(3, 7, generator=draw) < 0.5
+            tally.mean("a", values, mask)
+            tally.mean("b", values)
+            tally.maximum("c", values, mask)
+            tally.total("d", values.sum())
+        tally.maximum("e", torch.tensor([1.0, float("nan")]))
+        return tally
+
+    at_once = fill(Tally()).reduce()
+    draw.manual_seed(0)
+    later = Tally()
+    monkeypatch.setattr(later, "_take", lambda add, name, *numbers: later._waiting.append((add, name, list(numbers))))
+    fill(later)
+    assert len(later._waiting) == 21
+    assert later.reduce() == at_once
+    assert later._waiting == []
 
 
 # -- vLLM and torch's threads ----------------------------------------------------------------------------

@@ -108,13 +108,17 @@ class _TiledHead(torch.autograd.Function):
                     entropy[rows] = total.log() - spread / total
         ctx.save_for_backward(hidden, weight, targets, log_z, entropy)
         ctx.temperature, ctx.tile, ctx.with_entropy = temperature, tile, with_entropy
+        ctx.set_materialize_grads(
+            False
+        )  # what the loss does not use has no gradient: a value would have to be looked at
         return logp, entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
-        grad_logp, grad_entropy = grads
         hidden, weight, targets, log_z, entropy = ctx.saved_tensors
+        grad_logp = torch.zeros_like(log_z) if grads[0] is None else grads[0]
+        grad_entropy = grads[1] if ctx.with_entropy else None
         # Sums over tiles are in float32: a bfloat16 sum over thousands of terms would lose small gradients.
         grad_hidden = torch.zeros(hidden.shape, dtype=log_z.dtype, device=hidden.device)
         grad_weight = None  # stays None for a frozen head: it is as large as the head itself
@@ -123,13 +127,12 @@ class _TiledHead(torch.autograd.Function):
             grad_weight = torch.empty(weight.shape, dtype=weight.dtype if once else log_z.dtype, device=weight.device)
             if hidden.shape[0] == 0:
                 grad_weight.zero_()
-        entropy_has_gradient = ctx.with_entropy and bool((grad_entropy != 0).any())
-        logits, slopes = _Tile(ctx.tile, log_z), _Tile(ctx.tile if entropy_has_gradient else (0, 0), log_z)
+        logits, slopes = _Tile(ctx.tile, log_z), _Tile((0, 0) if grad_entropy is None else ctx.tile, log_z)
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in _parts(hidden.shape[0], ctx.tile[0]):
                 for columns in _parts(weight.shape[0], ctx.tile[1]):
                     logp = logits.of(hidden[rows], weight[columns], ctx.temperature).sub_(log_z[rows, None])
-                    if entropy_has_gradient:
+                    if grad_entropy is not None:
                         # d logp_y / d logit_v = [v = y] - p_v;  d H / d logit_v = -p_v (log p_v + H)
                         slope = torch.add(logp, entropy[rows, None], out=slopes.like(logp))
                         slope.mul_(-grad_entropy[rows, None]).sub_(grad_logp[rows, None])

@@ -26,26 +26,63 @@ class Tally:
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
         self._totals: dict[str, float] = defaultdict(float)
         self._maxima: dict[str, float] = {}
+        self._waiting: list[tuple[Callable[..., None], str, list[torch.Tensor]]] = []
+        """Numbers that lie on an accelerator: what takes them, under which name."""
 
     def mean(self, name: str, values: torch.Tensor, mask: torch.Tensor | None = None) -> None:
         """Add values [..] (only where ``mask`` is True) to the mean ``name``."""
-        picked = values.detach() if mask is None else values.detach()[mask]
-        self._sums[name] += torch.tensor([picked.double().sum().item(), float(picked.numel())], dtype=torch.float64)
+        values = values.detach()
+        if mask is None or values.device.type == "cpu":
+            picked = values if mask is None else values[mask]
+            self._take(self._add_mean, name, picked.double().sum(), torch.tensor(float(picked.numel())))
+        else:  # picking waits for the accelerator to say how many there are
+            self._take(self._add_mean, name, torch.where(mask, values.double(), 0.0).sum(), mask.sum())
 
-    def total(self, name: str, value: float) -> None:
+    def total(self, name: str, value: torch.Tensor | float) -> None:
         """Add to the sum ``name``."""
-        self._totals[name] += float(value)
+        number = value.detach() if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
+        self._take(self._add_total, name, number)
 
-    def maximum(self, name: str, values: torch.Tensor | float) -> None:
-        """Update the maximum ``name``; an empty tensor declares the name alone."""
-        if isinstance(values, torch.Tensor):
-            value = values.detach().max().item() if values.numel() else -math.inf
+    def maximum(self, name: str, values: torch.Tensor | float, mask: torch.Tensor | None = None) -> None:
+        """Update the maximum ``name`` (only where ``mask`` is True); an empty tensor declares the name alone."""
+        values = values.detach() if isinstance(values, torch.Tensor) else torch.tensor(values, dtype=torch.float64)
+        if mask is not None:
+            values = values[mask] if values.device.type == "cpu" else torch.where(mask, values, -math.inf)
+        self._take(self._add_maximum, name, values.max() if values.numel() else torch.tensor(-math.inf))
+
+    def _take(self, add: Callable[..., None], name: str, *numbers: torch.Tensor) -> None:
+        """Numbers on the CPU are added at once, others wait for :meth:`read`, with one copy for all of them."""
+        if all(number.device.type == "cpu" for number in numbers):
+            add(name, *(number.item() for number in numbers))
         else:
-            value = float(values)
+            self._waiting.append((add, name, list(numbers)))
+
+    def read(self, number: torch.Tensor | float = 0.0) -> float:
+        """Have the accelerator's numbers, this one among them: one copy to the host, in which it is waited for."""
+        waiting, self._waiting = self._waiting, []
+        pending = [number] if isinstance(number, torch.Tensor) else []
+        pending += [one for _, _, numbers in waiting for one in numbers]
+        if not pending:
+            return float(number)
+        device = next((one.device for one in pending if one.device.type != "cpu"), pending[0].device)
+        found = iter(torch.stack([one.detach().to(device, torch.float64).reshape(()) for one in pending]).tolist())
+        first = next(found) if isinstance(number, torch.Tensor) else float(number)
+        for add, name, numbers in waiting:
+            add(name, *(next(found) for _ in numbers))
+        return first
+
+    def _add_mean(self, name: str, value: float, count: float) -> None:
+        self._sums[name] += torch.tensor([value, count], dtype=torch.float64)
+
+    def _add_total(self, name: str, value: float) -> None:
+        self._totals[name] += value
+
+    def _add_maximum(self, name: str, value: float) -> None:
         self._maxima[name] = max(self._maxima.get(name, -math.inf), math.inf if math.isnan(value) else value)
 
     def current_mean(self, name: str, reduce_fn: ReduceFn | None = None) -> float | None:
         """The mean ``name`` so far, over all ranks; None where nothing was counted, NaN where a NaN was."""
+        self.read()
         values = self._sums[name].clone()
         if reduce_fn is not None:
             values = reduce_fn(values, "sum")
@@ -53,10 +90,12 @@ class Tally:
 
     def current_total(self, name: str) -> float:
         """The sum ``name`` so far, on this rank."""
+        self.read()
         return self._totals[name]
 
     def reduce(self, reduce_fn: ReduceFn | None = None) -> dict[str, float]:
         """The figures over all ranks: {name: value}."""
+        self.read()
         means, totals, maxima = sorted(self._sums), sorted(self._totals), sorted(self._maxima)
         sums = torch.tensor(
             [*(self._sums[n].tolist() for n in means), *([self._totals[n], 1.0] for n in totals)], dtype=torch.float64

@@ -97,7 +97,7 @@ def compare_with_sampler(
         sampler = sampler_logprobs(rollout, [rows[r] for r in given], learner[given])
         difference = (learner[given] - sampler).abs()
         tally.mean("sync/logprob_diff_mean", difference, mask[given])
-        tally.maximum("sync/logprob_diff_max", difference[mask[given]])
+        tally.maximum("sync/logprob_diff_max", difference, mask[given])
 
 
 def sampler_logprobs(rollout: RolloutBatch, rows: Sequence[int], like: torch.Tensor) -> torch.Tensor:

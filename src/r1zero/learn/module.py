@@ -260,30 +260,35 @@ class PolicyGradientModule(pl.LightningModule):
                 before, figures = (old, tally) if counts else (None, Tally())
                 loss = self.learner.loss(rollout, rows, micro, before, num_tokens, figures)
                 self.manual_backward(loss * (weight if counts else 0.0))
+        # The only wait for a GPU in an optimizer step: its figures come with the norm.
+        norm = tally.read(self._gradient_norm())
         if old is None:
             self._check_sync(tally, self.policy_version - rollout.version)
         learned = time.perf_counter()
-        norm = self._apply_gradients(tally)
+        self._apply_gradients(norm, tally)
         self.spent["forward_backward"] += learned - started
         self.spent["optimizer"] += time.perf_counter() - learned
         return norm
 
-    def _apply_gradients(self, tally: Tally) -> float:
-        """Clip, step, count; the norm before clipping. A step whose gradients are not finite is left out."""
-        optimizer: Any = self.optimizers()
-        scheduler: Any = self.lr_schedulers()
+    def _gradient_norm(self) -> Any:
+        """Clip the gradients; their norm before that, where they are."""
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         strategy = self.trainer.strategy
         if isinstance(strategy, ZeroStrategy):
-            norm: Any = strategy.gradient_norm()
-        elif all(p.grad is None for p in parameters):
+            return strategy.gradient_norm()
+        if all(p.grad is None for p in parameters):
             raise UserError(
                 f"{type(strategy).__name__} keeps gradients to itself, so they can be neither clipped nor "
                 "checked here: use trainer=ddp, or trainer=fsdp for a model that one GPU can't hold"
             )
-        else:
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm or math.inf)
-        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        norm: Any = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm or math.inf)
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+    def _apply_gradients(self, norm: float, tally: Tally) -> None:
+        """Step and count. A step whose gradients are not finite is left out."""
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
+        strategy = self.trainer.strategy
         self.last_lr = optimizer.param_groups[0]["lr"]
         if math.isfinite(norm):
             tally.maximum("policy/grad_norm", norm)
@@ -303,7 +308,6 @@ class PolicyGradientModule(pl.LightningModule):
                 )
         optimizer.zero_grad(set_to_none=True)
         scheduler.step()
-        return norm
 
     def _check_sync(self, tally: Tally, lag: int) -> None:
         """Stop before an update is made from responses that other weights sampled (traps 37-43)."""

@@ -170,7 +170,7 @@ class Learner:
             scalar with gradient.
         """
         loss = self._computed(rollout, rows, micro, old, num_tokens, tally)
-        tally.total("loss/policy", (loss.value if loss.policy is None else loss.policy).item())
+        tally.total("loss/policy", loss.value if loss.policy is None else loss.policy)
         tally.total("tokens/learned", micro.input_ids.numel())
         return loss.value
 
@@ -208,7 +208,7 @@ class Learner:
         drift = new.detach() - values.old
         tally.mean("policy/entropy", entropy, counted)
         tally.mean("policy/approx_kl", torch.expm1(drift) - drift, counted)
-        tally.maximum("policy/ratio_max", drift.exp()[micro.mask])
+        tally.maximum("policy/ratio_max", drift.exp(), micro.mask)
         return loss
 
     def _values(
