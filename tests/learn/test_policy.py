@@ -247,11 +247,25 @@ def test_a_forward_and_backward_pass_makes_no_matrix_of_tokens_times_vocabulary(
     assert theirs.elements == micro.input_ids.numel() * vocabulary
 
 
-def test_a_compiled_policy_is_the_same_policy(tmp_path: Path) -> None:
-    """model.compile changes neither log-probabilities, nor gradients, nor names, whatever the shape of a pass."""
+def test_a_compiled_policy_is_the_same_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """model.compile changes neither log-probabilities, nor gradients, nor names, whatever the shape of a pass.
+
+    Nor does it give sdpa a mask, which the flash kernel can't take.
+    """
+    from transformers.models.qwen2 import modeling_qwen2
+
+    masks: list[bool] = []
+    theirs = modeling_qwen2.create_causal_mask
+
+    def noting(**keywords: Any) -> Any:
+        mask = theirs(**keywords)
+        masks.append(mask is not None)
+        return mask
+
+    monkeypatch.setattr(modeling_qwen2, "create_causal_mask", noting)
     folder = make_tiny(tmp_path / "model", layers=1)
     plain, compiled = (Policy.from_folder(folder, ModelConfig(name="x", path="x", compile=c)) for c in (False, True))
-    assert compiled.model.base_model._compiled_call_impl is not None
+    assert all(layer._compiled_call_impl is not None for layer in compiled.model.base_model.layers)
     assert [n for n, _ in plain.named_weights()] == [n for n, _ in compiled.named_weights()]
     for seed in (0, 1):
         batch = collate(*responses(seed))
@@ -262,3 +276,5 @@ def test_a_compiled_policy_is_the_same_policy(tmp_path: Path) -> None:
         assert torch.allclose(plain(batch)[0], compiled(batch)[0], atol=1e-5)
         for one, two in zip(plain.parameters(), compiled.parameters(), strict=True):
             assert torch.allclose(one.grad, two.grad, atol=1e-4)
+    assert masks
+    assert not any(masks)

@@ -15,9 +15,9 @@ from r1zero.launch import compat
 def shard_policy(policy: nn.Module, device_type: str, dtype: torch.dtype = torch.float32) -> None:
     """Split every parameter over all ranks, in place; each decoder layer is gathered for its own passes alone.
 
-    Embedding, last norm and head form the root group, which stays whole from the start of
-    its own ``forward`` to the end of the backward pass: the chunked head reads its weight in both. A head
-    that is tied to the embedding is one parameter of that group. A second call does nothing.
+    Last norm and head form the root group, which stays whole from the start of its own ``forward`` to the end of the
+    backward pass: the chunked head reads its weight in both. The embedding is as large and is gathered apart, for the
+    start of each pass, unless it is the head's own weight (tied). A second call does nothing.
 
     Args:
         policy: holds a Hugging Face model as ``model``, with whole weights, the same on every rank. Trained ones are
@@ -35,4 +35,7 @@ def shard_policy(policy: nn.Module, device_type: str, dtype: torch.dtype = torch
     for module in model.modules():
         if type(module).__name__ in layers:
             fully_shard(module, mesh=mesh, mp_policy=mixed)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if embedding.weight is not head.weight:
+        fully_shard(embedding, mesh=mesh, mp_policy=mixed)
     fully_shard(policy, mesh=mesh, mp_policy=mixed)

@@ -158,8 +158,7 @@ class Policy(nn.Module):
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keywords)
             policy.activation_offload = cfg.activation_offload
             if cfg.compile:
-                # In place, so that no name of a weight changes; shapes differ from pass to pass.
-                model.base_model.compile(dynamic=True)
+                compile_layers(model)
         else:
             policy.eval().requires_grad_(False)
         return policy
@@ -267,6 +266,18 @@ class Policy(nn.Module):
             self.model.config.dtype = config_dtype
         tokenizer.save_pretrained(folder)
         _give_usual_mode(folder)
+
+
+def compile_layers(model: Any) -> None:
+    """Compile each layer in place, so that no name of a weight changes; shapes differ from pass to pass.
+
+    Not the model as a whole: inside a compiled region transformers makes a mask of S x S for each sequence, with which
+    sdpa has no flash kernel. A layer is given none where sequences are padded on the right.
+    """
+    layers = compat.layer_classes(model)
+    found = [module for module in model.modules() if type(module).__name__ in layers]
+    for module in found or [model.base_model]:
+        module.compile(dynamic=True)
 
 
 def reshard(root: nn.Module) -> None:
