@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
+from torch.distributed.fsdp import FSDPModule
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")]
 
@@ -63,6 +64,7 @@ def main(settings: dict[str, Any]) -> None:
         "whole": sum(p.numel() for p in trained),
         "reference": sum(local(p).numel() for p in reference.parameters()),
         "state": sorted(state),
+        "units": sorted({type(m).__name__ for m in policy.modules() if isinstance(m, FSDPModule)}),
     }
     if module.global_rank == 0:
         torch.save(weights, settings["out"])

@@ -63,6 +63,7 @@ def test_two_shards_make_the_weights_of_one_process(tmp_path: Path, settings: An
     assert report["held"] == pytest.approx(report["whole"] / 2, rel=0.1)
     assert report["reference"] < 0.6 * single["reference"]
     assert report["state"] == single["state"]
+    assert ("FSDPEmbedding" in report["units"]) == (not settings.get("tied", True)), "gathered apart from the head"
     assert bool(settings.get("lora")) == all(".lora_" in name for name in report["state"])
     for a, b in zip(single["history"], report["history"], strict=True):
         for name in ("policy/grad_norm", "loss/policy", "loss/kl", "policy/entropy"):
