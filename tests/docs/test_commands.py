@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
     analysis = server.run(small, folder, script="scripts/analyze.py")
     assert analysis.code == 0, analysis.err
     (folder / "outputs" / "mini").mkdir()
-    (folder / "outputs" / "mini" / "fig8").symlink_to(folder / "outputs" / "RUN")
+    for name in ("fig8", "objectives", "near_zero"):
+        (folder / "outputs" / "mini" / name).symlink_to(folder / "outputs" / "RUN")
+    (folder / "docs" / "algorithms").mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "algorithms" / "bias.md", folder / "docs" / "algorithms")
     return folder
 
 

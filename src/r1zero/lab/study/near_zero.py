@@ -26,7 +26,7 @@ from r1zero.lab.report.figures import curves, groups_of
 from r1zero.lab.report.runs import Run, find_runs
 from r1zero.train import plotting as style
 
-QUESTIONS = 128
+QUESTIONS = 64
 LIMIT = 96
 """Tokens of a text; the embedded base's have 31 on average."""
 
