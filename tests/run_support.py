@@ -102,16 +102,9 @@ class Server:
         }  # fmt: skip
         return Running(self, self._ask(request)["pid"], out)
 
-    def run(
-        self,
-        args: Sequence[str],
-        cwd: Path,
-        fault: str = "",
-        env: dict[str, str] | None = None,
-        script: str = "train.py",
-    ) -> Finished:
-        """Run ``train.py``, or another script, to its end."""
-        return self.start(args, cwd, fault, env, script).wait()
+    def run(self, *arguments: Any, **named: Any) -> Finished:
+        """Run ``train.py``, or another script, to its end; see :meth:`start`."""
+        return self.start(*arguments, **named).wait()
 
     def close(self) -> None:
         """End the server."""

@@ -65,7 +65,7 @@ class ModelConfig:
     context: int | None = ranged(None, at_least=2, at_most=10**8)
     """Longest prompt + response in tokens; null: read from the config.json of a local folder."""
     served: bool = False
-    """The model stands behind a server: server.url says where; for evaluation and analysis alone."""
+    """The model runs behind a server, at server.url; for evaluation and analysis only."""
     params: float = ranged(0.0, at_least=0, at_most=10**5)
     """Parameters in billions; used to say early that a machine is too small."""
     dtype: str = chosen("auto", "bfloat16", "float32")
@@ -108,7 +108,7 @@ class TemplateConfig:
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the chat template, e.g. {enable_thinking: false}."""
     date: str = "2024-07-26"
-    """The day that a chat template is told when it asks for today's date: prompts don't change overnight."""
+    """The date that a chat template gets as today's, so prompts don't change overnight."""
 
 
 @dataclass
@@ -207,7 +207,7 @@ class RewardConfig:
     strict_tags: bool = False
     """answer_tag demands exactly "</think> <answer>", as the paper's code does."""
     pay_copied: bool = False
-    """Whether an expression that stands in the question is paid for its value, such as 3+4 for 7."""
+    """Whether an expression copied from the question is paid for its value, such as 3+4 for 7."""
     memory_gib: float | None = ranged(4.0, above=0, at_most=10**5)
     """GiB of address space of a worker; null: no limit."""
     warn_failures: float = ranged(0.01, at_least=0, at_most=1)
@@ -264,12 +264,22 @@ class EvalConfig:
 
 @dataclass
 class CheckpointConfig:
-    """What is kept to go on from."""
+    """What is kept to resume from."""
 
     every: int = ranged(16, at_least=0, at_most=10**9)
     """Rollout steps between checkpoints; 0: only at the end and on an interruption."""
     keep: int = ranged(2, at_least=1, at_most=10**6)
     """Newest checkpoints that are kept."""
+
+
+@dataclass
+class HubConfig:
+    """Where a finished run's policy is pushed to."""
+
+    push: str | None = None
+    """Repository on the Hugging Face hub, user/name; null: none."""
+    private: bool = True
+    """Whether a repository that is made for it is private."""
 
 
 @dataclass
@@ -303,6 +313,7 @@ class TrainConfig:
     optim: OptimConfig = MISSING
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)

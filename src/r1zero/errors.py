@@ -1,6 +1,8 @@
 """Errors that are the user's to fix; the command line prints them as one line, without a traceback."""
 
 import signal
+import sys
+from collections.abc import Callable
 
 
 class UserError(Exception):
@@ -20,3 +22,18 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = int(number)
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Exit code of a command without a config: 1 after an error, said in one line, and 130 after Ctrl-C."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

@@ -78,7 +78,7 @@ def test_user_functions_are_found_by_import_path(tmp_path, monkeypatch) -> None:
     for name, given, message in [
         ("lengthaware", {}, "is unknown; choose uniform, length_aware, answer_span, or the import path"),
         ("my_credit_ideas.head", {}, "has no function head"),
-        ("my_credit_ideas.number", {}, "number is no function"),
+        ("my_credit_ideas.number", {}, "number is not a function"),
         ("no_such_ideas.f", {}, "there is no module"),
         ("my_broken_ideas.f", {}, "no_such_module_anywhere"),
         ("my_credit_ideas.tail", {"kept": 1}, "algo.credit_params do not fit"),

@@ -137,7 +137,7 @@ def test_chat_templates_are_told_a_fixed_day(shared: Path) -> None:
     assert Template("x", "{question}", chat=True).encode("1+1?", tokenizer)[0].startswith("Today Date: 26 Jul 2024\n")
     other = Template("x", "{question}", chat=True, date="2025-03-01")
     assert other.encode("1+1?", tokenizer)[0].startswith("Today Date: 01 Mar 2025\n")
-    with pytest.raises(UserError, match=r"template\.date=today is no date; write it as 2024-07-26"):
+    with pytest.raises(UserError, match=r"template\.date=today is not a date; write it as 2024-07-26"):
         Template("x", "{question}", date="today")
 
 

@@ -105,7 +105,7 @@ def test_drop_leaves_rows_out_before_the_limit(make, tmp_path):
     file.write_text("2\n\n5  # solved by copying\n")
     assert [q.row for q in load_questions(make(where={"level": 2}, rows=3, drop=str(file), limit=2))] == [8]
     file.write_text("2\nrow 5\n")
-    with pytest.raises(UserError, match=r"data\.drop=.*line 2: 'row 5' is no row number"):
+    with pytest.raises(UserError, match=r"data\.drop=.*line 2: 'row 5' is not a row number"):
         load_questions(make(drop=str(file)))
     with pytest.raises(UserError, match=r"data\.drop=/no/such/file can't be read"):
         load_questions(make(drop="/no/such/file"))

@@ -193,10 +193,10 @@ def test_a_context_stands_in_front_of_its_question(tmp_path: Path) -> None:
 WRONG = {
     "two questions": ({"question": "a?", "input": "b c", "answer": "1"}, "two fields that may hold the question, 'qu"),
     "choices": ({"question": "a?", "options": ["1", "2"], "answer": "A"}, "multiple choice (field 'options')"),
-    "context that is no text": ({"question": "a?", "context": {"t": 1}, "answer": "1"}, "row 0: field 'context' holds"),
+    "a context of fields": ({"question": "a?", "context": {"t": 1}, "answer": "1"}, "row 0: field 'context' holds"),
     "an image": (
         {"prompt": [user([{"type": "image"}, {"type": "text", "text": "a?"}])], "answer": "1"},
-        "row 0: field 'prompt': a message holds a part that is no text (image)",
+        "row 0: field 'prompt': a message holds a part that is not text (image)",
     ),
     "a tool": (
         {"prompt": [user("a?"), {"role": "tool", "content": "x"}], "answer": "1"},

@@ -65,6 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
     run = server.run(["experiment=demo", *SMALL, "hydra.run.dir=outputs/RUN"], folder)
     assert run.code == 0, run.err
     assert run.out.splitlines()[-1].startswith("next: make compare"), "the demo ends with what to try next"
+    (folder / "demo.out").write_text(run.out)
     (folder / "outputs" / "demo").mkdir()
     (folder / "outputs" / "demo" / "2026-11-28_12-00-00").symlink_to(folder / "outputs" / "RUN")
     small = ["model=tiny", "template=question", "benchmarks=arithmetic", "limit=2", "rollout=hf"]
@@ -136,3 +137,14 @@ def test_the_page_of_metrics_names_what_a_run_logs(place: Path) -> None:
 def test_there_are_commands_and_examples(place: Path) -> None:
     assert len(commands()) > 40
     assert (place / "my_ideas.py").is_file()
+
+
+def test_a_run_prints_what_the_readme_shows(place: Path) -> None:
+    """Words, order and punctuation of each line; numbers differ with the size of a run, and ... is anything."""
+    blocks = [text for language, text in BLOCK.findall((ROOT / "README.md").read_text()) if language == "text"]
+    shown = next(text for text in blocks if text.startswith("demo:"))
+    printed = " ".join((place / "demo.out").read_text().split())
+    for line in shown.splitlines():
+        pattern = re.escape(" ".join(line.split())).replace(r"\.\.\.", ".*")
+        pattern = re.sub(r"\d[\d,]*(\\\.\d+)?(e\\-\d+)?", lambda _: r"[\d.,e-]+", pattern)
+        assert re.search(pattern, printed), line

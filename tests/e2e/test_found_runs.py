@@ -52,7 +52,7 @@ def test_checkpoints_that_can_not_be_read_are_named_and_nothing_is_emptied(serve
     before = content(copied)
     done = server.run(["resume=run", "steps=8", "logger=none"], copied.parent)
     assert done.code == 1
-    assert done.errors[0].startswith("error: run holds 7 row(s) of metrics.csv and no checkpoint to go on from")
+    assert done.errors[0].startswith("error: run holds 7 row(s) of metrics.csv and no checkpoint to resume from")
     assert content(copied) == before
 
 
@@ -75,7 +75,7 @@ def test_a_damaged_tensor_is_found_and_the_checkpoint_before_is_taken(server: Se
     done = server.run(["resume=run", "logger=none"], copied.parent)
     assert done.code == 0, done.err
     assert "step_000006.ckpt can't be read (the checksum of" in done.err
-    assert "going on from run/checkpoints/step_000004.ckpt" in done.err
+    assert "continuing from run/checkpoints/step_000004.ckpt" in done.err
     assert len(doctor(copied)) == 1
 
 

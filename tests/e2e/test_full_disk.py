@@ -32,7 +32,7 @@ def test_a_disk_that_fills_up_at_checkpoint_time(server: Server, small_disk: Pat
     assert done.code == 1
     assert len(done.err.splitlines()) == 1
     assert done.err.startswith("error: the disk is full: checkpoint disk/run/checkpoints/step_00000")
-    assert "earlier checkpoints are whole. Free some space and go on with resume=disk/run" in done.err
+    assert "earlier checkpoints are whole. Free some space and continue with resume=disk/run" in done.err
     saved = sorted(p.name for p in folder.glob("checkpoints/*"))
     assert saved
     assert all(name.endswith(".ckpt") for name in saved)
@@ -45,7 +45,7 @@ def test_a_disk_that_fills_up_at_checkpoint_time(server: Server, small_disk: Pat
 
 @pytest.mark.parametrize(
     ("file", "advice"),
-    [("checkpoints/step_000002.tmp", "remove run and start again"), ("metrics.tmp", "go on with resume=run")],
+    [("checkpoints/step_000002.tmp", "remove run and start again"), ("metrics.tmp", "continue with resume=run")],
 )
 def test_whichever_file_finds_no_space(server: Server, tmp_path: Path, file: str, advice: str) -> None:
     """/dev/full in a file's place: the kernel itself says that no space is left."""

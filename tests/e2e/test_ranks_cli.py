@@ -116,5 +116,5 @@ def test_a_rank_that_dies_ends_the_run_with_the_reason(tmp_path: Path, rank: int
     else:
         assert done.code == -9
         # What it hears first: the collective's word, or, in the middle of sampling, that its parent has gone.
-        lost = "another rank has ended, and this one can't go on without it; what the other says tells why"
+        lost = "another rank has ended, and this one can't continue without it; the message of the other says why"
         assert said in ([f"[rank 1] error: {lost}"], [f"[rank 1] error: {ORPHAN}"])

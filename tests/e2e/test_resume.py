@@ -137,7 +137,7 @@ def test_a_finished_run_goes_on_with_more_steps_and_names_what_changed(
     assert done.code == 0, done.err
     done = server.run(["resume=grown", "steps=3"], tmp_path)
     assert done.code == 0, done.err
-    assert done.err == "WARNING: going on with changed settings: steps: 2 -> 3\n"
+    assert done.err == "WARNING: continuing with changed settings: steps: 2 -> 3\n"
     assert differing(weights(whole), weights(grown)) == []
     assert table(whole) == table(grown)
 

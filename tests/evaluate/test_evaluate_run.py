@@ -316,7 +316,7 @@ def test_a_file_without_answers_is_one_clear_line(tmp_path):
     [
         (["benchmarks=mth500"], "error: benchmarks=mth500: there is no such option; did you mean math500?"),
         (["model=tiny", "sampling.tmperature=1"], "tmperature"),
-        (["rescore=/nowhere"], "error: rescore=/nowhere: this is no folder of an evaluation"),
+        (["rescore=/nowhere"], "error: rescore=/nowhere: this is not the folder of an evaluation"),
     ],
 )
 def test_the_command_line_answers_in_one_line(arguments, message, tmp_path):

@@ -139,7 +139,7 @@ def test_the_users_own_functions_callbacks_and_loggers_are_accepted(folder: Path
     assert load_function("ideas_a.shorter")([1.0]) == [1.0]
     for name in ("Hook", "Log"):
         check_kinds(OmegaConf.create({"logger": {"x": {"_target_": f"ideas_a.{name}"}}}))
-    with pytest.raises(UserError, match="it is no trainer, callback, logger"):
+    with pytest.raises(UserError, match="it is not a trainer, callback, logger"):
         check_kinds(OmegaConf.create({"callbacks": {"x": {"_target_": "ideas_a.Other"}}}))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +102,115 @@ def test_hydras_own_settings_resolve_although_they_lead_into_the_rest(monkeypatc
     config = OmegaConf.create({"a": 3, "hydra": {"x": "${a}", "help": {}, "hydra_help": {}}})
     compat.resolve_hydras_own()
     assert OmegaConf.to_container(Hydra.get_sanitized_hydra_cfg(config)) == {"hydra": {"x": 3}}
+
+
+def test_a_strategy_that_writes_folders_is_told_from_others(trainer: pl.Trainer) -> None:
+    assert not compat.writes_folders(trainer.strategy)
+    assert compat.writes_folders(pl.strategies.ModelParallelStrategy(save_distributed_checkpoint=True))
+
+
+def test_hydras_sweeper_is_told_from_one_that_searches() -> None:
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    assert compat.is_hydras_sweeper(f"{BasicSweeper.__module__}.BasicSweeper")
+    assert not compat.is_hydras_sweeper("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper")
+
+
+def source(module: str) -> str:
+    """The text of a module of a package; the package is not imported, which takes vLLM long."""
+    top, _, below = module.partition(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"{top} is not installed")
+    return Path(spec.origin).parent.joinpath(*below.split(".")).with_suffix(".py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("module", "parts"),
+    [
+        ("vllm.v1.engine.core", ["    cleanup_dist_env_and_memory,", "        cleanup_dist_env_and_memory()"]),
+        ("vllm.distributed.parallel_state", ["_WORLD: GroupCoordinator | None = None", "_WORLD = None"]),
+        (
+            "vllm.model_executor.layers.vocab_parallel_embedding",
+            ["class VocabParallelEmbedding(", "class ParallelLMHead(VocabParallelEmbedding):"],
+        ),
+        ("ray._private.worker", ["def listen_error_messages(", "target=listen_error_messages"]),
+        ("ray._private.ray_constants", ["ENABLE_RAY_CLUSTER = "]),
+        ("wandb_workspaces.reports.v2.interface", ["def _to_model("]),
+        ("wandb_workspaces.workspaces.interface", ["def _to_model("]),
+    ],
+)
+def test_engines_and_dashboards_have_the_parts_that_are_used(module: str, parts: list[str]) -> None:
+    """What they do there, the tests of engines, of Ray and of the dashboard show."""
+    found = source(module)
+    assert [part for part in parts if part not in found] == []
+
+
+def test_rays_settings_and_its_first_answer() -> None:
+    ray = pytest.importorskip("ray")
+    assert callable(ray._raylet.GcsClient)
+    compat.reread_settings(ray)
+
+
+def private(path: Path, known: set[str]) -> list[str]:
+    """Names with a leading underscore that a file takes from other projects, and modules that are no one's to use."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id in OWNERS):
+            names = [node.attr]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr", "setattr"):
+            names = [str(ast.literal_eval(a)) for a in node.args[1:2] if isinstance(a, ast.Constant)]
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            module = getattr(node, "module", None) or ""
+            full = [f"{module}.{alias.name}".strip(".") for alias in node.names]
+            names = [part for name in full for part in name.split(".")]
+            found += [f"{path}:{node.lineno} {name}" for name in full if name.startswith(UNDOCUMENTED)]
+        found += [
+            f"{path}:{node.lineno} {name}"  # type: ignore[attr-defined]
+            for name in names
+            if name.startswith("_") and not name.startswith(("__", "_r1zero_")) and name not in known | ALLOWED
+        ]
+    return found
+
+
+OWNERS = ("self", "cls")
+ALLOWED = {
+    "_mpf_", "_mpc_",  # how SymPy and mpmath name the parts of their numbers, for others to read
+    "_exit",  # of os, in its documentation
+    "_target_",  # Hydra's key
+    "_init_config_if_needed",  # Lightning's DeepSpeedStrategy, overridden in learn/zero.py; tests/scale/test_zero.py
+}  # fmt: skip
+UNDOCUMENTED = (
+    "hydra._internal", "lightning_fabric", "pytorch_lightning.strategies.launchers", "pytorch_lightning.trainer.",
+    "ray._private", "transformers.modeling_utils", "vllm.v1", "vllm.model_executor", "vllm.worker",
+)  # fmt: skip
+
+
+def ours(node: ast.AST) -> str:
+    """The name that a definition or an assignment of this project gives."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return node.name
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        return node.attr if isinstance(node.value, ast.Name) and node.value.id in OWNERS else ""
+    return node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else ""
+
+
+def test_private_parts_of_others_are_used_in_compat_alone() -> None:
+    root = Path(compat.__file__).parents[1]
+    files = [f for f in (*root.rglob("*.py"), *(root.parents[1] / "scripts").glob("*.py")) if f.name != "compat.py"]
+    known = {ours(node) for file in files for node in ast.walk(ast.parse(file.read_text()))}
+    assert [line for file in files for line in private(file, known)] == []
+
+
+def test_a_private_part_outside_of_compat_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text(
+        "from hydra._internal.hydra import Hydra\nimport vllm.v1.engine\nfrom torch import _C\n"
+        "trainer._signal_connector.x\ngetattr(model, '_no_split_modules')\nself._mine\nours._own\n"
+    )
+    lines = [line.split(":")[1] for line in private(file, {"_own"})]
+    assert sorted(set(lines)) == [
+        "1 _internal", "1 hydra._internal.hydra.Hydra", "2 vllm.v1.engine", "3 _C", "4 _signal_connector",
+        "5 _no_split_modules",
+    ]  # fmt: skip

@@ -108,7 +108,7 @@ def test_a_new_run_is_refused_where_an_earlier_one_took_steps(tmp_path: Path) ->
     refuse_used(tmp_path)
     (tmp_path / "metrics.csv").write_text("step,reward/mean\n0,0.5\n")
     before = content(tmp_path)
-    words = r"holds 1 row\(s\) of metrics.csv of an earlier run: go on with resume="
+    words = r"holds 1 row\(s\) of metrics.csv of an earlier run: continue with resume="
     with pytest.raises(UserError, match=words), run_folder(tmp_path, 4, None):
         pass
     assert content(tmp_path) == before | {".lock": b""}

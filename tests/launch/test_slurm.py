@@ -104,7 +104,7 @@ def test_two_machines_are_warned_requeued_and_finish(cluster: Path, tmp_path: Pa
     again = submit(cluster, run, *arguments)
     out, _ = again.communicate(timeout=600)
     assert again.returncode == 0, out
-    assert f"going on from {run}" in out
+    assert f"continuing from {run}" in out
     assert status(run)["state"] == "finished"
     assert [int(row["step"]) for row in table(run)][:STEPS] == list(range(STEPS))
     assert len((cluster / "asked").read_text().splitlines()) == 1

@@ -26,10 +26,10 @@ from r1zero import config
 from r1zero.config import OptimConfig
 from r1zero.data.arithmetic import Arithmetic
 from r1zero.errors import UserError
+from r1zero.learn.module import lr_factor
 from r1zero.pretrain import config as pretrain_config
 from r1zero.pretrain.callbacks import MetricsCallback, PretrainContext
 from r1zero.pretrain.config import WorkingConfig
-from r1zero.pretrain.module import rate
 from r1zero.pretrain.text import EOS, ArithmeticText
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_exactly(whole: Path, mixed: list[str], tmp_path: P
 
     result = pretrain(f"resume={tmp_path}")
     assert result.returncode == 0, result.stderr
-    assert "going on from" in result.stdout
+    assert "continuing from" in result.stdout
     columns = ["step", "train/loss", "optim/lr", "optim/grad_norm", "progress/targets", "heldout/loss"]
     a, b = (pd.read_csv(folder / "metrics.csv")[columns] for folder in (whole, tmp_path))
     pd.testing.assert_frame_equal(a, b, check_exact=True)
@@ -185,15 +185,6 @@ def test_bad_input_leaves_no_traceback(argument: str, says: str, tmp_path: Path)
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_learning_rate_factors_by_hand() -> None:
-    optim = OptimConfig(schedule="cosine", warmup_steps=4)
-    assert [rate(step, 14, optim) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert rate(9, 14, optim) == pytest.approx(0.5)
-    assert rate(14, 14, optim) == pytest.approx(0.0)
-    assert rate(9, 14, OptimConfig(schedule="linear", warmup_steps=4)) == pytest.approx(0.5)
-    assert rate(9, 14, OptimConfig(schedule="constant", warmup_steps=4)) == 1.0
-
-
 def test_a_refused_resume_leaves_the_folder_as_it_was(whole: Path, tmp_path: Path) -> None:
     """Other settings are stored when a run accepts them; what a kill left half-written goes then, too."""
     cut = tmp_path / "run"
@@ -210,7 +201,7 @@ def test_a_refused_resume_leaves_the_folder_as_it_was(whole: Path, tmp_path: Pat
     assert result.returncode == 1
     saved = len(list(cut.glob("checkpoints/*.ckpt")))
     assert result.stderr == (
-        f"error: {cut} holds {saved} checkpoint(s) of an earlier run: go on with resume={cut}, remove it, or choose "
+        f"error: {cut} holds {saved} checkpoint(s) of an earlier run: continue with resume={cut}, remove it, or choose "
         "another folder\n"
     )
     assert {name: (cut / name).read_text() for name in before} == before
@@ -228,10 +219,12 @@ def test_a_refused_resume_leaves_the_folder_as_it_was(whole: Path, tmp_path: Pat
     assert "optim.warmup_steps=6" in (cut / ".hydra" / "overrides.yaml").read_text()
     # What is changed is said and holds, and the last measurement stands in the table though none was due.
     said = "eval_every: 4 -> 7, optim.lr: 0.003 -> 0.001, optim.warmup_steps: 5 -> 6, steps: 20 -> 24"
-    assert f"going on with changed settings: {said}" in result.stderr
+    assert f"continuing with changed settings: {said}" in result.stderr
     table = pd.read_csv(cut / "metrics.csv").set_index("step")
     optim = OptimConfig(schedule="cosine", warmup_steps=6)
-    assert table.loc[[22], "optim/lr"].dropna().tolist() == [pytest.approx(1e-3 * rate(22, 24, optim))]
+    assert table.loc[[22], "optim/lr"].dropna().tolist() == [
+        pytest.approx(1e-3 * lr_factor(optim.schedule, optim.warmup_steps, 24)(22))
+    ]
     last = json.loads((cut / "summary.json").read_text())["heldout_loss"]["last"]
     assert table.loc[24, "heldout/loss"].dropna().tolist() == [pytest.approx(last)]
 

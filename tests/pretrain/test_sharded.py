@@ -71,7 +71,7 @@ def test_every_rank_goes_on_at_its_own_place(monkeypatch: pytest.MonkeyPatch) ->
         resumed.load_state_dict(state)
         assert [batch.ids.tolist() for batch in resumed] == rows[rank][2:]
     assert rows[0] != rows[1]
-    with pytest.raises(UserError, match=r"of 2 device\(s\), this run has 1: go on with trainer.devices=2"):
+    with pytest.raises(UserError, match=r"of 2 device\(s\), this run has 1: continue with trainer.devices=2"):
         loader(0, 1).load_state_dict(state)
 
 

@@ -50,7 +50,7 @@ def _centred(rewards: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torc
         raise ValueError("rewards must be finite")
     groups = rewards.double().view(-1, group_size)
     centred = groups - groups.mean(dim=1, keepdim=True)
-    # Equal floats can have a mean that differs from them in the last bit; their advantage is 0 all the same.
+    # Equal floats can have a mean that differs from them in the last bit; their advantage is still 0.
     equal = groups.max(dim=1, keepdim=True).values == groups.min(dim=1, keepdim=True).values
     centred = torch.where(equal, torch.zeros_like(centred), centred)
     return groups, centred
@@ -104,7 +104,7 @@ def mean_norm(batch: RolloutBatch) -> torch.Tensor:
     gradient of a likelihood's expansion up to order G, which weighs hard questions more.
 
     Raises:
-        ValueError: a reward is negative: the mean is no success rate.
+        ValueError: a reward is negative, so the mean is not a success rate.
     """
     if (batch.rewards < 0).any():
         raise ValueError("mean_norm divides by the mean reward of a group: no reward may be negative")
@@ -174,6 +174,6 @@ def _normalised(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     if not torch.isfinite(values).all():
         raise ValueError("rewards must be finite")
     mean, std = moments(values, weights)
-    if std <= 1e-9 * mean.abs():  # the rounding of equal values is no deviation
+    if std <= 1e-9 * mean.abs():  # rounding of equal values is not a deviation
         return torch.zeros_like(values)
     return (values - mean) / (std + STD_EPS)

@@ -18,7 +18,7 @@ WITHOUT_ADVANTAGE = 3
 """The response whose advantage is 0."""
 SCALE = Scale(num_responses=len(LENGTHS), num_tokens=sum(LENGTHS), constant=10.0)
 CUTS = ((0, 2), (2, 3), (3, 7))
-"""The same optimizer step in three passes; ranks are no more than that."""
+"""The same optimizer step in three passes, which is all that ranks amount to."""
 CLOSE = 1e-9
 """Largest relative difference in float64 that rounding explains."""
 

@@ -14,7 +14,7 @@ Chat = Sequence[Mapping[str, Any]]
 
 
 def as_chat(value: Any) -> Chat | None:
-    """The messages of a value, None where it is no conversation.
+    """The messages of a value, None where it is not a conversation.
 
     A conversation is a list of records with role and content (or from and value); the same in columns,
     ``{role: [...], content: [...]}``; or either of these as JSON text.
@@ -41,7 +41,7 @@ def as_chat(value: Any) -> Chat | None:
 
 
 def question_in(chat: Chat) -> str:
-    """The one message of the user. Raises ``ValueError`` for several turns, tools and content that is no text."""
+    """The one message of the user. Raises ``ValueError`` for several turns, tools and content other than text."""
     known = (*ASKING, *ANSWERING, *IGNORED)
     if strange := next((role for message in chat if (role := role_of(message)) not in known), None):
         raise ValueError(f"a conversation with a message of '{strange}', where one question is expected")
@@ -78,7 +78,7 @@ def text_of(message: Mapping[str, Any]) -> str:
     """The text of a message; parts of text are joined.
 
     Raises:
-        ValueError: a part is no text (an image, say), which would be dropped without a word.
+        ValueError: a part is not text (an image, say) and would be dropped silently.
     """
     content = message.get("content", message.get("value"))
     if content is None:
@@ -91,7 +91,7 @@ def text_of(message: Mapping[str, Any]) -> str:
         text = part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else None
         if not isinstance(text, str):
             kind = part.get("type", "no text") if isinstance(part, Mapping) else type(part).__name__
-            raise ValueError(f"a message holds a part that is no text ({kind})")
+            raise ValueError(f"a message holds a part that is not text ({kind})")
         texts.append(text)
     return "".join(texts)
 

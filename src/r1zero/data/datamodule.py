@@ -106,7 +106,7 @@ class PromptDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> PromptLoader:
         """The loader of this rank.
 
-        A finished run that is resumed with more steps goes on: its checkpoint calls the last batch the
+        A finished run that is resumed with more steps continues: its checkpoint calls the last batch the
         epoch's last, which is undone here, between the restore of the loops and their start.
         """
         trainer = self.trainer

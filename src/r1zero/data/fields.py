@@ -2,7 +2,7 @@
 
 Imports nothing heavy: ``check_source`` runs before torch is loaded. The shapes handled here are those
 that public question sets really have (the table of docs/data.md). A field of content is used, or the set is
-refused, or the field is named in a note: none is dropped without a word.
+refused, or the field is named in a note: none is dropped silently.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ def _empty(value: Any) -> bool:
 
 
 def _refuse_second(row: Mapping[str, Any], names: Mapping[str, str], chosen: str, what: str, key: str) -> None:
-    """Two fields that may both be the question, with different texts: neither is dropped without a word."""
+    """Two fields that may both be the question, with different texts: neither is dropped silently."""
     text = _bare(row, chosen)
     for name in QUESTION_NAMES:
         other = names.get(name)

@@ -29,13 +29,13 @@ def in_order(count: int, seed: int, pass_index: int) -> list[int]:
 class PromptLoader:
     """Hands out the questions of one rollout step as one Lightning batch; the whole run is one epoch.
 
-    Passes over the questions are internal: a step that ends a pass goes on into the next one, so every
+    Passes over the questions are internal: a step that ends a pass continues into the next one, so every
     step has P questions, none of them twice unless there are fewer than P. The order follows from the
     seed alone; a rank takes its contiguous share of each step's questions, so the shares are disjoint
     and together the step (traps 32-34).
 
     The position is saved and restored (trap 35): ``state_dict`` counts the batches handed out, and
-    iterating after ``load_state_dict`` goes on there while ``len()`` stays the steps of the whole run.
+    iterating after ``load_state_dict`` continues there, while ``len()`` stays the steps of the whole run.
     The loader has a length, so Lightning fetches no batch ahead. An exhausted loader stays exhausted.
     """
 

@@ -18,7 +18,7 @@ def parts(cfg: DataConfig) -> Iterator[tuple[DataConfig, SourceConfig]]:
     """Each source of a mixture as a set of its own; what the sources have in common is the mixture's.
 
     Raises:
-        UserError: A setting of one source stands beside the sources.
+        UserError: A setting of one source is given beside the sources.
     """
     whole = {
         "path": cfg.path, "generator": cfg.generator, "where": cfg.where, "drop": cfg.drop, "subset": cfg.subset,

@@ -1,4 +1,4 @@
-"""How many questions of a benchmark stand in the training set too (trap 36)."""
+"""How many questions of a benchmark are in the training set too (trap 36)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Overlap:
 
     @property
     def exact(self) -> int:
-        """Held-out questions that stand in the training set, white space aside."""
+        """Held-out questions that are in the training set, white space aside."""
         return sum(match.exact for match in self.matches)
 
     @property

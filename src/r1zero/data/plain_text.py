@@ -22,7 +22,7 @@ def special_texts(tokenizer: Any) -> list[str]:
 
 
 def holds_special(text: str, tokenizer: Any) -> bool:
-    """Whether a text holds the name of a token that is no text."""
+    """Whether a text holds the name of a special token."""
     return any(special in text for special in special_texts(tokenizer))
 
 
@@ -34,7 +34,7 @@ def encode_between(before: str, text: str, after: str, tokenizer: Any) -> list[i
 
     Raises:
         ValueError: the tokenizer is not one of the ``tokenizers`` library, so it can't be copied, or the text
-            holds a special token all the same.
+            still holds a special token.
     """
     names = special_texts(tokenizer)
     stand_in = {name: chr(FIRST + number) for number, name in enumerate(names)}

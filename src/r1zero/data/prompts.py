@@ -111,7 +111,7 @@ def dropped_rows(path: str) -> frozenset[int]:
     """Row numbers of a file for ``data.drop``, one a line, from 0; text behind a # is a comment.
 
     Raises:
-        UserError: The file can't be read, or a line is no number.
+        UserError: The file can't be read, or a line is not a number.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -120,7 +120,7 @@ def dropped_rows(path: str) -> frozenset[int]:
     numbers = [line.partition("#")[0].strip() for line in lines]
     for at, number in enumerate(numbers, 1):
         if number and not (number.isascii() and number.isdigit()):
-            raise UserError(f"data.drop={path}, line {at}: {number[:40]!r} is no row number")
+            raise UserError(f"data.drop={path}, line {at}: {number[:40]!r} is not a row number")
     return frozenset(int(number) for number in numbers if number)
 
 

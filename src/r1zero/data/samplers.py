@@ -1,4 +1,4 @@
-"""Which questions are asked: rules that look at how the policy has fared on them so far.
+"""Which questions are asked: rules that look at the policy's success on them so far.
 
 A rule picks questions for a rollout step among those that this pass has not asked yet. One of your own
 is a function named by its import path in ``data.sampler``:
@@ -23,7 +23,7 @@ Rule = Callable[..., list[int]]
 
 
 class History:
-    """How the policy fared on each question when it was asked last."""
+    """The policy's success on each question when it was last asked."""
 
     def __init__(self) -> None:
         self.rates: dict[int, float] = {}
@@ -66,7 +66,7 @@ def drop_solved_and_hopeless(
         rng: not used.
         low: success rates up to this are hopeless.
         high: success rates from this are solved.
-        retry_after: rollout steps after which a question is asked all the same.
+        retry_after: rollout steps after which a question is asked anyway.
     """
     picked = []
     for index in waiting:

@@ -129,7 +129,7 @@ def _prompts(prompts: list[Prompt], data: DataConfig, template: Template, tokeni
 
 
 def visible(ids: list[int], tokenizer: Any, controls: set[int]) -> str:
-    """A prompt's text with each control token in ⟦ ⟧, so that it can be told from text of the same letters."""
+    """A prompt's text with each control token in ⟦ ⟧, to distinguish it from text of the same letters."""
     parts: list[str] = []
     run: list[int] = []
     for token in [*ids, None]:

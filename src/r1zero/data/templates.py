@@ -29,7 +29,7 @@ class Template:
 
     ``text`` holds ``{question}`` once. With ``chat`` the text becomes the user message of the
     tokenizer's own chat template, ``system`` its system message ("" is an empty one, None the model's own
-    default), ``chat_template_kwargs`` its further arguments; it is told that today is ``date``. ``stop``
+    default), ``chat_template_kwargs`` its further arguments; it gets ``date`` as today's. ``stop``
     strings end a response and stay in it when ``keep_stop``; ``stop_tokens`` are special tokens that end it
     besides the model's own EOS ids (those the vocabulary lacks are ignored). ``extractor`` names how the
     final answer is found: the last balanced ``\boxed{}`` the last ``<answer>`` block, or what a function of yours
@@ -64,7 +64,7 @@ class Template:
     def encode(self, question: str, tokenizer: Any) -> tuple[str, list[int]]:
         """Render and tokenise once: (prompt text, token ids).
 
-        Exactly one BOS stands in front where the tokenizer puts one by itself (Llama), none otherwise
+        Exactly one BOS comes first where the tokenizer puts one by itself (Llama), none otherwise
         (Qwen); a BOS that the chat template wrote is not doubled (trap 25).
         """
         text = self._chat(question, tokenizer) if self.chat else self.render(question)
@@ -82,7 +82,7 @@ class Template:
         return text, ids
 
     def _around(self, question: str, text: str, tokenizer: Any) -> tuple[str, str]:
-        """What stands in front of the question and behind it in a prompt; a mark in its place tells where it is."""
+        """What comes before and after the question in a prompt; a mark in its place shows where it is."""
         marked = self._chat(MARK, tokenizer) if self.chat else self.render(MARK)
         before, mark, after = marked.partition(MARK)
         if not mark or before + question + after != text:
@@ -108,11 +108,11 @@ class Template:
             ) from error
 
     def _today(self) -> datetime.date:
-        """The day that chat templates are told; raises ``UserError`` for a text that is no date."""
+        """The date that chat templates get; raises ``UserError`` for a text that is not one."""
         try:
             return datetime.date.fromisoformat(self.date)
         except ValueError:
-            raise UserError(f"template.date={self.date} is no date; write it as 2024-07-26") from None
+            raise UserError(f"template.date={self.date} is not a date; write it as 2024-07-26") from None
 
     def stop_ids(self, tokenizer: Any, model_eos: tuple[int, ...] = ()) -> tuple[int, ...]:
         """All token ids that end a response: the model's, the tokenizer's and the template's (trap 16)."""

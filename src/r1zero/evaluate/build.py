@@ -23,14 +23,14 @@ from r1zero.launch.seeding import derive_seed
 from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine, Sampling
+from r1zero.train.build import template_sampling
 
 log = logging.getLogger("r1zero")
 
 
 def sampling_of(cfg: SamplingConfig, template: Template, stop_ids: tuple[int, ...], **changed: Any) -> Sampling:
     """Sampling settings with the template's stop rules; no log-probabilities are asked for."""
-    settings = {**vars(cfg), **changed}
-    return Sampling(stop=template.stop, keep_stop=template.keep_stop, stop_ids=stop_ids, logprobs=False, **settings)
+    return template_sampling(template, stop_ids, logprobs=False, **{**vars(cfg), **changed})
 
 
 class Subject:

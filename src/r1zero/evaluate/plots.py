@@ -5,19 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 from r1zero.evaluate.metrics import AVERAGE
 from r1zero.evaluate.results import model_title
-from r1zero.launch.files import whole
-
-# Okabe-Ito: told apart by readers with any colour vision.
-BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, GREY = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#999999",
-)  # fmt: skip
+from r1zero.train.plotting import BLUE, SKY, VERMILION, plt, save_png
 
 
 def draw_bars(results: dict[str, Any], path: Path) -> None:
@@ -58,11 +48,8 @@ def draw_bars(results: dict[str, Any], path: Path) -> None:
     axis.set_ylim(0, min(108, max(5, 1.18 * top)))
     axis.set_ylabel("accuracy in %")
     axis.set_title(f"{model_title(results['model'])}, template {results['template']}", fontsize=11)
-    axis.grid(axis="y", alpha=0.25)
+    axis.grid(visible=False, axis="x")
     axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
     if len(axis.get_legend_handles_labels()[0]) > 1:
         axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    with whole(path) as aside:
-        figure.savefig(aside, dpi=120, format="png")
-    plt.close(figure)
+    save_png(figure, path, dpi=120)

@@ -31,7 +31,7 @@ def expand_rescore(arguments: list[str]) -> list[str]:
     folder = Path(value)
     stored = folder / ".hydra" / "overrides.yaml"
     if not stored.is_file() or not (folder / "responses").is_dir():
-        raise UserError(f"rescore={folder}: this is no folder of an evaluation (it needs .hydra and responses)")
+        raise UserError(f"rescore={folder}: this is not the folder of an evaluation (it needs .hydra and responses)")
     new = {argument.partition("=")[0] for argument in arguments}
     old = [a for a in stored_overrides(stored) if a.partition("=")[0] not in new | {"resume"}]
     target = folder / "rescored" / time.strftime("%Y-%m-%d_%H-%M-%S")

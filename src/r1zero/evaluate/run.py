@@ -71,7 +71,7 @@ def with_folder(
             settle(config, run_dir)
             job(OmegaConf.to_object(config), run_dir, accept)
         except KeyboardInterrupt:
-            console.print(f"stopped; go on with resume={shown(run_dir)}", soft_wrap=True)
+            console.print(f"stopped; continue with resume={shown(run_dir)}", soft_wrap=True)
             raise
         status.write("finished")
 
@@ -168,7 +168,7 @@ def finish(run_dir: Path, tables: dict[str, pd.DataFrame], cfg: EvaluateConfig, 
     console.print(results_table(results, cfg.pass_k))
     for name, found in (facts.get("overlap") or {}).items():
         console.print(
-            f"  {name}: {found['exact']} questions stand in {found['train']}, {found['near']} are near to one"
+            f"  {name}: {found['exact']} questions are in {found['train']}, {found['near']} are near-duplicates"
         )
     for label, file in (("results", "results.json"), ("responses", "responses.parquet"), ("chart", "accuracy.png")):
         console.print(f"  {label:9s} {run_dir / file}", soft_wrap=True)

@@ -26,7 +26,7 @@ class ServedModel:
 
     One request per response, each with a seed of its own, so a lost one can be drawn again alone.
 
-    A vLLM server is told every sampling field, since it would fill gaps from the model's generation config
+    A vLLM server gets every sampling field, since it would fill gaps from the model's generation config
     (trap 21). Other servers never return the stop string, so where the template keeps it (trap 26) none is
     sent and the text is cut here; the tokens beyond it are counted.
 
@@ -76,7 +76,7 @@ class ServedModel:
                 answer: Any = await caller.call(partial(client.post, url, body=body, cast_to=object))
             except RequestFailed as error:
                 raise UserError(
-                    f"{url} gives no token ids ({error}); set server.kind=openai if it is no vLLM"
+                    f"{url} gives no token ids ({error}); set server.kind=openai if it is not vLLM"
                 ) from None
             if len(answer["tokens"]) == 1:
                 found += answer["tokens"]

@@ -1,4 +1,4 @@
-"""The one rule for import paths in settings: the project's own code, or code that the user has said yes to.
+"""The one rule for import paths in settings: the project's own code, or code that the user has allowed.
 
 A config is data, and so is a downloaded run folder, checkpoint or model: none of them may run anything that the
 user did not put there. Nothing is imported before its path is accepted; docs/security.md states the rule.
@@ -30,7 +30,7 @@ PLUGINS = (
 """Modules of the project whose functions a setting may name; the others start processes or read files."""
 
 ALLOW = "R1ZERO_ALLOW_MODULES"
-"""Environment variable: packages that the user says yes to, with commas between them."""
+"""Environment variable: packages that the user allows, with commas between them."""
 FILE = Path("local") / "allow_modules.yaml"
 """The same as a list in ``conf/``; git ignores that folder."""
 SCRIPT = "R1ZERO_SCRIPT"
@@ -149,10 +149,10 @@ def file_of(module: str) -> Path | None:
 
 
 def allowed_modules() -> tuple[str, ...]:
-    """Packages that the user has said yes to; a run's settings can't add any.
+    """Packages that the user has allowed; a run's settings can't add any.
 
     Raises:
-        UserError: the file is no list of names.
+        UserError: the file is not a list of names.
     """
     names = [name.strip() for name in os.environ.get(ALLOW, "").split(",")]
     script = os.environ.get(SCRIPT)

@@ -89,7 +89,7 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
         check_name(name)
     resume, run_dir = given_path(arguments, "resume"), given_path(arguments, "hydra.run.dir")
     if resume and run_dir and Path(resume).resolve() != Path(run_dir).resolve():
-        raise UserError(f"resume={resume} goes on in its own folder: leave hydra.run.dir out")
+        raise UserError(f"resume={resume} continues in its own folder: leave hydra.run.dir out")
     if run_dir is None:
         if resume:
             if sweeping:
@@ -164,7 +164,7 @@ def resumed(arguments: list[str], folder: Path) -> list[str]:
     """The stored command line of a run folder, with the new arguments over it."""
     stored = folder / ".hydra" / "overrides.yaml"
     if not stored.is_file():
-        raise UserError(f"resume={folder}: this is no run folder (it has no .hydra/overrides.yaml)")
+        raise UserError(f"resume={folder}: this is not a run folder (it has no .hydra/overrides.yaml)")
     new = {argument.partition("=")[0] for argument in arguments} - {f"+{name}" for name in RECORDS}  # those are merged
     # A group that is chosen anew takes the old values below it along.
     old = [a for a in stored_overrides(stored) if a.partition("=")[0] not in new and a.partition(".")[0] not in new]

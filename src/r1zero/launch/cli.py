@@ -47,7 +47,7 @@ def main(entry: Callable[[], Any], script: Path) -> int:
 
     Args:
         entry: function decorated with ``hydra.main``.
-        script: the file that the user started; ``conf/`` stands beside it or one folder up.
+        script: the file that the user started; ``conf/`` is beside it or one folder up.
 
     Returns:
         exit code: 0, 1 after an error, 128 + the number of a signal that asked to stop (130 after Ctrl-C).
@@ -186,7 +186,7 @@ def trial_objective(cfg: DictConfig, run_dir: Path) -> float | None:
 
 
 def run_point(overrides: list[str], run_dir: Path, names: sweep.Names | None) -> bool:
-    """Run one sweep point in a process of its own; a failure is named, and the sweep goes on.
+    """Run one sweep point in a process of its own; a failure is named, and the sweep continues.
 
     Returns:
         whether the point has finished.

@@ -16,20 +16,20 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from urllib.parse import urlsplit
 
 from r1zero.errors import UserError
+from r1zero.launch import compat
 
 MISSING = "rollout=ray: Ray is not installed; pip install '.[ray]', or set rollout=vllm"
 
 PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0"}
-"""Ray reports its use to its makers unless told not to."""
+"""Ray reports its use to its makers unless this is set."""
 LOCAL = {
     "RAY_AUTH_MODE": "token",
     # Despite its name, what binds Ray to 127.0.0.1 on every system; by default it listens on all interfaces.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_memory_monitor_refresh_ms": "0",  # other programs' memory is no reason to kill a sampler
+    "RAY_memory_monitor_refresh_ms": "0",  # other programs' memory must not kill a sampler
 }
 TOKEN = "RAY_AUTH_TOKEN"
 PREFIX = "r1zero-ray-"
@@ -59,10 +59,7 @@ def import_ray(local: bool = False) -> Any:
             raise
         raise UserError(MISSING) from error
     if local and early:  # somebody has imported it without these settings: let it read them again
-        from ray._private import ray_constants
-
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        ray._raylet.Config.initialize("")  # type: ignore[attr-defined]
+        compat.reread_settings(ray)
     return ray
 
 
@@ -97,7 +94,7 @@ class Cluster:
 
 
 def start(cpus: float, gpus: float, store: int) -> Cluster:
-    """A Ray of our own on this machine, reached by nobody else: 127.0.0.1 and a token that nobody is told.
+    """A Ray of our own on this machine, reached by nobody else: 127.0.0.1 and a secret token.
 
     The kernel ends its processes with the thread that calls this.
 
@@ -141,7 +138,7 @@ def connect(address: str, wait_s: float, namespace: str | None = None) -> Cluste
         namespace: names of actors count in it alone.
 
     Raises:
-        UserError: nobody answers, the token is wrong, or it is no Ray of this version.
+        UserError: nobody answers, the token is wrong, or it is not a Ray of this version.
     """
     if (ray := import_ray()).is_initialized():
         return Cluster(ray.get_runtime_context().gcs_address, ours=False)
@@ -153,7 +150,7 @@ def connect(address: str, wait_s: float, namespace: str | None = None) -> Cluste
         with quiet(), kept_signals(), deadline(wait_s):
             if "://" not in where and where != "auto":
                 with mute():
-                    ray._raylet.GcsClient(address=where)  # told of a wrong token, ``init`` would go on trying
+                    compat.ask_ray(ray, where)
             ray.init(address=where, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         problem = error
@@ -220,12 +217,10 @@ def own_folder() -> tuple[Path, Any]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Ray's remarks about itself stay off the terminal; a lost process is a paragraph there and a line of ours here."""
-    from ray._private import worker
-
     logger = logging.getLogger("ray")
     logger.setLevel(logging.ERROR)
     logger.propagate = False
-    with patch.object(worker, "listen_error_messages", lambda *args: None):
+    with compat.no_messages_of_lost_processes():
         yield
 
 

@@ -35,9 +35,14 @@ def writes_plain_files(strategy: Any) -> bool:
 
     The public ``checkpoint_io`` makes one where there is none yet. Lightning 2.6: ``_checkpoint_io``.
     """
-    from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+    from pytorch_lightning.plugins.io import TorchCheckpointIO
 
     return type(strategy._checkpoint_io) in (TorchCheckpointIO, type(None))
+
+
+def writes_folders(strategy: Any) -> bool:
+    """Whether a strategy of Lightning's writes sharded checkpoints. Lightning 2.6: ``_save_distributed_checkpoint``."""
+    return bool(getattr(strategy, "_save_distributed_checkpoint", False))
 
 
 @contextlib.contextmanager
@@ -69,6 +74,11 @@ def sweep_points(overrides: Sequence[Any]) -> list[list[str]]:
 
     batches = BasicSweeper.split_arguments(list(overrides), max_batch_size=None)
     return [list(point) for batch in batches for point in batch]
+
+
+def is_hydras_sweeper(target: str) -> bool:
+    """Whether a sweeper is the one that comes with Hydra, which takes every point. Hydra 1.3: its module."""
+    return target.startswith("hydra._internal.")
 
 
 def usage_errors_go_to(handler: Callable[[argparse.ArgumentParser, str], NoReturn]) -> None:
@@ -139,3 +149,68 @@ def packs_sequences(model: Any) -> bool:
 def layer_classes(model: Any) -> set[str]:
     """Names of the classes of a model's layers, the units of sharding. transformers 5: ``_no_split_modules``."""
     return set(getattr(model, "_no_split_modules", None) or ())
+
+
+@contextlib.contextmanager
+def process_groups_kept() -> Iterator[None]:
+    """An engine that shuts down in here leaves process groups alone.
+
+    vLLM's shutdown ends by destroying all of them, the trainer's included. vLLM 0.32:
+    ``v1.engine.core.cleanup_dist_env_and_memory``.
+    """
+    from unittest.mock import patch
+
+    from vllm.v1.engine import core
+
+    with patch.object(core, "cleanup_dist_env_and_memory", lambda: None):
+        yield
+
+
+def drop_vllms_world() -> None:
+    """Destroy vLLM's own group of all ranks and keep torch's default group. vLLM 0.32: ``parallel_state._WORLD``."""
+    from vllm.distributed import parallel_state
+
+    if (world := parallel_state._WORLD) is not None:
+        world.destroy()
+        parallel_state._WORLD = None
+
+
+def vocabulary_layers(model: Any) -> tuple[list[Any], list[Any]]:
+    """Output heads and input embeddings of vLLM's model. vLLM 0.32: ``layers.vocab_parallel_embedding``."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+
+    found = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
+    heads = [module for module in found if isinstance(module, ParallelLMHead)]
+    return heads, [module for module in found if not isinstance(module, ParallelLMHead)]
+
+
+def reread_settings(ray: Any) -> None:
+    """Let a Ray that was imported before its variables were set read them again. Ray 2.60: ``_raylet.Config``."""
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    ray._raylet.Config.initialize("")
+
+
+def ask_ray(ray: Any, address: str) -> None:
+    """Ask a Ray for an answer; raises where a token is wrong, where ``init`` would keep trying.
+
+    Ray 2.60: ``_raylet.GcsClient``.
+    """
+    ray._raylet.GcsClient(address=address)
+
+
+@contextlib.contextmanager
+def no_messages_of_lost_processes() -> Iterator[None]:
+    """A Ray that is started in here prints no paragraph for a lost process. Ray 2.60: ``_private.worker``."""
+    from unittest.mock import patch
+
+    from ray._private import worker
+
+    with patch.object(worker, "listen_error_messages", lambda *args: None):
+        yield
+
+
+def workspace_content(made: Any) -> dict[str, Any]:
+    """A W&B workspace or report as it would be sent. wandb-workspaces 0.4: ``_to_model``."""
+    return made._to_model().model_dump(mode="json", by_alias=True)

@@ -11,7 +11,7 @@ WIDTH_IN_FILES = 160
 """Columns where the output goes to a file or pipe, which has no width of its own."""
 
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH_IN_FILES)
-"""Prints what it is given: names and paths may hold brackets, which are no markup."""
+"""Prints what it is given: names and paths may hold brackets that are not markup."""
 
 
 def titled(title: str, rest: str, style: str = "bold") -> Text:

@@ -6,10 +6,13 @@ states go with it and a job that has finished is left alone when the same comman
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
+from queue import PriorityQueue, SimpleQueue
 
 from r1zero.errors import UserError
 from r1zero.launch import sweep
@@ -31,64 +34,54 @@ class Job:
 
 
 class Jobs:
-    """Takes the first job whose needs are met, in ``workers`` threads; no worker waits while there is such a job.
+    """Does the first job whose needs are met, in ``workers`` threads; no worker waits while there is such a job.
 
     A job is taken by one worker alone, and holds nothing while it waits, so jobs can neither run twice nor wait
     for each other.
 
     Raises:
-        ValueError: a need stands behind the job that has it, or nowhere: it would never be met.
+        ValueError: a job needs one that is not there, or jobs need each other in a circle.
     """
 
     def __init__(self, jobs: Sequence[Job], workers: int) -> None:
-        known: set[str] = set()
+        self.jobs, self.workers = {job.name: job for job in jobs}, workers
         for job in jobs:
             for need in job.needs:
-                if need not in known:
-                    raise ValueError(f"job {job.name} needs {need}, which does not stand before it")
-            known.add(job.name)
-        self.waiting, self.workers = list(jobs), workers
-        self.ended: dict[str, str] = {}
-        self._changed = threading.Condition()
+                if need not in self.jobs:
+                    raise ValueError(f"job {job.name} needs {need}, which is not there")
+        self._order = TopologicalSorter({job.name: job.needs for job in jobs})
+        self._order.prepare()
+        self._ready: PriorityQueue[tuple[float, str]] = PriorityQueue()
+        self._ended: SimpleQueue[tuple[str, str]] = SimpleQueue()
 
     def run(self) -> dict[str, str]:
-        """Do everything; returns {job: error} of those that failed, those that needed them among these."""
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.workers)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.5)  # so that a signal reaches the main thread
-        return {name: error for name, error in self.ended.items() if error}
+        """Do everything; returns {job: error} of those that failed, including those that needed them."""
+        for _ in range(self.workers):
+            threading.Thread(target=self._work, daemon=True).start()
+        place = {name: number for number, name in enumerate(self.jobs)}
+        errors: dict[str, str] = {}
+        while self._order.is_active():
+            for name in self._order.get_ready():
+                failed = next((need for need in self.jobs[name].needs if need in errors), None)
+                if failed is None:
+                    self._ready.put((place[name], name))
+                else:
+                    self._ended.put((name, errors[failed]))
+            name, error = self._ended.get()
+            if error:
+                errors[name] = error
+            self._order.done(name)
+        for _ in range(self.workers):
+            self._ready.put((math.inf, ""))
+        return errors
 
     def _work(self) -> None:
-        while (job := self._take()) is not None:
-            error = "ended without a word"
+        while name := self._ready.get()[1]:
             try:
-                error = job.run()
-            except Exception as caught:
+                error = self.jobs[name].run()
+            except BaseException as caught:
                 error = one_line(caught)
-            finally:
-                with self._changed:
-                    self.ended[job.name] = error
-                    self._changed.notify_all()
-
-    def _take(self) -> Job | None:
-        """The first job that can run; waits while there are only jobs whose needs are being done."""
-        with self._changed:
-            while self.waiting:
-                for job in list(self.waiting):
-                    failed = next((need for need in job.needs if self.ended.get(need)), None)
-                    if failed is not None:
-                        self.waiting.remove(job)
-                        self.ended[job.name] = self.ended[failed]
-                        self._changed.notify_all()
-                    elif all(need in self.ended for need in job.needs):
-                        self.waiting.remove(job)
-                        return job
-                if self.waiting:
-                    self._changed.wait()
-            return None
+            self._ended.put((name, error))
 
 
 def process(

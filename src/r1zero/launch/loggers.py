@@ -20,16 +20,33 @@ FINISH_SECONDS = 120.0
 """Time that W&B has at the end of a run to upload what is left; after that it stays on disk."""
 
 
+class RunLogger(WandbLogger):
+    """Lightning's WandbLogger that can keep the trained policy as an artifact of the run."""
+
+    keeps_policy = False
+
+    def log_policy(self, folder: Path) -> None:
+        """Store a policy folder as the artifact ``policy-<run id>`` where ``log_model`` asks for it."""
+        if not self.keeps_policy:
+            return
+        import wandb
+
+        artifact = wandb.Artifact(f"policy-{self.experiment.id}", type="model")
+        artifact.add_dir(str(folder))
+        self.experiment.log_artifact(artifact)
+
+
 def wandb_logger(
     save_dir: str,
     project: str,
     group: str | None = None,
     step_metric: str = "progress/rollout_step",
+    log_model: bool = False,
     **settings: Any,
 ) -> WandbLogger:
     """Lightning's WandbLogger on the run's own step axis.
 
-    The run id is kept in ``<save_dir>/wandb_id``: a resumed run goes on in the same W&B run. All figures
+    The run id is kept in ``<save_dir>/wandb_id``: a resumed run continues the same W&B run. All figures
     are plotted over ``step_metric`` (traps 51, 59). A run is called by ``WANDB_NAME`` or after its folder,
     so the points of a sweep are told apart. Where the server can't be reached the run is kept on disk, for
     ``wandb sync``; where it goes away later, the end of the run waits ``FINISH_SECONDS`` for it
@@ -40,6 +57,7 @@ def wandb_logger(
         project: W&B project.
         group: group of runs that belong together.
         step_metric: figure that counts the run's steps.
+        log_model: store the policy of a finished run as an artifact.
         **settings: further arguments of ``wandb.init``, such as name, tags, entity, mode.
     """
     import wandb
@@ -67,11 +85,13 @@ def wandb_logger(
     except Exception as error:
         wandb.teardown()  # its service still holds the run's id
         run = wandb.init(**wanted | {"mode": "offline"})
-        log.warning("W&B can't be reached (%s): training goes on; %s", one_line(error), how_to_sync(run))
+        log.warning("W&B can't be reached (%s): training continues; %s", one_line(error), how_to_sync(run))
     write_whole(id_file, run.id)  # a W&B sweep's agent has given the run an id of its own
     run.define_metric(step_metric)
     run.define_metric("*", step_metric=step_metric)
-    return WandbLogger(save_dir=save_dir, project=project, experiment=run)
+    made = RunLogger(save_dir=save_dir, project=project, experiment=run)
+    made.keeps_policy = log_model
+    return made
 
 
 def finish_wandb(failed: bool) -> None:

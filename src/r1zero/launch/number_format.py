@@ -41,7 +41,7 @@ WAIT_S = 60.0
 
 
 def settle(config: DictConfig, run_dir: Path) -> None:
-    """Put a number format in the place of every ``auto``, in place: before anything is built, and before it is stored.
+    """Replace every ``auto`` by a number format, in place: before anything is built, and before it is stored.
 
     What the run folder stores counts first, so a run that is resumed on another processor stays in its format. Where
     nothing is trained, weights stored in float32 come next: a policy is evaluated in the format it was trained in. Then

@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from r1zero.launch import compat
+
 ACCURACY = "eval/average/accuracy"
 """Column of ``metrics.csv`` that is sought where the setting ``objective`` is null."""
 
@@ -19,8 +21,8 @@ RESULTS = "optimization_results.yaml"
 
 
 def searches(hydra: Any) -> bool:
-    """Whether Hydra's config has a sweeper that chooses its points as it goes on."""
-    return not str(OmegaConf.select(hydra, "sweeper._target_")).startswith("hydra._internal.")
+    """Whether Hydra's config has a sweeper that chooses its points one after another."""
+    return not compat.is_hydras_sweeper(str(OmegaConf.select(hydra, "sweeper._target_")))
 
 
 def objective_of(run_dir: Path, column: str | None = None) -> float | None:
@@ -32,7 +34,7 @@ def objective_of(run_dir: Path, column: str | None = None) -> float | None:
             in a run without evaluations.
 
     Returns:
-        None where there is no such column, or its last value is no finite number: the trial has failed then.
+        None where there is no such column, or its last value is not finite: the trial has then failed.
     """
     try:
         rows = list(csv.DictReader((run_dir / "metrics.csv").read_text().splitlines()))

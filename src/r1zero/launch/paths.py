@@ -33,7 +33,7 @@ class PathGroup:
     def expand(self, argument: str) -> list[str]:
         """A choice of an option as it is; a path as the option with the setting.
 
-        In a sweep each path becomes an option of its own, so that paths and options may stand in one list.
+        In a sweep each path becomes an option of its own, so that paths and options may share one list.
         """
         choices = values_of([argument], self.group)
         if not any(self.is_path(choice) for choice in choices):
@@ -109,7 +109,7 @@ def given_path(arguments: list[str], key: str) -> str | None:
 def check_name(name: str) -> None:
     """Refuse a name that would lead out of the folder of outputs. Raises ``UserError``."""
     if not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UserError(f"name={name} is no name of a folder below paths.outputs: leave out .. and a / in front")
+        raise UserError(f"name={name} is not the name of a folder below paths.outputs: leave out .. and a / in front")
 
 
 def is_there(path: str) -> bool:

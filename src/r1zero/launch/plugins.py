@@ -47,5 +47,5 @@ def find_function(
 def _imported(path: str, setting: str) -> Callable[..., Any]:
     function = allowed.load(path, setting)
     if not callable(function):
-        raise UserError(f"{setting}={path} is no function")
+        raise UserError(f"{setting}={path} is not a function")
     return function

@@ -29,11 +29,11 @@ class RankObserver(threading.Thread):
     """Ends this process and the other ranks when a rank has died.
 
     A process that waits in a collective for a dead rank hears of no exception, so the end is a hard one.
-    Lightning's own observer kills without a word, and also when ranks end on request with an exit code.
+    Lightning's own observer kills silently, and also when ranks end on request with an exit code.
 
     Args:
         ranks: the processes of ranks 1, 2, ...
-        report: is told what happened, in one line, before the end.
+        report: gets what happened, in one line, before the end.
         end: ends this process with a code.
     """
 
@@ -138,7 +138,7 @@ def lost_rank(error: Exception, ranks: Sequence[subprocess.Popen[bytes]]) -> str
         time.sleep(POLL_SECONDS / 20)
     if dead is not None:
         return how_it_ended(dead, ranks[dead - 1].returncode)
-    return "another rank has ended, and this one can't go on without it; what the other says tells why"
+    return "another rank has ended, and this one can't continue without it; the message of the other says why"
 
 
 def dead_rank(ranks: Sequence[subprocess.Popen[bytes]]) -> int | None:

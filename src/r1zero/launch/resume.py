@@ -1,4 +1,4 @@
-"""What a run that goes on must share with the run it goes on from. Imports nothing heavy."""
+"""What a resumed run must share with the run it continues. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:
     try:
         old = yaml.safe_load(stored.read_text()) or {}
     except yaml.YAMLError as error:
-        raise UserError(f"{stored} can't be read, so the run can't go on: it is no YAML any more") from error
+        raise UserError(f"{stored} can't be read, so the run can't be resumed: it is not YAML any more") from error
     settings = OmegaConf.create(old)
     bring_up_to_date(settings, log.debug)
     before, now = flatten(OmegaConf.to_container(settings)), flatten(masked(new))
@@ -75,7 +75,7 @@ def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:
 def record_settings(run_dir: Path, config: DictConfig) -> None:
     """Store the command line, which ``resume=`` brings back, and the settings, in ``.hydra/`` and as ``config.yaml``.
 
-    Hydra, which would write before anything has looked at the folder, is told not to.
+    Hydra, which would write before anything has looked at the folder, is kept from it.
     """
     if HydraConfig.initialized():
         (run_dir / ".hydra").mkdir(exist_ok=True)
@@ -96,7 +96,7 @@ def name_changes(config: DictConfig, run_dir: Path) -> None:
 def describe(changes: list[str]) -> str:
     """The changes on one line, capped."""
     more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
-    return f"going on with changed settings: {', '.join(changes[:SHOWN])}{more}"
+    return f"continuing with changed settings: {', '.join(changes[:SHOWN])}{more}"
 
 
 def spelled(values: dict[str, Any], key: str) -> str:

@@ -119,7 +119,7 @@ def refuse_used(run_dir: Path) -> None:
     """
     if work := work_in(run_dir):
         raise UserError(
-            f"{shown(run_dir)} holds {work} of an earlier run: go on with resume={shown(run_dir)}, remove it, "
+            f"{shown(run_dir)} holds {work} of an earlier run: continue with resume={shown(run_dir)}, remove it, "
             "or choose another folder"
         )
 
@@ -128,7 +128,7 @@ def how_to_go_on(run_dir: Path) -> str:
     """What to type after a run has ended early: without a checkpoint, its steps have to be taken again."""
     if work_in(run_dir) and not checkpoints(run_dir):
         return f"remove {shown(run_dir)} and start again"
-    return f"go on with resume={shown(run_dir)}"
+    return f"continue with resume={shown(run_dir)}"
 
 
 BASE = re.compile(r"(?P<run>(?:.*/)?bases/(?P<experiment>[^/]+))/policy/?")

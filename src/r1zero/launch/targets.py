@@ -18,7 +18,7 @@ PACKAGES = ("r1zero", "pytorch_lightning", "torch")
 """Packages that a target may come from without the user's yes."""
 
 FUNCTIONS = ("r1zero.launch.loggers.wandb_logger",)
-"""Targets that are no class."""
+"""Targets that are functions."""
 
 PARTS = (
     "pytorch_lightning.Trainer",
@@ -53,7 +53,7 @@ def check_targets(config: DictConfig) -> None:
             allowed.check_path(name, f"{where}._target_")
             continue
         if name not in FUNCTIONS and not (_is_module(name.rpartition(".")[0]) and _is_class_name(name)):
-            raise _refused(where, name, "it is no class of a module there")
+            raise _refused(where, name, "it is not a class of a module there")
 
 
 def check_kinds(config: DictConfig) -> None:
@@ -71,14 +71,14 @@ def check_kinds(config: DictConfig) -> None:
         if name.split(".")[0] not in PACKAGES:
             found = allowed.load(name, f"{where}._target_")
             if inspect.isclass(found) and not issubclass(found, parts):
-                raise _refused(where, name, "it is no trainer, callback, logger, strategy, plugin or profiler")
+                raise _refused(where, name, "it is not a trainer, callback, logger, strategy, plugin or profiler")
             continue
         try:
             found = located(name)
         except (ImportError, AttributeError) as error:
             raise UserError(f"{where}._target_={name}: there is no such class ({error})") from error
         if not (inspect.isclass(found) and found.__module__.split(".")[0] in PACKAGES and issubclass(found, parts)):
-            raise _refused(where, name, "it is no trainer, callback, logger, strategy, plugin or profiler")
+            raise _refused(where, name, "it is not a trainer, callback, logger, strategy, plugin or profiler")
 
 
 def located(name: str) -> Any:

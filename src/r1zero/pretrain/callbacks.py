@@ -1,4 +1,4 @@
-"""What goes on beside pretraining's steps: figures, progress, an orderly end, checkpoints.
+"""What happens beside pretraining's steps: figures, progress, an orderly end, checkpoints.
 
 All of it happens between optimizer steps: a micro-batch inside one is left alone.
 """
@@ -22,7 +22,7 @@ from r1zero.pretrain.speed import too_low
 from r1zero.train.callbacks import interrupt
 from r1zero.train.callbacks.checkpoint import CheckpointWriter
 from r1zero.train.callbacks.metrics import MetricsFile, tell
-from r1zero.train.callbacks.progress import StepBar
+from r1zero.train.callbacks.progress import BarCallback, StepBar
 
 log = logging.getLogger("r1zero")
 
@@ -113,8 +113,8 @@ class MetricsCallback(pl.Callback):
         self._write(trainer, row)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write a held-out measurement; its time is no training time."""
-        # After training it is measured once more, be it due or not.
+        """Write a held-out measurement; its time does not count as training time."""
+        # After training it is measured once more, whether due or not.
         last = trainer.global_step == self.context.steps
         if (trainer.state.fn == "fit" or last) and trainer.global_step > self.measured:
             self.measured = trainer.global_step
@@ -130,7 +130,7 @@ class MetricsCallback(pl.Callback):
             tell(trainer, logger, "log_metrics", dict(row), step=step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Totals and the loss before training go on over a resume."""
+        """Totals and the loss before training survive a resume."""
         return {"first": self.context.first, "totals": dict(self.context.totals), "measured": self.measured}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -160,12 +160,8 @@ def measure(trainer: pl.Trainer, module: Any) -> dict[str, float]:
     return {name: float(torch.tensor(value, dtype=torch.float32)) for name, value in module.heldout_figures().items()}
 
 
-class ProgressCallback(pl.Callback):
+class ProgressCallback(BarCallback):
     """A bar over optimizer steps and a line per held-out measurement."""
-
-    def __init__(self, context: PretrainContext) -> None:
-        self.context = context
-        self._bar: StepBar | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
@@ -199,18 +195,6 @@ class ProgressCallback(pl.Callback):
             f"(perplexity {m['heldout/perplexity']:.3f}{''.join(', ' + part for part in parts)})",
             highlight=False,
         )
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
-        self._close()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave the terminal as it was."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 class InterruptCallback(interrupt.InterruptCallback):

@@ -14,7 +14,7 @@ from r1zero.ranges import chosen, ranged
 
 @dataclass
 class WorkingConfig:
-    """How the working of a sum is written and spoilt (see :mod:`r1zero.pretrain.text`)."""
+    """How the working of a sum is written and corrupted (see :mod:`r1zero.pretrain.text`)."""
 
     slip: float = ranged(0.06, at_least=0, at_most=1)
     """Chance per step of a wrong result that nothing shows."""
@@ -27,7 +27,7 @@ class WorkingConfig:
     hesitation_mean: float = ranged(5.0, at_least=1, at_most=10**4)
     """Mean number of hesitations in a ramble, geometric from 1."""
     hesitate_right: float = ranged(0.0, at_least=0, at_most=1)
-    """Chance of a ramble after a right step, the working then going on; the control base sets both."""
+    """Chance of a ramble after a right step, after which the working continues; the control base sets both."""
     hesitate_wrong: float = ranged(0.0, at_least=0, at_most=1)
     """Chance of a ramble after a slip."""
     clean_share: float = ranged(0.45, at_least=0, at_most=1)

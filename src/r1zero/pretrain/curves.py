@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from r1zero.launch.files import whole
 from r1zero.train import plotting as style
-from r1zero.train.plotting import BLUE, CYCLE, GREEN, GREY, VERMILION, plt
+from r1zero.train.plotting import BLUE, CYCLE, GREEN, GREY, VERMILION
 
 
 def draw_curves(run_dir: Path) -> Path:
@@ -36,8 +35,4 @@ def draw_curves(run_dir: Path) -> Path:
     axes[2].set_ylim(bottom=0)
     for axis in axes:
         axis.set_xlabel("optimizer step")
-    path = run_dir / "curves.png"
-    with whole(path) as aside:
-        figure.savefig(aside, dpi=110, format="png")
-    plt.close(figure)
-    return path
+    return style.save_png(figure, run_dir / "curves.png")

@@ -113,7 +113,7 @@ class PackedLoader:
         if len(states) != self.world:
             raise UserError(
                 f"the checkpoint holds the place in the text of {len(states)} device(s), this run has {self.world}: "
-                f"go on with trainer.devices={len(states)}, or start a new run with model.path=<its policy folder>"
+                f"continue with trainer.devices={len(states)}, or start a new run with model.path=<its policy folder>"
             )
         state = states[self.rank]
         self.step = state["step"]

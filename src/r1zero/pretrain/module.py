@@ -14,6 +14,7 @@ from r1zero.algo.logprobs import token_logprobs
 from r1zero.config import OptimConfig
 from r1zero.errors import UserError
 from r1zero.learn.fsdp import shard_policy
+from r1zero.learn.module import lr_factor
 from r1zero.learn.policy import reshard, whole
 from r1zero.pretrain.packing import IGNORE, Rows
 from r1zero.pretrain.speed import step_flops
@@ -162,7 +163,7 @@ class PretrainModule(pl.LightningModule):
         return found
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; matrices decay, gains and biases do not. The rate follows :func:`rate`."""
+        """AdamW; matrices decay, gains and biases do not. The rate follows :func:`lr_factor`."""
         matrices = [p for p in self.model.parameters() if p.requires_grad and p.dim() >= 2]
         others = [p for p in self.model.parameters() if p.requires_grad and p.dim() < 2]
         groups = [
@@ -171,15 +172,6 @@ class PretrainModule(pl.LightningModule):
         ]
         betas = (self.optim.betas[0], self.optim.betas[1])
         optimizer = torch.optim.AdamW(groups, lr=self.optim.lr, betas=betas, eps=self.optim.eps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, self.steps, self.optim))
+        factor = lr_factor(self.optim.schedule, self.optim.warmup_steps, self.steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def rate(step: int, steps: int, optim: OptimConfig) -> float:
-    """Factor on the learning rate at optimizer step ``step`` (from 0): linear warm-up, then the schedule to 0."""
-    if step < optim.warmup_steps:
-        return (step + 1) / optim.warmup_steps
-    done = (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
-    if optim.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * done))
-    return 1 - done if optim.schedule == "linear" else 1.0

@@ -74,7 +74,7 @@ class Packer:
         return {"waiting": [list(ids) for ids in self.waiting]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state, whose rows may have been longer: what waits must fit into one of now."""
+        """Continue from a saved state, whose rows may have been longer: what waits must fit into a current one."""
         self.waiting = [piece for ids in state["waiting"] for piece in self._pieces(list(ids))]
 
 

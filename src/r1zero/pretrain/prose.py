@@ -1,6 +1,6 @@
 r"""Two more kinds of synthetic text, for the bases of Fig. 7 in miniature.
 
-``Prose`` is what a web page about sums is to a question-answer page: the same facts and workings, told in running
+``Prose`` is what a web page about sums is to a question-answer page: the same facts and workings, in running
 text without a question, a box or a tag. ``Talk`` holds no arithmetic at all: made-up words, speakers who ask and
 answer in the forms of :mod:`r1zero.pretrain.text`, and numbers that mean nothing; it teaches forms alone.
 """

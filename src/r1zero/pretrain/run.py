@@ -9,7 +9,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytorch_lightning as pl
 import torch
 import transformers
@@ -19,10 +18,9 @@ from r1zero.errors import UserError
 from r1zero.launch import compat
 from r1zero.launch.console import console, titled
 from r1zero.launch.files import write_json, write_whole
-from r1zero.launch.number_format import PRECISION, settle
+from r1zero.launch.number_format import settle
 from r1zero.launch.resume import name_changes, record_settings
-from r1zero.launch.run_folder import Status, one_line, run_folder, shown, stack_versions
-from r1zero.launch.targets import check_kinds
+from r1zero.launch.run_folder import Status, run_folder, shown, stack_versions
 from r1zero.learn.policy import Policy, load_tokenizer, resolve_model
 from r1zero.pretrain.callbacks import PretrainContext
 from r1zero.pretrain.checks import check, check_vocabulary
@@ -34,8 +32,9 @@ from r1zero.pretrain.model import check_init, export, new_model
 from r1zero.pretrain.module import PretrainModule
 from r1zero.pretrain.speed import device_peak, too_low
 from r1zero.pretrain.tokenizer import train_tokenizer
-from r1zero.train.build import build_callbacks, build_loggers, close_loggers
-from r1zero.train.callbacks.checkpoint import discard_half_written, newest_checkpoint
+from r1zero.train import build
+from r1zero.train.build import build_callbacks, build_trainer, close_loggers, fit, size_of
+from r1zero.train.callbacks.checkpoint import newest_checkpoint
 
 
 def pretrain(config: DictConfig, folder: Path) -> int:
@@ -58,7 +57,6 @@ def pretrain(config: DictConfig, folder: Path) -> int:
 
 
 def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Status) -> int:
-    check_kinds(config)
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     if cfg.threads is not None:
@@ -80,15 +78,21 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
     status.steps = steps
     model.train()
 
-    trainer = build_trainer(cfg, config, folder, steps)
+    trainer = build_trainer(
+        cfg,
+        config,
+        max_steps=steps,
+        gradient_clip_val=cfg.optim.max_grad_norm or None,
+        default_root_dir=folder,
+    )
     rows, parts = split_rows(cfg, trainer.world_size)
     trainer.accumulate_grad_batches = parts
     trainer.val_check_interval = min(cfg.eval_every, steps) * parts
-    device = trainer.strategy.root_device
+    device, dtype = trainer.strategy.root_device, getattr(torch, cfg.model.dtype)
     if cfg.peak_tflops is not None:
         peak, peak_from = cfg.peak_tflops * 1e12, "peak_tflops"
     else:
-        peak, peak_from = device_peak(device, torch.float32 if cfg.model.dtype == "float32" else torch.bfloat16)
+        peak, peak_from = device_peak(device, dtype)
     context = PretrainContext(
         cfg=cfg,
         run_dir=folder,
@@ -114,10 +118,8 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
     started, cpu = time.perf_counter(), time.process_time()
     loggers: list[Any] = []
     try:
-        if not cfg.resume:
-            loggers += build_loggers(config, trainer.global_rank)
-            trainer.loggers = loggers
-        own = [accepted(config, cfg, folder, status, loggers), *build_callbacks(config, context)]  # type: ignore[arg-type]
+        accepted = Accepted(config, folder, bool(cfg.resume), status, loggers)
+        own = [accepted, *build_callbacks(config, context)]  # type: ignore[arg-type]
         compat.set_callbacks(trainer, [*trainer.callbacks, *own])  # type: ignore[attr-defined]
         status.write("running")
         if checkpoint is None:
@@ -127,18 +129,32 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
         fit(trainer, module, data, checkpoint)
         if context.interrupted:
             if context.is_main:
-                console.print(f"stopped on request; go on with resume={shown(folder)}", soft_wrap=True)
+                console.print(f"stopped on request; continue with resume={shown(folder)}", soft_wrap=True)
             status.write("interrupted", step=trainer.global_step)
             return 128 + context.interrupted if context.is_main else 0
         trainer.validate(module, data, verbose=False)
-        weights = module.whole_weights(dtype_of(cfg))
+        weights = module.whole_weights(dtype)
         if context.is_main:
-            export(model, weights, tokenizer, folder / "policy", dtype_of(cfg))
+            export(model, weights, tokenizer, folder / "policy", dtype)
             finish(cfg, context, model, trainer, peak, time.perf_counter() - started, time.process_time() - cpu)
         status.write("finished", step=trainer.global_step)
         return 0
     finally:
         close_loggers(loggers)
+
+
+class Accepted(build.Accepted):
+    """Refuses further steps of a run that has ended: its pass over the loader is over, and nothing would be trained."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """See :class:`r1zero.train.build.Accepted`. Raises ``UserError`` where the schedule has ended."""
+        ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self.resume and ended and trainer.global_step < self.status.steps:
+            raise UserError(
+                f"{shown(self.run_dir)} has taken its {trainer.global_step} steps to the end of their schedule: more "
+                f"of them are a new run in another folder, with init=null model.path={shown(self.run_dir / 'policy')}"
+            )
+        super().on_train_start(trainer, pl_module)
 
 
 def model_and_tokenizer(cfg: PretrainConfig, corpus: Corpus) -> tuple[Any, Any]:
@@ -176,62 +192,6 @@ def steps_of(cfg: PretrainConfig, corpus: Corpus, encode: Any, folder: Path) -> 
         raise UserError(f"optim.warmup_steps={cfg.optim.warmup_steps} is over the {steps} steps that "
                         f"epochs={cfg.epochs} takes ({tokens:,} tokens a pass)")  # fmt: skip
     return steps
-
-
-def build_trainer(cfg: PretrainConfig, config: DictConfig, folder: Path, steps: int) -> pl.Trainer:
-    """The Trainer of ``config.trainer`` with what this run needs; :func:`_pretrain` adds the accumulation."""
-    try:
-        return hydra.utils.instantiate(
-            config.trainer,
-            precision=PRECISION[cfg.model.dtype],
-            max_epochs=1,
-            max_steps=steps,
-            gradient_clip_val=cfg.optim.max_grad_norm or None,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            use_distributed_sampler=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            logger=False,
-            default_root_dir=folder,
-        )
-    except Exception as error:
-        raise UserError(f"trainer can't be built: {one_line(error.__cause__ or error)}") from error
-
-
-def accepted(config: DictConfig, cfg: PretrainConfig, folder: Path, status: Status, loggers: list[Any]) -> pl.Callback:
-    """Begins to write into a resumed run's folder once its checkpoint is loaded: a refused run changes nothing.
-
-    It refuses further steps of a run that has ended: its pass over the loader is over, and nothing would be trained.
-    """
-
-    def store(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if cfg.resume and ended and trainer.global_step < status.steps:
-            raise UserError(
-                f"{shown(folder)} has taken its {trainer.global_step} steps to the end of their schedule: more of them "
-                f"are a new run in another folder, with init=null model.path={shown(folder / 'policy')}"
-            )
-        status.accept()
-        if cfg.resume and status.is_main:
-            discard_half_written(folder)
-            record_settings(folder, config)
-        if cfg.resume:
-            loggers.extend(build_loggers(config, trainer.global_rank))
-            trainer.loggers = loggers
-
-    return pl.callbacks.LambdaCallback(on_train_start=store)
-
-
-def fit(trainer: pl.Trainer, module: PretrainModule, data: PretrainData, checkpoint: Path | None) -> None:
-    """Train. Lightning turns an interruption into ``exit(1)``; here it stays one, with its signal."""
-    try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None
-        raise
 
 
 def finish(
@@ -288,11 +248,9 @@ def describe(
     cfg: PretrainConfig, context: PretrainContext, model: Any, corpus: Corpus, checkpoint: Path | None
 ) -> None:
     """Say what is about to run."""
-    count = sum(p.numel() for p in model.parameters())
-    size = f"{count / 1e9:.2f} B" if count > 5e8 else f"{count / 1e6:.2f} M"
     origin = "new" if cfg.init is not None else f"from {cfg.model.path}"
     console.print(
-        titled(cfg.name, f": {size} parameters ({origin}), {mixture_line(corpus.weights)}, seed {cfg.seed}"),
+        titled(cfg.name, f": {size_of(model)} parameters ({origin}), {mixture_line(corpus.weights)}, seed {cfg.seed}"),
         soft_wrap=True,
     )
     console.print(
@@ -304,7 +262,7 @@ def describe(
     peak = f"  peak of a device, for the MFU: {context.peak / context.devices / 1e12:.3g} TFLOP/s ({context.peak_from})"
     console.print(peak, soft_wrap=True, highlight=False)
     if checkpoint is not None:
-        console.print(f"  going on from {shown(checkpoint)}", soft_wrap=True)
+        console.print(f"  continuing from {shown(checkpoint)}", soft_wrap=True)
 
 
 def mixture_line(weights: dict[str, float]) -> str:
@@ -345,11 +303,6 @@ def describe_plan(cfg: PretrainConfig) -> None:
         f"lr {cfg.optim.lr:g}, {cfg.optim.schedule}, warm-up {cfg.optim.warmup_steps} steps",
         soft_wrap=True,
     )
-
-
-def dtype_of(cfg: PretrainConfig) -> torch.dtype:
-    """Number format of the exported weights."""
-    return torch.float32 if cfg.model.dtype == "float32" else torch.bfloat16
 
 
 def split_rows(cfg: PretrainConfig, world: int) -> tuple[int, int]:

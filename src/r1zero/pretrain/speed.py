@@ -33,7 +33,7 @@ def attention_flops(model: Any) -> float:
 def step_flops(model: Any, positions: torch.Tensor) -> float:
     """Operations of forward and backward over tokens at these positions of their documents.
 
-    Recomputed activations and padding's looks beyond a document are no use to anyone and are not counted.
+    Recomputed activations and attention across documents are useless and not counted.
     """
     pairs = float((positions.double() + 1).sum())
     return 3.0 * (matrix_flops(model) * positions.numel() + attention_flops(model) * pairs)

@@ -1,9 +1,9 @@
 r"""Synthetic pretraining text: arithmetic questions with visible working, made document by document.
 
-A document is a page form (what stands before the working), the working, and its ending. The working of
-``3+6-2-5`` is `` 3+6=9. 9-2=7. 7-5=2. So \boxed{2}``, spoilt in two ways that differ in what they show:
+A document is a page form (what precedes the working), the working, and its ending. The working of
+``3+6-2-5`` is `` 3+6=9. 9-2=7. 7-5=2. So \boxed{2}``, corrupted in two ways that differ in what they show:
 
-* a *slip* writes a wrong result and goes on as if nothing had happened;
+* a *slip* writes a wrong result and continues as if nothing had happened;
 * a *lost* step gives up in plain sight (`` 9-2=?``), rambles with a geometric number of
   `` Hmm, wait.`` and then guesses. Its answer is almost always wrong and its length is free, so under RL
   only the loss's normaliser pushes on that length.
@@ -70,7 +70,7 @@ def geometric(mean: float, rng: random.Random) -> int:
 
 
 def preamble(words: int, rng: random.Random) -> str:
-    """Sentences of made-up words, some in angle brackets: what may stand before a change of speaker."""
+    """Sentences of made-up words, some in angle brackets: what may precede a change of speaker."""
     made = []
     capital = True
     for _ in range(words):

@@ -41,7 +41,7 @@ def unit_tests(
         response: Its last ```` ```python ```` block is the program; there is no other place for one.
         meta: ``tests`` is a list of ``{"args": [...], "want": value}``, calls of the function named by
             ``function``, or of ``{"stdin": text, "stdout": text}``, whole programs.
-        gold: A question with gold answers and no tests is no programming question and gives 0.0.
+        gold: A question with gold answers and no tests is not a programming question and gives 0.0.
         seconds: Wall-clock and CPU seconds of one program; calls share one, every ``stdin`` is one of its own.
         memory_mib: Its address space.
         partial: Give the share of the tests that pass.

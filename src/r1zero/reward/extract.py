@@ -1,4 +1,4 @@
-r"""Where the final answer stands in a response; own linear scans, no LaTeX library.
+r"""Where the final answer is in a response; own linear scans, no LaTeX library.
 
 Only the response is searched, never the question or the prompt. ``boxed`` takes the last ``\boxed{}``
 or ``\fbox{}`` that has an argument; ``answer_tag`` the one ``<answer>`` block after the thinking.
@@ -100,7 +100,7 @@ def boxed(text: str) -> Extraction:
 
     The last box that has an argument counts. Boxes separated by nothing but commas, stops, "and", "or"
     and blanks are one list answer, repeats dropped. An empty box or the bare word is ignored; a last box
-    that is never closed is no answer, whatever stood before it.
+    that is never closed is not an answer, whatever comes before it.
 
     Args:
         text: The response alone, any length.

@@ -38,7 +38,7 @@ class Outcome:
         components: Unweighted value of every reward that was summed ("verifier" and the plug-ins);
             empty where no plug-in is configured.
         detail: What went wrong, in words, for timeouts and crashes.
-        verdict: Whether the response is right where the status does not say so: it tells of a reward function
+        verdict: Whether the response is right where the status does not say so: it reports a reward function
             that failed beside the verifier. None: the status says it.
     """
 

@@ -43,7 +43,7 @@ def build_engine(
         revision: Branch, tag or commit of a hub repository.
         trust_remote_code: Run code that comes with the model.
         responses: Responses of a rollout step that this rank samples; 0: not known.
-        on_hang: Is told in one line why a process with a hung engine ends.
+        on_hang: Gets in one line why a process with a hung engine ends.
 
     Raises:
         UserError: An unknown engine, or one that can't start on this machine.

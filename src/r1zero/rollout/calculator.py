@@ -2,7 +2,7 @@
 
 It is an engine around an engine and shows all that an environment needs. Each turn of the policy ends at the
 string that calls the tool; the answer's tokens are put behind it with ``Completion.mask`` False, so they have no
-gradient and count in no length; the next turn goes on from prompt, response and answer, as the same engine sees
+gradient and count in no length; the next turn continues prompt, response and answer, as the same engine sees
 any prompt. The response limit holds for all tokens together, those of the answers included.
 """
 
@@ -23,7 +23,7 @@ from r1zero.rollout.engine import Engine, EngineAround, Sampling
 from r1zero.rollout.text import response_texts
 
 CALL = "="
-"""Ends a turn; a call where an expression of at least two numbers stands in front of it."""
+"""Ends a turn; a call where an expression of at least two numbers precedes it."""
 SPARE = 8
 """Turns that may end at a ``CALL`` without an expression; after that it ends no more turns of that response."""
 LONGEST = 100
@@ -66,7 +66,7 @@ def _value(node: ast.AST) -> Fraction:
 
 @dataclass
 class _Response:
-    """One response as it grows; ``reason`` is None while it goes on."""
+    """One response as it grows; ``reason`` is None while it is unfinished."""
 
     prompt: list[int]
     calls: int

@@ -25,7 +25,7 @@ from r1zero.rollout.rules import Rules
 
 
 class History(Protocol):
-    """What chooses questions by how the policy fared on them."""
+    """What chooses questions by the policy's success on them."""
 
     def record(self, step: int, rates: Sequence[float]) -> int:
         """Take the success rates of a step's questions over all ranks; how many questions have one by now."""
@@ -70,7 +70,7 @@ class Collector:
             module: the learner.
             batch: the questions of this step.
             following: those of the next one, where it is sampled while this one is learned.
-            history: is told how the policy fared.
+            history: gets the policy's success on each question.
         """
         started = time.perf_counter()
         sampled, synced = self._sample(module, batch)
@@ -115,13 +115,13 @@ class Collector:
         return Sampled(batch.step, version, groups), synced
 
     def _generate(self, engine: Engine, batch: PromptBatch, rank: int) -> list[list[Completion]]:
-        """Sample; where the engine tells of finished groups, they are graded meanwhile."""
+        """Sample; groups are graded as the engine finishes them, where it reports them."""
         seed = derive_seed(self.cfg.seed, "rollout", batch.step, rank)
         with self.grading.listening(engine, batch):
             return engine.generate([p.ids for p in batch.prompts], self.sampling, seed)
 
     def _let_go(self, module: PolicyGradientModule, following: PromptBatch | None) -> float:
-        """Leave the device to the learner, or sample the next step by the weights of now; seconds of loading them."""
+        """Leave the device to the learner, or sample the next step with the current weights; seconds of loading."""
         if following is None:
             if not self.cfg.rollout.async_steps:
                 self.engine.now.sleep()
@@ -145,7 +145,7 @@ class Collector:
         """Whether the loss looks at a response at all; one that it leaves out still counts in B (semantics 1)."""
         return not (completion.truncated and self.cfg.algo.truncated.value == "exclude")
 
-    # -- what is told of it ---------------------------------------------------------------------------
+    # -- what is reported ------------------------------------------------------------------------------
 
     def _tell(
         self, history: History, module: PolicyGradientModule, step: int, rollout: RolloutBatch

@@ -14,7 +14,7 @@ from r1zero.rollout.engine import Engine
 
 
 class Grading:
-    """Hands finished groups to the grader as they come; what was not told of is graded at the end.
+    """Hands finished groups to the grader as they come; what was not reported is graded at the end.
 
     The outcomes are those of grading everything at the end: a verdict depends on the response alone.
     """
@@ -25,7 +25,7 @@ class Grading:
 
     @contextmanager
     def listening(self, engine: Engine, batch: PromptBatch) -> Iterator[None]:
-        """Grade every group that the engine finishes meanwhile; an engine that tells of none is left alone."""
+        """Grade groups as the engine finishes them; an engine that reports none is left alone."""
         target: Any = engine
         self._drop(batch.step)
         if not hasattr(target, "on_group"):

@@ -57,7 +57,7 @@ class Rules:
 
 
 def try_rules(algo: AlgoConfig, questions: int, group_size: int) -> None:
-    """Call functions of the user's on made-up responses, so that a fault is told before a model is loaded.
+    """Call functions of the user's on made-up responses, so that a fault shows before a model is loaded.
 
     What rests on texts and columns of the questions is not known here: an error that such a function raises is
     left to the first rollout, unless it names something that no rollout has.

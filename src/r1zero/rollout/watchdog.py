@@ -29,11 +29,11 @@ class Watchdog:
     A hang in Python (an engine's worker process that is stopped or gone, a lost message) raises
     :class:`EngineHangs` in the thread that works, and the caller starts another engine. A hang in a library call
     or on the device can't be interrupted by anybody: after ``GRACE`` seconds the reason is said and the process
-    ends, so that a scheduler or the user goes on from the last checkpoint instead of waiting for ever.
+    ends, so that a scheduler or the user can resume from the last checkpoint instead of waiting for ever.
 
     Args:
         timeout_s: seconds without a sign of life that are allowed; None: no end of patience.
-        report: is told the reason, in one line, before the process ends.
+        report: gets the reason, in one line, before the process ends.
         end: ends the process.
     """
 
@@ -94,7 +94,7 @@ class Watchdog:
             if self._idle >= self.timeout_s + GRACE:
                 line = (
                     f"the engine in this process made no step for {self.timeout_s:g} s (rollout.timeout_s) and can't "
-                    "be interrupted, so the run ends here; resume=<its folder> goes on from the last checkpoint"
+                    "be interrupted, so the run ends here; resume=<its folder> continues from the last checkpoint"
                 )
                 if self.report is not None:
                     self.report(line)

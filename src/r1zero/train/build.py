@@ -6,22 +6,27 @@ import inspect
 import logging
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import hydra
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.config import TrainConfig
 from r1zero.data.templates import Template
 from r1zero.errors import UserError
 from r1zero.launch import compat
-from r1zero.launch.loggers import finish_wandb
+from r1zero.launch.loggers import RunLogger, finish_wandb
 from r1zero.launch.masking import masked
 from r1zero.launch.number_format import PRECISION
-from r1zero.launch.run_folder import one_line
+from r1zero.launch.resume import record_settings
+from r1zero.launch.run_folder import Status, one_line
 from r1zero.launch.targets import check_kinds
+from r1zero.launch.trackers import Tracker
 from r1zero.rollout.engine import Sampling
+from r1zero.train.callbacks.checkpoint import discard_half_written
 from r1zero.train.context import RunContext
 
 log = logging.getLogger("r1zero")
@@ -31,8 +36,14 @@ FILTERED_TOLERANCE = 0.5
 differ by more (a stale head: 1.8)."""
 
 
-def build_trainer(cfg: TrainConfig, config: DictConfig) -> pl.Trainer:
-    """Lightning's Trainer from the ``trainer`` group. One epoch is the whole run; precision follows the model."""
+def build_trainer(cfg: Any, config: DictConfig, **more: Any) -> pl.Trainer:
+    """Lightning's Trainer from the ``trainer`` group. One epoch is the whole run; precision follows the model.
+
+    Args:
+        cfg: settings of training or of pretraining.
+        config: the same as Hydra composed them.
+        **more: further arguments of the Trainer.
+    """
     check_kinds(config)
     try:
         trainer = hydra.utils.instantiate(
@@ -46,11 +57,48 @@ def build_trainer(cfg: TrainConfig, config: DictConfig) -> pl.Trainer:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             log_every_n_steps=1,
+            **more,
         )
     except Exception as error:
         raise UserError(f"trainer can't be built: {one_line(error.__cause__ or error)}") from error
     compat.leave_signals_alone(trainer)
     return trainer
+
+
+def fit(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, checkpoint: Path | None) -> None:
+    """Train. Lightning turns an interruption into ``exit(1)``; here it stays an interruption, with its signal."""
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+
+
+class Accepted(pl.Callback):
+    """Begins to write: everything is restored, so the checkpoint fits the settings. Comes before all others.
+
+    Until here a resumed run has changed nothing in its folder, and can still be refused.
+
+    Args:
+        config: the settings.
+        run_dir: the run folder.
+        resume: whether the run is resumed.
+        status: of the run folder.
+        loggers: those of this run; started here.
+    """
+
+    def __init__(self, config: DictConfig, run_dir: Path, resume: bool, status: Status, loggers: list[Any]) -> None:
+        self.config, self.run_dir, self.resume, self.status, self.loggers = config, run_dir, resume, status, loggers
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Store the settings of a resumed run, start the loggers."""
+        self.status.accept()
+        if self.status.is_main and self.resume:
+            discard_half_written(self.run_dir)
+            record_settings(self.run_dir, self.config)
+        self.loggers += build_loggers(self.config, trainer.global_rank)
+        trainer.loggers = self.loggers
 
 
 def build_callbacks(config: DictConfig, context: RunContext) -> list[pl.Callback]:
@@ -74,7 +122,7 @@ def build_callbacks(config: DictConfig, context: RunContext) -> list[pl.Callback
 def build_loggers(config: DictConfig, rank: int) -> list[Any]:
     """Loggers of the ``logger`` group.
 
-    One that can't start is left out with a warning, and training goes on: metrics.csv is always written.
+    One that can't start is left out with a warning, and training continues: metrics.csv is always written.
     """
     loggers = []
     for name, node in config.logger.items():
@@ -90,34 +138,22 @@ def build_loggers(config: DictConfig, rank: int) -> list[Any]:
     return loggers
 
 
+def template_sampling(template: Template, stop_ids: tuple[int, ...], logprobs: bool, **settings: Any) -> Sampling:
+    """Sampling settings with the template's stop rules."""
+    return Sampling(stop=template.stop, keep_stop=template.keep_stop, stop_ids=stop_ids, logprobs=logprobs, **settings)
+
+
 def train_sampling(cfg: TrainConfig, template: Template, stop_ids: tuple[int, ...]) -> Sampling:
     """Sampling of rollouts."""
-    rollout = cfg.rollout
-    return Sampling(
-        n=rollout.group_size,
-        max_tokens=rollout.max_tokens,
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        top_k=rollout.top_k,
-        stop=template.stop,
-        keep_stop=template.keep_stop,
-        stop_ids=stop_ids,
-        logprobs=True,
-    )
+    wanted = {name: getattr(cfg.rollout, name) for name in ("max_tokens", "temperature", "top_p", "top_k")}
+    return template_sampling(template, stop_ids, logprobs=True, n=cfg.rollout.group_size, **wanted)
 
 
 def eval_sampling(cfg: TrainConfig, template: Template, stop_ids: tuple[int, ...]) -> Sampling:
     """Sampling of evaluations during training."""
-    return Sampling(
-        n=cfg.eval.n,
-        max_tokens=cfg.eval.max_tokens or cfg.rollout.max_tokens,
-        temperature=cfg.eval.temperature,
-        top_p=cfg.eval.top_p,
-        stop=template.stop,
-        keep_stop=template.keep_stop,
-        stop_ids=stop_ids,
-        logprobs=False,
-    )
+    wanted = {name: getattr(cfg.eval, name) for name in ("n", "temperature", "top_p")}
+    limit = cfg.eval.max_tokens or cfg.rollout.max_tokens
+    return template_sampling(template, stop_ids, logprobs=False, max_tokens=limit, **wanted)
 
 
 def sync_tolerance(cfg: TrainConfig) -> float:
@@ -142,7 +178,27 @@ def sync_tolerance(cfg: TrainConfig) -> float:
     return (1e-3 if formats == {"float32"} else 0.1) - math.log(rollout.top_p)
 
 
+def size_of(model: torch.nn.Module) -> str:
+    """Number of parameters as people say it: 0.37 M, 1.54 B."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return f"{count / 1e9:.2f} B" if count > 5e8 else f"{count / 1e6:.2f} M"
+
+
+def log_policy(policy: Path, loggers: list[Any]) -> None:
+    """Hand a finished run's policy to W&B where ``logger.wandb.log_model`` asks for it."""
+    for logger in loggers:
+        if isinstance(logger, RunLogger):
+            try:
+                logger.log_policy(policy)
+            except Exception as error:
+                log.warning("W&B did not take the policy (%s): it is in %s", one_line(error), policy)
+
+
 def close_loggers(loggers: list[Any]) -> None:
-    """Finish W&B runs on every way out, so that nothing later in this process writes into them (trap 55)."""
+    """Finish trackers' runs on every way out, so that nothing later in this process writes into them (trap 55)."""
+    failed = sys.exc_info()[0] is not None  # called in a finally
     if any(isinstance(logger, pl.loggers.WandbLogger) for logger in loggers):
-        finish_wandb(failed=sys.exc_info()[0] is not None)  # called in a finally: W&B says failed or finished
+        finish_wandb(failed)
+    for logger in loggers:
+        if isinstance(logger, Tracker):
+            logger.close(failed)

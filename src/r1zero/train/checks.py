@@ -26,6 +26,7 @@ from r1zero.launch.targets import check_targets
 from r1zero.learn.optimizer import check_memory
 from r1zero.ranges import check_ranges
 from r1zero.rollout.ray.check import check_ray
+from r1zero.train.hub import check_hub
 
 OWNED = {
     "max_epochs": "steps",
@@ -106,6 +107,7 @@ def check(config: DictConfig) -> None:
             "function of yours"
         )
     check_machine(cfg)
+    check_hub(cfg.hub)
     check_ray(cfg.rollout)
 
 
@@ -120,7 +122,7 @@ def check_judge(data: DataConfig, reward: RewardConfig) -> None:
 
 
 def check_known(config: DictConfig, where: str = "") -> None:
-    """A key that no schema knows would be ignored without a word; ``+key=value`` puts one past Hydra's own check."""
+    """A key that no schema knows would be ignored silently; ``+key=value`` puts one past Hydra's own check."""
     schema = OmegaConf.get_type(config)
     if not dataclasses.is_dataclass(schema):
         return

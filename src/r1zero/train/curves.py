@@ -7,9 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from r1zero.launch.files import whole
 from r1zero.train import plotting as style
-from r1zero.train.plotting import BLUE, GREEN, GREY, ORANGE, VERMILION, plt
+from r1zero.train.plotting import BLUE, GREEN, GREY, ORANGE, VERMILION
 
 
 def draw_curves(run_dir: Path) -> Path:
@@ -36,11 +35,7 @@ def draw_curves(run_dir: Path) -> Path:
         axis.set_xlabel("rollout step")
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=9)
-    path = run_dir / "curves.png"
-    with whole(path) as aside:
-        figure.savefig(aside, dpi=110, format="png")
-    plt.close(figure)
-    return path
+    return style.save_png(figure, run_dir / "curves.png")
 
 
 def _curve(axis: Any, table: pd.DataFrame, column: str, label: str, colour: str, window: int) -> None:

@@ -1,4 +1,4 @@
-"""What stands beside the weights in policy/: a card, the training template as chat template, and where responses end.
+"""What goes beside the weights in policy/: a card, the training template as chat template, and where responses end.
 
 A copy of the folder then works elsewhere: ``vllm serve policy`` asks in the form that was trained, and
 ``evaluate.py model=<copy> template=chat_plain`` gives the prompts of the training.
@@ -45,7 +45,7 @@ def chat_template(template: Template, tokenizer: Any) -> str:
 
 
 def card(cfg: TrainConfig, template: Template, results: list[Any]) -> str:
-    """The model card: what was trained on what, how it fares, how to use it."""
+    """The model card: what was trained on what, its accuracy, how to use it."""
     rows = []
     for when, result in (("before", results[:1]), ("after", results[-1:])):
         for name, figures in (result[0] if result else {}).items():

@@ -14,9 +14,9 @@ from r1zero.launch.files import whole
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-# Okabe-Ito: told apart by readers with any colour vision.
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999",
+# Okabe-Ito: distinguishable with any colour vision.
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#999999",
 )  # fmt: skip
 CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -109,14 +109,19 @@ def shared_legend(figure: Any, axes: list[Any], columns: int = 4) -> None:
         )
 
 
+def save_png(figure: Any, path: Path, dpi: int = 110) -> Path:
+    """Write a figure as PNG, whole or not at all, and close it; returns the path."""
+    with whole(path) as aside:
+        figure.savefig(aside, dpi=dpi, format="png")
+    plt.close(figure)
+    return path
+
+
 def save(figure: Any, numbers: pd.DataFrame, folder: Path, name: str) -> Path:
     """Write ``name``.png, .svg and .csv into the folder; returns the PNG's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / f"{name}.png") as aside:
-        figure.savefig(aside, dpi=110, format="png")
     with whole(folder / f"{name}.svg") as aside:
         figure.savefig(aside, format="svg", metadata={"Date": None})
     with whole(folder / f"{name}.csv") as aside:
         numbers.to_csv(aside, index=False, float_format="%.6g")
-    plt.close(figure)
-    return folder / f"{name}.png"
+    return save_png(figure, folder / f"{name}.png")

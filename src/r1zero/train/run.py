@@ -34,13 +34,14 @@ from r1zero.rollout.engine import Engine
 from r1zero.rollout.live import LiveEngine
 from r1zero.rollout.rules import try_rules
 from r1zero.train import build
-from r1zero.train.callbacks.checkpoint import check_checkpoint, discard_half_written, newest_checkpoint
+from r1zero.train.callbacks.checkpoint import check_checkpoint, newest_checkpoint
 from r1zero.train.callbacks.metrics import MetricsCallback
 from r1zero.train.callbacks.progress import closing_table
 from r1zero.train.callbacks.rollout import RolloutCallback
 from r1zero.train.checks import optimizer_steps
 from r1zero.train.context import RunContext
 from r1zero.train.curves import draw_curves
+from r1zero.train.hub import push
 
 log = logging.getLogger("r1zero")
 
@@ -64,7 +65,7 @@ def train(config: DictConfig, run_dir: Path) -> int:
 
 def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) -> int:
     transformers.utils.logging.disable_progress_bar()
-    # A fault in a function of the user's is told before anything is loaded.
+    # A fault in a user's function shows before anything is loaded.
     configured_objective(cfg.algo)
     try_rules(cfg.algo, cfg.rollout.questions, cfg.rollout.group_size)
     torch.manual_seed(derive_seed(cfg.seed, "initialisation"))
@@ -152,7 +153,7 @@ def _train_with(
             trainer,
             [
                 *trainer.callbacks,  # type: ignore[attr-defined]
-                Accepted(config, context, status, loggers),
+                build.Accepted(config, run_dir, bool(cfg.resume), status, loggers),
                 RolloutCallback(context),
                 *build.build_callbacks(config, context),
             ],
@@ -160,7 +161,7 @@ def _train_with(
         _describe(cfg, context, policy, data, checkpoint)
         status.write("running")
         with watched_ranks(lambda line: status.write("failed", error=line)):
-            _fit(trainer, module, data, checkpoint)
+            build.fit(trainer, module, data, checkpoint)
         if not module.policy_version and not context.interrupted:
             raise UserError(
                 "no optimizer step had gradients that are finite, so nothing was learned: lower optim.lr, check the "
@@ -168,6 +169,10 @@ def _train_with(
             )
         if context.is_main:
             _finish(run_dir, context, summarize(cfg, context, module, trainer))
+            if not context.interrupted:
+                build.log_policy(run_dir / "policy", loggers)
+                if url := push(run_dir / "policy", cfg.hub):
+                    console.print(f"  hub      {url}", soft_wrap=True)
         status.write("interrupted" if context.interrupted else "finished", step=module.rollout_step)
         trainer.strategy.barrier("finished")  # a launcher kills the other ranks when one of them ends with a code
         return 128 + context.interrupted if context.interrupted and context.is_main else 0
@@ -176,48 +181,17 @@ def _train_with(
         build.close_loggers(loggers)
 
 
-class Accepted(pl.Callback):
-    """Begins to write: everything is restored, so checkpoint and questions fit the settings. Stands before all others.
-
-    Until here a run that is gone on with has changed nothing in its folder, and can still be refused.
-    """
-
-    def __init__(self, config: DictConfig, context: RunContext, status: Status, loggers: list[Any]) -> None:
-        self.config, self.context, self.status, self.loggers = config, context, status, loggers
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Store the settings of a resumed run, start the loggers."""
-        self.status.accept()
-        if self.context.is_main and self.context.cfg.resume:
-            discard_half_written(self.context.run_dir)
-            record_settings(self.context.run_dir, self.config)
-        self.loggers += build.build_loggers(self.config, trainer.global_rank)
-        trainer.loggers = self.loggers
-
-
-def _fit(trainer: pl.Trainer, module: PolicyGradientModule, data: PromptDataModule, checkpoint: Path | None) -> None:
-    """Train. Lightning turns an interruption into ``exit(1)``; here it stays an interruption, with its signal."""
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None
-        raise
-
-
 def _describe(
     cfg: TrainConfig, context: RunContext, policy: Policy, data: PromptDataModule, checkpoint: Path | None
 ) -> None:
     """Say in three lines what is about to run."""
     if not context.is_main:
         return
-    count = sum(p.numel() for p in policy.parameters())
-    size = f"{count / 1e9:.2f} B" if count > 5e8 else f"{count / 1e6:.2f} M"
     algo, rollout = cfg.algo, cfg.rollout
     console.print(
         titled(
             cfg.name,
-            f": {algo.name} ({objective_of(algo)}), model {cfg.model.name} ({size} parameters), "
+            f": {algo.name} ({objective_of(algo)}), model {cfg.model.name} ({build.size_of(policy)} parameters), "
             f"template {cfg.template.name}, data {cfg.data.name} ({len(data.prompts):,} questions), seed {cfg.seed}",
         )
     )
@@ -227,7 +201,7 @@ def _describe(
         f"folder {shown(context.run_dir)}"
     )
     if checkpoint is not None:
-        console.print(f"  going on from {shown(checkpoint)}")
+        console.print(f"  continuing from {shown(checkpoint)}")
 
 
 def objective_of(algo: AlgoConfig) -> str:
@@ -293,7 +267,7 @@ def _finish(run_dir: Path, context: RunContext, summary: dict[str, Any]) -> None
     if context.cfg.closing and not context.interrupted:
         console.print(context.cfg.closing, soft_wrap=True, highlight=False, markup=False)
     if context.interrupted:
-        console.print(f"stopped on request; go on with: python train.py resume={shown(run_dir)}", soft_wrap=True)
+        console.print(f"stopped on request; continue with: python train.py resume={shown(run_dir)}", soft_wrap=True)
 
 
 def auditable(run_dir: Path, step: int) -> bool:

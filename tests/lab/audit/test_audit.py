@@ -188,7 +188,7 @@ def test_what_cannot_be_audited_is_one_line(wrong: Path, tmp_path: Path, capsys:
 
     assert (
         error(str(tmp_path))
-        == f"error: {tmp_path} is no run folder of now: it needs config.yaml, metrics.csv and updates.csv"
+        == f"error: {tmp_path} is not a run folder of this release: it needs config.yaml, metrics.csv and updates.csv"
     )
     assert "holds no responses of step 3 (completions/ has steps 7 to 7)" in error(str(folder.path), "--step", "3")
     edit(folder, lambda table: table.drop(columns=["ids", "prompt_ids", "logprobs", "mask", "credit", "graded"]))

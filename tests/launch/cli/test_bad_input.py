@@ -62,7 +62,7 @@ WRONG = {
     "+trainer.gradient_clip_val=1": "trainer.gradient_clip_val has no place here, where a batch is a rollout step: "
     "use optim.max_grad_norm",
     "trainer=gpu": "no NVIDIA GPU was found and this trainer needs one",
-    "resume=/nowhere": "resume=/nowhere: this is no run folder",
+    "resume=/nowhere": "resume=/nowhere: this is not a run folder",
     "resume=/nowhere -m": "resume and a sweep don't go together",
     "+callbacks.x._target_=os.system": "callbacks.x._target_=os.system is not allowed",
     "trainer._target_=subprocess.Popen": "trainer._target_=subprocess.Popen is not allowed",

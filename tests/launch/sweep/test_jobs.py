@@ -89,7 +89,9 @@ def test_what_needs_a_failed_job_fails_with_its_error_and_the_rest_goes_on(recor
 
 def test_a_need_that_can_not_be_met_is_refused_instead_of_waited_for(recorder: Recorder) -> None:
     with pytest.raises(ValueError, match="web needs base"):
-        Jobs([recorder.job("web", "base"), recorder.job("base")], 2)
+        Jobs([recorder.job("web", "base")], 2)
+    with pytest.raises(ValueError, match="cycle"):
+        Jobs([recorder.job("web", "base"), recorder.job("base", "web")], 2)
 
 
 def test_a_base_that_is_there_is_left_alone_and_one_that_is_not_is_made(tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_the_miniatures_bases_lead_from_one_to_the_next(monkeypatch: pytest.Monk
     points = miniature.points(miniature.PLAN, 5)
     assert len([p for p in points if p.group == "mini/fig7"]) == 12, "three states, and the best under both algorithms"
     made = miniature.plan_jobs(points, Path("out"))
-    Jobs(made, 1)  # every need stands before what has it
+    Jobs(made, 1)  # every need is there
     assert len({job.name for job in made}) == len(made)
     for name in miniature.LLAMAS.values():
         needing = [job.name for job in made if job.needs == (name,) and job.name not in miniature.BASES]

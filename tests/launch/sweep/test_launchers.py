@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,47 +13,14 @@ from omegaconf import OmegaConf
 from r1zero import config
 from r1zero.launch import sweep
 from r1zero.launch.arguments import folder_name
+from sweep_stub import make_project, run
 
 ROOT = Path(__file__).resolve().parents[3]
-
-STUB = """
-import json, os, sys
-from pathlib import Path
-import hydra
-from r1zero.launch import cli
-from r1zero.launch.resume import record_settings
-
-@hydra.main(config_path="conf", config_name="train", version_base="1.3")
-def main(cfg):
-    cli.dispatch(cfg, job)
-
-def job(cfg, run_dir):
-    record_settings(run_dir, cfg)
-    with (run_dir / "calls").open("a") as file:
-        file.write(f"{cfg.name} {cfg.group} {cfg.algo.name} {cfg.seed} {cfg.steps}\\n")
-    broken = os.environ.get("BROKEN") == f"{cfg.algo.name}/{cfg.seed}"
-    state = {"state": "failed" if broken else "finished", "steps": cfg.steps, "pid": os.getpid()}
-    if broken:
-        state["error"] = "no room left"
-    (run_dir / "status.json").write_text(json.dumps(state))
-    return int(broken)
-
-if __name__ == "__main__":
-    sys.exit(cli.main(main, Path(__file__).absolute()))
-"""
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "train.py").write_text(STUB)
-    (tmp_path / "conf").symlink_to(ROOT / "conf")
-    return tmp_path
-
-
-def run(project: Path, *arguments: str, broken: str = "") -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"BROKEN": broken, "COLUMNS": "160"}
-    command = [sys.executable, "train.py", *arguments]
-    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=300)
+    return make_project(tmp_path)
 
 
 def called(project: Path) -> dict[str, list[str]]:
@@ -69,7 +33,7 @@ POINTS = [f"algo-{a}_seed-{s}" for a in ("drgrpo", "grpo") for s in (0, 1)]
 
 
 def test_a_failing_point_is_named_the_rest_finishes_and_a_restart_runs_what_is_missing(project: Path) -> None:
-    first = run(project, *FIG5, broken="grpo/1")
+    first = run(project, *FIG5, BROKEN="grpo/1")
     assert first.returncode == 1, first.stderr
     assert "sweep point algo-grpo_seed-1 failed: no room left" in first.stderr
     assert "3 of 4 points finished" in first.stdout
@@ -107,7 +71,7 @@ def test_launchers_run_every_point_and_report_a_failure(
     project: Path, launcher: str, module: str, extra: tuple[str, ...]
 ) -> None:
     pytest.importorskip(module)
-    found = run(project, *FIG5, f"hydra/launcher={launcher}", *extra, broken="drgrpo/0")
+    found = run(project, *FIG5, f"hydra/launcher={launcher}", *extra, BROKEN="drgrpo/0")
     assert found.returncode == 1, found.stderr
     assert "not finished: algo-drgrpo_seed-0: no room left" in found.stdout
     assert "3 of 4 points finished" in found.stdout

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,54 +11,19 @@ from hydra.errors import HydraException
 
 from r1zero.launch import cli
 from r1zero.launch.objective import objective_of
+from sweep_stub import make_project, run
 
 ROOT = Path(__file__).resolve().parents[3]
 optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="needs hydra-optuna-sweeper")
 
-STUB = """
-import json, math, os, sys
-from pathlib import Path
-import hydra
-from r1zero.launch import cli
-from r1zero.launch.resume import record_settings
-
-@hydra.main(config_path="conf", config_name="train", version_base="1.3")
-def main(cfg):
-    return cli.dispatch(cfg, job)
-
-def job(cfg, run_dir):
-    record_settings(run_dir, cfg)
-    with (run_dir / "calls").open("a") as file:
-        file.write("x")
-    broken = cfg.optim.lr > float(os.environ.get("BROKEN_ABOVE", "inf"))
-    state = {"state": "failed" if broken else "finished", "steps": 1, "pid": os.getpid()}
-    if broken:
-        state["error"] = "no room left"
-    (run_dir / "status.json").write_text(json.dumps(state))
-    accuracy = 1 - abs(math.log10(cfg.optim.lr) + 4)  # best at 1e-4
-    (run_dir / "metrics.csv").write_text(f"step,eval/average/accuracy,reward/mean\\n1,{accuracy},0.5\\n")
-    return int(broken)
-
-if __name__ == "__main__":
-    sys.exit(cli.main(main, Path(__file__).absolute()))
-"""
-
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "train.py").write_text(STUB)
-    (tmp_path / "conf").symlink_to(ROOT / "conf")
-    return tmp_path
+    return make_project(tmp_path)
 
 
-def run(project: Path, *arguments: str, broken_above: str = "inf") -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"BROKEN_ABOVE": broken_above}
-    command = [sys.executable, "train.py", *arguments]
-    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=300)
-
-
-def calls(project: Path) -> list[str]:
-    return [file.read_text() for file in (project / "outputs/demo/tune_lr").glob("*/calls")]
+def calls(project: Path) -> list[int]:
+    return [len(file.read_text().splitlines()) for file in (project / "outputs/demo/tune_lr").glob("*/calls")]
 
 
 TUNE = ("sweep=tune_lr", "experiment=demo", "hydra.sweeper.n_trials=4")
@@ -72,7 +34,7 @@ def test_a_search_finds_the_best_trial_and_leaves_finished_ones_alone(project: P
     for _ in range(2):
         done = run(project, *TUNE)
         assert done.returncode == 0, done.stderr
-        assert calls(project) == ["x"] * 4
+        assert calls(project) == [1] * 4
         objectives = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("trial ")]
         assert len(objectives) == 4
         best = yaml.safe_load((project / "outputs/demo/tune_lr/optimization_results.yaml").read_text())
@@ -83,7 +45,7 @@ def test_a_search_finds_the_best_trial_and_leaves_finished_ones_alone(project: P
 
 @optuna
 def test_a_failing_trial_is_named_and_the_search_goes_on(project: Path) -> None:
-    done = run(project, *TUNE, broken_above="2e-4")
+    done = run(project, *TUNE, BROKEN_ABOVE="2e-4")
     named = [line for line in done.stderr.splitlines() if line.startswith("sweep point optim.lr-")]
     assert named
     assert all(line.endswith("failed: no room left") for line in named)
@@ -94,7 +56,7 @@ def test_a_failing_trial_is_named_and_the_search_goes_on(project: Path) -> None:
 
 @optuna
 def test_a_search_in_which_all_trials_fail_ends_in_one_line(project: Path) -> None:
-    done = run(project, *TUNE[:2], "hydra.sweeper.n_trials=1", broken_above="0")
+    done = run(project, *TUNE[:2], "hydra.sweeper.n_trials=1", BROKEN_ABOVE="0")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: no trial of the search has finished")
 

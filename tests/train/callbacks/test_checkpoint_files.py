@@ -114,7 +114,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     (folder / "step_000001.ckpt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(UserError, match="no checkpoint is left to go on from"):
+    with pytest.raises(UserError, match="no checkpoint is left to resume from"):
         newest_checkpoint(tmp_path)
     torch.save({"state_dict": Evil()}, folder / "step_000002.ckpt")
     with pytest.raises(UserError, match=r"step_000002\.ckpt asks for posix\.mkdir to be called; nothing .* executed"):

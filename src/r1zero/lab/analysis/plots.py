@@ -12,8 +12,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from r1zero.evaluate.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 from r1zero.launch.files import whole
+from r1zero.train.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 
 def draw_overview(results: dict[str, Any], path: Path) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 
-from r1zero.errors import UserError
+from r1zero.errors import exit_code
 
 
 def main(arguments: list[str]) -> int:
@@ -17,14 +16,7 @@ def main(arguments: list[str]) -> int:
         Exit code: 0 where everything agrees, 1 where something differs or can't be audited.
     """
     options = _parser().parse_args(arguments)
-    try:
-        return audit(Path(options.run), options.step, every=options.all)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: audit(Path(options.run), options.step, every=options.all))
 
 
 def _parser() -> argparse.ArgumentParser:

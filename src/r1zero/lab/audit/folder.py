@@ -27,7 +27,7 @@ class RunFolder:
         path: the folder.
 
     Raises:
-        UserError: it is no run folder.
+        UserError: it is not a run folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +40,7 @@ class RunFolder:
                 self.steps = list(csv.DictReader(file))
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise UserError(
-                f"{path} is no run folder of now: it needs config.yaml, metrics.csv and updates.csv"
+                f"{path} is not a run folder of this release: it needs config.yaml, metrics.csv and updates.csv"
             ) from error
         self.algo, self.optim, self.rollout = (self.config[name] for name in ("algo", "optim", "rollout"))
         self.responses: int = self.rollout["questions"] * self.rollout["group_size"]

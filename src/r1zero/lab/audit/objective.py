@@ -39,7 +39,7 @@ def advantages(rewards: list[float], trained: list[int], group_size: int, algo: 
                 divisor = deviation(group, [1] * group_size) + 1e-8
             if kind == "mean_norm":
                 divisor = mean or 1.0
-            equal = min(group) == max(group) and kind != "batch_norm"  # rounding is no difference
+            equal = min(group) == max(group) and kind != "batch_norm"  # rounding is not a difference
             found.append(0.0 if equal else (r - baseline) / divisor)
     if kind in ("batch_norm", "group_then_batch_norm"):
         mean = sum(w * a for w, a in zip(trained, found, strict=True)) / max(sum(trained), 1)

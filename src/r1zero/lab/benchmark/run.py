@@ -98,7 +98,7 @@ def find_trl(folder: str, root: Path) -> Path:
 
 
 def prepare(cfg: BenchmarkConfig, run_dir: Path, conf: Path) -> dict[str, Any]:
-    """Write the questions, and the model where it is a random one; what both sides are told."""
+    """Write the questions, and the model where it is a random one; what both sides get."""
     case: dict[str, Any] = vars(cfg.benchmark) | {
         "seed": cfg.seed,
         "overrides": [*cfg.benchmark.overrides, *cfg.overrides],

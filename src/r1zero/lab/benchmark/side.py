@@ -1,4 +1,4 @@
-"""A side of the comparison as a process that speaks one JSON object a line and works only when told to."""
+"""A side of the comparison as a process that speaks one JSON object a line and works only on request."""
 
 from __future__ import annotations
 

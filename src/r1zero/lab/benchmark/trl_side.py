@@ -1,4 +1,4 @@
-"""TRL's side: one GRPOTrainer that takes a step when it is told to. Runs in TRL's own environment, by its path.
+"""TRL's side: one GRPOTrainer that takes a step on request. Runs in TRL's own environment, by its path.
 
 ``python trl_side.py case.json``: imports nothing of r1zero. Says one JSON object a line, marked, on stdout.
 """

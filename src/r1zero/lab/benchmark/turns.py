@@ -1,4 +1,4 @@
-"""This project's side: callbacks that let a run take a step when it is told to, and what stands in for its parts."""
+"""This project's side: callbacks that let a run take a step on request, and stand-ins for its parts."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from r1zero.reward.rules.structure import shape, sides
 from r1zero.reward.rules.values import constant
 
 COPIED = ("copied equation", "copied number", "copied expression")
-"""Kinds whose answer stands in the question: where one is paid, the question states its answer."""
+"""Kinds that find the answer in the question: where one is paid, the question states its answer."""
 GUESSED = ("other gold", "frequent answer")
 CHUNK = 2000
 

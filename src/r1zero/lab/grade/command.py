@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import yaml
 
 from r1zero.config import RewardConfig
-from r1zero.errors import UserError
+from r1zero.errors import UserError, exit_code
 from r1zero.reward.extract import EXTRACTORS
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.grader import GradeItem, Grader
@@ -38,46 +38,41 @@ def main(arguments: list[str], templates: Path) -> int:
         Exit code: 0, or 1 after an error in one line.
     """
     options = _parser().parse_args(arguments)
+    return exit_code(lambda: _run(options, templates))
+
+
+def _run(options: argparse.Namespace, templates: Path) -> int:
     config = RewardConfig(
         name="grade", timeout=options.timeout, workers=options.workers, strict_tags=options.strict_tags
     )
-    try:
-        extractor = extractor_of(options.template, templates)
-        with Grader(config, extractor) as grader:
-            if options.explain:
-                _explain(grader, *options.explain)
-            elif options.audit:
-                from r1zero.lab.grade.audit import audit
+    extractor = extractor_of(options.template, templates)
+    with Grader(config, extractor) as grader:
+        if options.explain:
+            _explain(grader, *options.explain)
+        elif options.audit:
+            from r1zero.lab.grade.audit import audit
 
-                audit(Path(options.audit), options.limit)
-            elif options.ablate:
-                from r1zero.lab.grade.ablation import ablation, pooled
+            audit(Path(options.audit), options.limit)
+        elif options.ablate:
+            from r1zero.lab.grade.ablation import ablation, pooled
 
-                for line in ablation(pooled([Path(path) for path in options.ablate])):
-                    print(line)
-            elif options.types:
-                from r1zero.lab.grade.types import table
+            for line in ablation(pooled([Path(path) for path in options.ablate])):
+                print(line)
+        elif options.types:
+            from r1zero.lab.grade.types import table
 
-                print(table())
-            elif options.attack:
-                _attack(grader, options)
-            elif options.file == "-":
-                if isinstance(sys.stdin, TextIOWrapper):
-                    sys.stdin.reconfigure(encoding="utf-8-sig")
-                grade_lines(grader, sys.stdin, sys.stdout, "standard input", templates)
-            elif options.file:
-                with _opened(options.file) as lines:
-                    grade_lines(grader, lines, sys.stdout, options.file, templates)
-            else:
-                raise UserError(
-                    "give a file of JSON lines, - for standard input, or one of the options that --help names"
-                )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+            print(table())
+        elif options.attack:
+            _attack(grader, options)
+        elif options.file == "-":
+            if isinstance(sys.stdin, TextIOWrapper):
+                sys.stdin.reconfigure(encoding="utf-8-sig")
+            grade_lines(grader, sys.stdin, sys.stdout, "standard input", templates)
+        elif options.file:
+            with open(options.file, encoding="utf-8-sig") as lines:
+                grade_lines(grader, lines, sys.stdout, options.file, templates)
+        else:
+            raise UserError("give a file of JSON lines, - for standard input, or one of the options that --help names")
     return 0
 
 
@@ -133,13 +128,6 @@ def extractor_of(name: str, templates: Path) -> str:
         known = sorted({*EXTRACTORS, *(file.stem for file in templates.glob("*.yaml"))})
         raise UserError(f"template '{name}' is unknown; choose one of {', '.join(known)}")
     return str(yaml.safe_load(path.read_text(encoding="utf-8")).get("extractor", "boxed"))
-
-
-def _opened(path: str) -> TextIO:
-    try:
-        return open(path, encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from error
 
 
 def grade_lines(grader: Grader, lines: TextIO, out: TextIO, source: str, templates: Path) -> None:

@@ -122,7 +122,7 @@ def arguments_of(settings: dict[str, Any], stage: str) -> list[str]:
     """A stage's settings as arguments: nested keys with dots, null left out, ``more`` as it is.
 
     Raises:
-        UserError: ``more`` is no list of key=value.
+        UserError: ``more`` is not a list of key=value.
     """
     rest = dict(settings)
     more = rest.pop("more", None) or []
@@ -139,7 +139,7 @@ def spelled(value: Any) -> str:
         return f"[{','.join(map(spelled, value))}]"
     if not isinstance(value, str) or PLAIN.fullmatch(value):
         return str(value)
-    # A backslash is one of Hydra's own only where it stands before a quote, or before the closing one.
+    # A backslash is one of Hydra's own only before a quote, or before the closing one.
     escaped = re.sub(r"(\\+)('|\Z)", r"\1\1\2", value).replace("'", "\\'")
     return f"'{escaped}'"
 

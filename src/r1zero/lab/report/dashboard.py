@@ -11,6 +11,7 @@ from wandb_workspaces import expr
 
 from r1zero.algo.bias import RUNNING, VARIANTS
 from r1zero.errors import UserError
+from r1zero.launch import compat
 
 MEASURED = (RUNNING, *VARIANTS)
 """What the objective that runs does, and what the paper's four algorithms would have done."""
@@ -181,10 +182,8 @@ def report(
 def serialised(entity: str, project: str, benchmarks: Sequence[str], sources: Sequence[str] = ()) -> dict[str, Any]:
     """Both objects as they would be sent, without a network."""
     return {
-        "workspace": workspace(entity, project, benchmarks, sources)._to_model().model_dump(mode="json", by_alias=True),
-        "report": report(entity, project, benchmarks, sources, known=False)
-        ._to_model()
-        .model_dump(mode="json", by_alias=True),
+        "workspace": compat.workspace_content(workspace(entity, project, benchmarks, sources)),
+        "report": compat.workspace_content(report(entity, project, benchmarks, sources, known=False)),
     }
 
 

@@ -141,7 +141,7 @@ def collection(answer: str, gold: str, compare: Compare, inner: bool) -> bool | 
         return _in_order(_values(ours.members), _values(theirs.members), compare)
     single = answer if ours.kind == "single" else gold
     if parse_number(single, not inner) or values.constant(single) is not None:
-        return False  # a point or an interval is no number
+        return False  # a point or an interval is not a number
     return None
 
 

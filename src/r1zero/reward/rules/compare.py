@@ -32,7 +32,7 @@ class Compare(Protocol):
     """Comparison of two parts of an answer with the same rules."""
 
     def __call__(self, answer: str, gold: str, inner: bool = True, /) -> bool:
-        """Whether the parts are equal; ``inner``: they stand in brackets or a list."""
+        """Whether the parts are equal; ``inner``: they are inside brackets or a list."""
 
 
 Rule = Callable[[str, str, Compare, bool], bool | None]

@@ -3,7 +3,7 @@ r"""Expressions that a response copies from its question instead of evaluating t
 A verifier by value pays `\binom{8}{4}` for 70, so "compute $\binom{8}{4}$" pays whoever repeats it; a policy under
 RL finds that. A copied expression counts as wrong unless a gold answer has the same symbols in another order
 (`1+x^2` for `x^2+1`). Copied numbers are not looked at: many questions state a number that is also their answer.
-Equations have a rule of their own, and lists, points and intervals are no expressions.
+Equations have a rule of their own, and lists, points and intervals are not expressions.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _is_open(text: str) -> bool:
 
 
 def _stands_in(piece: str, whole: str) -> bool:
-    """Whether the tokens of ``piece`` stand in ``whole``, and not within a longer number."""
+    """Whether the tokens of ``piece`` occur in ``whole``, and not within a longer number."""
     for match in re.finditer(re.escape(piece), whole):
         before, after = whole[: match.start()].rstrip("\x1f"), whole[match.end() :].lstrip("\x1f")
         if not (before[-1:].isdigit() and piece[0].isdigit()) and not (after[:1].isdigit() and piece[-1].isdigit()):

@@ -5,7 +5,7 @@ Grammar: sides between `=`; `a \approx b` is `a` with a rounding of it.
     `\overline{AB}`, `(x,y)`, a word. In a gold answer also what a question asks for: `\sin A`, `\frac{AB}{CD}`, `|z|`.
 Compares: right sides under one name; else both equations by their values, up to a factor.
 Pays: `x=5` for 5 and 5 for `x=5`; `f(x)=2x` for `y=2x`; a line in another form; a chain of equal sides by its last.
-Never pays: an equation whose left side is no name (`2x+1=5`, `x^2=5`, `x+y=5`, `..=0`) for its right side; another
+Never pays: an equation whose left side is not a name (`2x+1=5`, `x^2=5`, `x+y=5`, `..=0`) for its right side; another
     name; two sides that contradict each other; a letter for a letter (`A=B` for `B`).
 """
 
@@ -66,7 +66,7 @@ def is_name(side: str, gold: bool = False) -> bool:
 
     Args:
         side: Canonical text.
-        gold: It stands in a gold answer, where all that can be asked for counts.
+        gold: It is in a gold answer, where all that can be asked for counts.
     """
     if side in CONSTANTS or side in ("", "i", "e"):
         return False
@@ -80,7 +80,7 @@ def is_name(side: str, gold: bool = False) -> bool:
 
 
 def equation(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
-    """Equations against equations, and against the bare value of the side that is no name."""
+    """Equations against equations, and against the bare value of the side that is not a name."""
     ours, theirs = _exact_sides(answer), sides(gold)
     if (ours is None and theirs is None) or is_list(answer) or is_list(gold):
         return None
@@ -112,7 +112,7 @@ def equation(answer: str, gold: str, compare: Compare, inner: bool) -> bool | No
 
 
 def _for_value(ours: list[str], gold: str, compare: Compare, inner: bool) -> bool | None:
-    """An equation for a gold answer that is none: a name or a chain of equal sides may stand before it."""
+    """An equation for a gold answer that is not one: a name or a chain of equal sides may precede it."""
     first, last = ours[0], ours[-1]
     if len(ours) == 2 and is_name(last) and not is_name(first):
         first, last = last, first

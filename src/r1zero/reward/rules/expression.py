@@ -39,7 +39,7 @@ _PIECES = ("<", ">", r"\leq", r"\geq", r"\cup", r"\in", r"\infty", "=")
 def expression(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
     """Formulas by their values at fixed points, to 38 digits; exact where they are rational."""
     if (answer[0] + answer[-1] == "[]") != (gold[0] + gold[-1] == "[]"):
-        return False  # a list of one is no value
+        return False  # a list of one is not a value
     equal = values.same_value(answer, gold)
     if equal is False and bool(_DEGREE.search(answer)) != bool(_DEGREE.search(gold)):
         plain = [_DEGREE.sub("", side) for side in (answer, gold)]

@@ -29,7 +29,7 @@ class Refused(Exception):
 
 
 def split(text: str) -> list[str]:
-    """Cut a formula into tokens; raises `Refused` for words that are no part of one."""
+    """Cut a formula into tokens; raises `Refused` for words that are not part of one."""
     tokens: list[str] = []
     for token in _LEX.findall(text):
         if token.startswith("\\text{"):
@@ -64,7 +64,7 @@ def letters(run: str) -> list[str]:
 
 
 class Cursor:
-    """A place in the tokens of a formula, and the numbers that stand there; digits are single tokens, as TeX's are."""
+    """A place in the tokens of a formula, and the numbers there; digits are single tokens, as TeX's are."""
 
     def __init__(self, text: str) -> None:
         self.position = self.nodes = 0

@@ -118,7 +118,7 @@ def region(text: str) -> Region | None:
 
 
 def _met(pieces: list[Interval]) -> list[Interval] | None:
-    """What one or two intervals share; None when that can't be told."""
+    """What one or two intervals share; None when that can't be decided."""
     if len(pieces) == 1:
         return pieces
     if len(pieces) != 2:

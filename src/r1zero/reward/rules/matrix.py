@@ -31,7 +31,7 @@ _ENVIRONMENT = re.compile(
 
 @dataclass(frozen=True)
 class Matrix:
-    """Rows of canonical entries, and what stands in front of the matrix ("" or a factor)."""
+    """Rows of canonical entries, and what precedes the matrix ("" or a factor)."""
 
     rows: tuple[tuple[str, ...], ...]
     factor: str
@@ -40,7 +40,7 @@ class Matrix:
 
 @lru_cache(maxsize=16384)
 def matrix(text: str) -> Matrix | None:
-    """The matrix that the whole canonical text is, with an optional factor in front; None if it is none."""
+    """The matrix that the whole canonical text is, with an optional factor in front; None if it is not one."""
     match = _ENVIRONMENT.fullmatch(text)
     if match is None or "\\begin" in match["body"] or "\\begin" in match["front"]:
         return None
@@ -57,7 +57,7 @@ def matrix(text: str) -> Matrix | None:
 
 
 def matrices(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
-    """Matrices entry by entry, whatever their brackets; a row is no column; a factor goes into the entries."""
+    """Matrices entry by entry, whatever their brackets; a row is not a column; a factor goes into the entries."""
     ours, theirs = matrix(answer), matrix(gold)
     if ours is None or theirs is None or ours.determinant != theirs.determinant:
         return None

@@ -5,7 +5,7 @@ Grammar: a value, then `\text{cm}^2`, `cm`, `m/s`, `\%`, `^\circ`, `apples`; or 
     then name the same.
 Compares: the units as powers of names, then the bare values.
 Pays: a unit left out on either side; other words for one unit; 0.28 for 28%; 5 dozen for 60.
-Never pays: two different units; words that are no unit ("5 squared", "5 thirds", "7 fails"); 28 for 0.28.
+Never pays: two different units; words that are not units ("5 squared", "5 thirds", "7 fails"); 28 for 0.28.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _with_words(text: str, body: str, words: str, bare: bool, trusted: bool) -> 
 def _read(
     words: str, bare: bool, spaced: bool, letters: bool = False, trusted: bool = False
 ) -> tuple[Unit, int] | None:
-    """Powers of the named units and the scale word; None when the words are no unit."""
+    """Powers of the named units and the scale word; None when the words are not units."""
     found: dict[str, int] = {}
     scale, sign, pending, last, count = 1, 1, 1, "", 0
     fillers: list[str] = []
@@ -228,7 +228,7 @@ def quantity(answer: str, gold: str, compare: Compare, inner: bool) -> bool | No
     if ours.percent != theirs.percent and (ours.unit == () or theirs.unit == ()) and left and right:
         if left.value * (100 if theirs.percent else 1) == right.value * (100 if ours.percent else 1):
             return True
-        # the sign may be left out, but 0.5% is no 0.5
+        # the sign may be left out, but 0.5% is not 0.5
         return left.value == right.value and not (ours.percent and 0 < abs(right.value) < 1)
     if any(_is_listed(side) for side in (ours.body, theirs.body)):
         return None  # the unit belongs to the last member

@@ -54,7 +54,7 @@ def without_denial(text: str) -> str:
 
 @lru_cache(maxsize=16384)
 def value_of(text: str) -> str | None:
-    """What a sentence gives as its value, canonical; "" when it gives none or several; None when it is no sentence."""
+    """What a sentence gives as its value, canonical; "" for none or several; None when it is not a sentence."""
     spelled = canonical(text)
     plain = raw_text(spelled)
     if len([token for token in tokens(plain) if token.isalpha() and len(token) > 1]) < 2 or plain.count(" ") < 2:

@@ -30,7 +30,7 @@ def same_value(answer: str, gold: str) -> bool | None:
     if left is None or right is None or left.log != right.log:
         return None
     if left.applied != right.applied or (left.repeated and not right.repeated):
-        return False  # the sum that a question asks for is no answer
+        return False  # the sum that a question asks for is not an answer
     try:
         if not left.symbols and not right.symbols:
             return _same_constant(answer, gold)
@@ -121,7 +121,7 @@ def is_formula(text: str) -> bool:
 
 
 def constant(text: str) -> Value | None:
-    """Value of a canonical constant formula at 50 digits, None if it is none."""
+    """Value of a canonical constant formula at 50 digits, None if it is not one."""
     formula = parse(text)
     if formula is None or formula.symbols:
         return None
@@ -157,7 +157,7 @@ def _same_function(answer: str, gold: str, left: Formula, right: Formula) -> boo
         return False
     if positive.count(True) < 2:
         return None
-    # where both are no real numbers the letters are outside their domain: sqrt(1/n) and 1/sqrt(n) at n < 0
+    # where neither is a real number the letters are outside their domain: sqrt(1/n) and 1/sqrt(n) at n < 0
     below = _same_at(answer, gold, "below")
     if below is True or (below is None and _unreal(answer, "below") and _unreal(gold, "below")):
         return True

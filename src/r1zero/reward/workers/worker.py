@@ -42,7 +42,7 @@ def serve(sock: socket.socket) -> None:
 
 
 def _lose(descriptor: int) -> None:
-    """Put nothing in the place of a file: reading ends, and what is written is lost."""
+    """Replace a file by nothing: reading ends, and what is written is lost."""
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, descriptor)
     os.close(nothing)

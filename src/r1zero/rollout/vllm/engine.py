@@ -370,12 +370,9 @@ def import_vllm() -> None:
 def shut_down(llm: Any) -> None:
     """Shut one engine down and leave the process groups of the trainer and of other engines alone.
 
-    vLLM's own shutdown ends by destroying *every* process group, the trainer's default one included. That
-    last step is left out here and done by :func:`release_process_groups`.
+    The last step of vLLM's own shutdown is left out and done by :func:`release_process_groups`.
     """
-    from vllm.v1.engine import core
-
-    with patch.object(core, "cleanup_dist_env_and_memory", lambda: None):
+    with compat.process_groups_kept():
         llm.llm_engine.engine_core.shutdown()
     release_process_groups()
 
@@ -391,7 +388,5 @@ def release_process_groups() -> None:
     if default_group_is_ours:
         parallel_state.destroy_distributed_environment()
         default_group_is_ours = False
-    elif (world := getattr(parallel_state, "_WORLD", None)) is not None:
-        # destroy_distributed_environment() would take the default group along.
-        world.destroy()
-        parallel_state._WORLD = None
+    else:  # destroy_distributed_environment() would take the default group along
+        compat.drop_vllms_world()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from r1zero.errors import SyncError
+from r1zero.launch import compat
 
 
 def seed_worker(worker: Any, seed: int) -> None:
@@ -75,25 +76,17 @@ def refresh_tied_head(model: torch.nn.Module) -> None:
     as it was: on the CPU backend that is a packed copy of the *first* weights. The head is tied again and
     packed again. On GPUs the head shares the embedding's storage; where it does not, it is copied.
     """
-    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
-
     config = getattr(model, "config", None)
     text_config = config.get_text_config() if config is not None else None
     if not getattr(text_config, "tie_word_embeddings", False):
         return
-    heads = [module for module in model.modules() if isinstance(module, ParallelLMHead)]
-    embeddings = [
-        module
-        for module in model.modules()
-        if isinstance(module, VocabParallelEmbedding) and not isinstance(module, ParallelLMHead)
-    ]
+    heads, embeddings = compat.vocabulary_layers(model)
     if not heads:
         return  # the embedding module itself serves as the head
     if len(heads) != 1 or len(embeddings) != 1:
         counted = f"{len(heads)} heads and {len(embeddings)} embeddings"
         raise SyncError(f"a tied model with {counted}: the sampler's head can't be refreshed")
-    head: Any = heads[0]
-    embedding: Any = embeddings[0]
+    head, embedding = heads[0], embeddings[0]
     if embedding.weight.device.type == "cpu":
         head.weight = embedding.weight
         head.quant_method.process_weights_after_loading(head)

@@ -37,7 +37,7 @@ class BestPolicyCallback(pl.Callback):
             export_policy(module, self.context, folder, about)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far goes on over a resume."""
+        """The best so far survives a resume."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

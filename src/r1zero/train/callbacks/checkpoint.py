@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 import r1zero
 from r1zero.batch import PromptBatch
@@ -31,7 +31,7 @@ FOREIGN = re.compile(r"GLOBAL ([\w.]+) ")
 """torch's word for a name that its restricted unpickler does not know."""
 
 FORMAT = 1
-"""Version of what a checkpoint holds; raised when an older one can't be gone on from."""
+"""Version of what a checkpoint holds; raised when an older one can't be resumed."""
 
 
 class DirectCheckpointIO(TorchCheckpointIO):
@@ -42,7 +42,7 @@ class DirectCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write, flush, sync; ``OSError`` tells of a full disk."""
+        """Write, flush, sync; raises ``OSError`` where the disk is full."""
         with Path(path).open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
@@ -77,7 +77,7 @@ class CheckpointWriter(pl.callbacks.Checkpoint):
         checkpoint["r1zero_release"] = r1zero.__version__
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the settings of now win over those that a checkpoint brings back; equal ones change nothing.
+        """Put the current settings over those that a checkpoint restores; equal ones change nothing.
 
         A group of parameters without weight decay (gains and biases in pretraining) stays without.
         """
@@ -164,23 +164,23 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
     Loaded with ``weights_only``: nothing in a checkpoint is ever executed.
 
     Raises:
-        UserError: there are checkpoints, or rows of ``metrics.csv``, and nothing to go on from; or a checkpoint asks
-            for a function to be called, which is no accident.
+        UserError: there are checkpoints, or rows of ``metrics.csv``, and nothing to resume from; or a checkpoint asks
+            for a function to be called, which does not happen by accident.
     """
     reasons: list[str] = []
     for path in checkpoints(run_dir):
         if not (reason := damage(path) or ("" if path.is_dir() else _unreadable(path))):
             for line in reasons:
-                log.warning("checkpoint %s: going on from %s", line, shown(path))
+                log.warning("checkpoint %s: continuing from %s", line, shown(path))
             return path
         reasons.append(f"{shown(path)} can't be read ({reason})")
     anew = (
         f"nothing was changed. To start over there, remove checkpoints, metrics.csv and completions of {shown(run_dir)}"
     )
     if reasons:
-        raise UserError(f"no checkpoint is left to go on from: {'; '.join(reasons)}; {anew}")
+        raise UserError(f"no checkpoint is left to resume from: {'; '.join(reasons)}; {anew}")
     if work := work_in(run_dir):
-        raise UserError(f"{shown(run_dir)} holds {work} and no checkpoint to go on from; {anew}")
+        raise UserError(f"{shown(run_dir)} holds {work} and no checkpoint to resume from; {anew}")
     return None
 
 
@@ -208,11 +208,11 @@ def check_checkpoint(path: Path, module: PolicyGradientModule, strategy: Any = N
         UserError: another format, weights of another model, or a folder where files are written.
     """
     if path.is_dir():
-        if isinstance(strategy, ZeroStrategy) or getattr(strategy, "_save_distributed_checkpoint", False):
+        if isinstance(strategy, ZeroStrategy) or compat.writes_folders(strategy):
             return
         raise UserError(
             f"checkpoint {shown(path)} is a folder, and this trainer writes files: reading a folder can run what is "
-            "in it, so only trainer=deepspeed and trainer.strategy.save_distributed_checkpoint=true go on from one"
+            "in it, so only trainer=deepspeed and trainer.strategy.save_distributed_checkpoint=true resume from one"
         )
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     written = content.get("r1zero_format")
@@ -220,8 +220,8 @@ def check_checkpoint(path: Path, module: PolicyGradientModule, strategy: Any = N
         release = content.get("r1zero_release", "unknown")
         raise UserError(
             f"checkpoint {shown(path)} has format {written} (written by r1zero {release}), "
-            f"this is r1zero {r1zero.__version__}, which reads format {FORMAT}: go on with the release that wrote it, "
-            f"or start a new run with model={shown(path.parents[1] / 'policy')}"
+            f"this is r1zero {r1zero.__version__}, which reads format {FORMAT}: continue with the release that "
+            f"wrote it, or start a new run with model={shown(path.parents[1] / 'policy')}"
         )
     theirs = {name: tuple(tensor.shape) for name, tensor in content["state_dict"].items()}
     ours = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -253,7 +253,7 @@ def export_policy(
         folder: where it goes.
         beside: further text files of the folder, by name.
     """
-    dtype = torch.float32 if context.cfg.model.dtype == "float32" else torch.bfloat16
+    dtype = getattr(torch, context.cfg.model.dtype)
     if context.world_size > 1 and not context.is_main:
         for _ in module.policy.exported_weights():  # sharded weights are gathered by all ranks together
             pass

@@ -23,7 +23,7 @@ class InterruptCallback(pl.Callback):
     """The first signal lets the rollout step under way finish, so that the checkpoint is one to resume from exactly.
 
     A second one stops at once; the checkpoint written last stays. So does the first while the engine has not
-    started: there is no step to finish yet. Lightning puts callbacks that write checkpoints behind all others.
+    started: there is no step to finish yet. Lightning calls callbacks that write checkpoints after all others.
     """
 
     unit = "rollout step"

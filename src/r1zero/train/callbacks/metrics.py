@@ -140,7 +140,7 @@ class MetricsCallback(pl.Callback):
             tell(trainer, logger, "log_metrics", dict(known), step=step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Totals go on over a resume."""
+        """Totals survive a resume."""
         return dict(self.totals)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ class StepBar:
             self._task = self._progress.add_task("steps", total=steps, completed=done, figures="")
 
     def show(self, done: int, figures: str) -> None:
-        """Say that ``done`` steps are done, and how the last one fared."""
+        """Say that ``done`` steps are done, with the figures of the last one."""
         if self._progress is not None:
             self._progress.update(self._task, completed=done, figures=figures)
         elif time.monotonic() - self._last_line > LINE_SECONDS or done == self.steps:
@@ -61,12 +61,32 @@ class StepBar:
             self._progress = None
 
 
-class ProgressCallback(pl.Callback):
-    """Shows how far the run is and how it fares."""
+class BarCallback(pl.Callback):
+    """Has a bar that is closed however the run ends."""
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: Any) -> None:
         self.context = context
         self._bar: StepBar | None = None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal as it was."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the bar; safe to call twice."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class ProgressCallback(BarCallback):
+    """Shows how far the run is and how well it does."""
+
+    def __init__(self, context: RunContext) -> None:
+        super().__init__(context)
         context.after_evaluation.append(self._print_evaluation)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -84,19 +104,6 @@ class ProgressCallback(pl.Callback):
         assert batch.rollout is not None
         if self._bar is not None:
             self._bar.show(batch.step + 1, step_line(batch.rollout.metrics | pl_module.step_metrics))
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
-        self.close()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave the terminal as it was."""
-        self.close()
-
-    def close(self) -> None:
-        """Stop the bar; safe to call twice."""
-        if self._bar is not None:
-            self._bar.close()
 
     def _print_evaluation(self, module: PolicyGradientModule, result: dict[str, Any]) -> None:
         if self.context.is_main:
