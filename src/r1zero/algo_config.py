@@ -54,6 +54,7 @@ class Truncated(str, Enum):
 class Correction(str, Enum):
     """Correction for the difference between sampler and learner probabilities (semantics 7)."""
 
+    auto = "auto"
     off = "off"
     token = "token"
 
@@ -95,8 +96,9 @@ class AlgoConfig:
     """Passes over the responses of a rollout step."""
     truncated: Truncated = Truncated.zero_reward
     """exclude leaves responses cut by the token limit out of the loss; B still counts them."""
-    sampler_correction: Correction = Correction.off
-    """token: weight each token's loss by min(exp(logp_old - logp_sampler), correction_cap)."""
+    sampler_correction: Correction = Correction.auto
+    """token: weight each token's loss by min(exp(logp_old - logp_sampler), correction_cap); auto: off where sampler and
+    learner compute in float32 and agree to 1e-6, else token."""
     correction_cap: float = ranged(2.0, above=0, at_most=10**6, note="at 0 nothing would be learned")
     """Largest weight that the sampler correction gives."""
     advantage: str = "group"

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
 from r1zero.config import ModelConfig, RolloutConfig
-from r1zero.train.build import build_trainer, sync_tolerance
+from r1zero.train.build import build_trainer, settle_correction, sync_tolerance
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -62,3 +62,22 @@ def test_a_sampler_that_cuts_the_distribution_may_differ_by_the_mass_it_keeps() 
     assert tolerance(top_p=0.7) == pytest.approx(1e-3 - math.log(0.7))
     assert -math.log(0.8) < tolerance(top_p=0.7)
     assert tolerance(top_k=2) == 0.5, "foreign weights differ by more, and no limit would let them pass"
+
+
+@pytest.mark.parametrize(
+    ("model", "sampler", "found"),
+    [
+        ("float32", "auto", "off"),
+        ("bfloat16", "auto", "token"),
+        ("float32", "bfloat16", "token"),
+        ("float32", "float32", "off"),
+    ],
+)
+def test_the_correction_is_on_where_number_formats_make_a_difference(model: str, sampler: str, found: str) -> None:
+    """Semantics 7; an explicit choice stays, and goldens in float32 don't move."""
+    for given in ("auto", "off", "token"):
+        config = OmegaConf.create(
+            {"algo": {"sampler_correction": given}, "model": {"dtype": model}, "rollout": {"dtype": sampler}}
+        )
+        settle_correction(config)
+        assert config.algo.sampler_correction == (found if given == "auto" else given)

