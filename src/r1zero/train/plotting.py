@@ -36,6 +36,7 @@ RC: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "axes.labelsize": 10,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.alpha": 0.25,
     "axes.spines.top": False,
     "axes.spines.right": False,

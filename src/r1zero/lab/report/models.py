@@ -163,8 +163,10 @@ def fig10(bases: Sequence[Base]) -> Drawn:
         at = [i + (place - (len(bases) - 1) / 2) * width for i in range(len(KEYWORDS))]
         axis.bar(at, counts, width, color=colour, label=base.name)
         rows += [{"model": base.name, "keyword": w, "occurrences": n} for w, n in zip(KEYWORDS, counts, strict=True)]
-    axis.set_yscale("log")
-    axis.set_ylim(0.8, 2 * max(1, *(row["occurrences"] for row in rows)))
+    most = max(row["occurrences"] for row in rows)
+    if most:  # without any there is nothing to take the logarithm of
+        axis.set_yscale("log")
+        axis.set_ylim(0.8, 2 * most)
     axis.set_xticks(range(len(KEYWORDS)), KEYWORDS, rotation=35, ha="right")
     axis.set(title="Keywords of self-reflection", ylabel="occurrences")
     axis.legend()
@@ -210,7 +212,7 @@ def fig14(bases: Sequence[Base]) -> Drawn:
         axis.set(title=base.name, xlabel="level", ylabel="responses")
     for axis in axes[len(bases) :]:
         axis.set_visible(False)
-    style.shared_legend(figure, axes)
+    style.shared_legend(figure, axes, columns=2 * columns)
     return figure, pd.DataFrame(rows)
 
 
