@@ -334,6 +334,9 @@ def other_command(text: str, arguments: list[str]) -> str:
     conf = next((f / "conf" for f in (here.parent, here.parent.parent) if (f / "conf").is_dir()), here)
     if name.startswith("table") and here.stem != "evaluate" and "not in 'TrainConfig'" in text:
         return f"experiment={name} is an evaluation: python scripts/evaluate.py experiment={name}"
+    own = conf / "experiment" / f"{name}.yaml"
+    if name and here.stem != "analyze" and own.is_file() and "\ntemperatures:" in own.read_text():
+        return f"experiment={name} is an analysis: python scripts/analyze.py experiment={name}"
     data = next((a.partition("=")[2] for a in reversed(arguments) if a.startswith("data=")), "")
     if "not a subclass of TextConfig" in text and (conf / "data" / f"{data}.yaml").is_file():
         texts = ", ".join(options(conf, "pretrain/data"))

@@ -27,6 +27,7 @@ WRONG = {
     "+algo.clip_lw=1": "algo.clip_lw: there is no such setting; did you mean algo.clip_low?",
     "+stps=1": "stps: there is no such setting; did you mean steps?",
     "experiment=table4/qwen7b_none": "is an evaluation: python scripts/evaluate.py experiment=table4/qwen7b_none",
+    "experiment=fig3": "experiment=fig3 is an analysis: python scripts/analyze.py experiment=fig3",
     "experiment=tiny_base": "experiment=tiny_base is a pretraining: python scripts/pretrain.py experiment=tiny_base",
     "seed=abc": "seed=abc: Value 'abc' of type 'str' could not be converted to Integer",
     "algo.ratio=tokens": "expected one of [token, sequence, sequence_token, none]",
