@@ -142,7 +142,7 @@ def report(folders: Sequence[Path], out: Path, questions: int = QUESTIONS) -> li
     axes[0].set(title="Elsewhere: sums in symbols", xlabel="rollout step", ylabel="benchmark accuracy", ylim=(0, None))
     names = list(groups)
     for axis, column, title in (
-        (axes[1], "kl", "KL(policy to base) by token"),
+        (axes[1], "kl", "KL from the base by token"),
         (axes[2], "entropy_policy", "Entropy by token"),
     ):
         shown = [(name, kinds[kinds["run"] == name]) for name in names]
