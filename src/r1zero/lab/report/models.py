@@ -111,8 +111,9 @@ def read_bases(folders: Sequence[Path]) -> list[Base]:
             found[path.resolve()] = Analysis(content, path.parent)
     bases: dict[str, Base] = {}
     for analysis in found.values():
-        name = model_title(analysis.figures["model"])
-        base = bases.setdefault(name, Base(name))
+        title = model_title(analysis.figures["model"])
+        # Of a folder the last two names: outputs/RUN/policy is RUN/policy.
+        base = bases.setdefault(title, Base("/".join(Path(title).parts[-2:]) if Path(title).is_absolute() else title))
         same = next((a for a in base.analyses if a.template == analysis.template), None)
         if same is None:
             base.analyses.append(analysis)
