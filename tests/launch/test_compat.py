@@ -214,3 +214,13 @@ def test_a_private_part_outside_of_compat_is_found(tmp_path: Path) -> None:
         "1 _internal", "1 hydra._internal.hydra.Hydra", "2 vllm.v1.engine", "3 _C", "4 _signal_connector",
         "5 _no_split_modules",
     ]  # fmt: skip
+
+
+def test_a_setting_inside_of_what_is_null_is_named() -> None:
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.create({"paper": None})
+    with pytest.raises(AssertionError) as found:
+        OmegaConf.update(config, "paper.row", 1)
+    assert compat.key_inside_of_null(found.value) == "paper.row"
+    assert compat.key_inside_of_null(AssertionError("another")) is None

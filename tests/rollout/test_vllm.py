@@ -22,6 +22,7 @@ from r1zero.rollout.engine import Sampling
 from r1zero.rollout.live import LiveEngine
 from r1zero.rollout.vllm import engine as vllm_engine
 from r1zero.rollout.vllm.engine import VLLMEngine, finish_reason, refresh_tied_head, sampling_params
+from r1zero.rollout.vllm.worker import check_taken, note_loads
 from r1zero.rollout.watchdog import Watchdog
 from tiny_models import make_tiny, perturb
 
@@ -301,7 +302,8 @@ def test_order_of_sleep_sync_and_wake() -> None:
     engine.wake()
     engine.load_weights([("w", torch.ones(2))], 1)
     assert fake.calls == [
-        "sleep 1", "wake weights", "reload_weights", "last weight", "refresh_tied_head", "wake kv_cache", "reset",
+        "sleep 1", "wake weights", "reload_weights", "last weight", "refresh_tied_head", "check_taken", "wake kv_cache",
+        "reset",
     ]  # fmt: skip
     assert engine.version == 1
 
@@ -319,6 +321,41 @@ def test_weights_that_were_given_up_are_not_served() -> None:
     engine.load_weights([("w", torch.ones(2))], 1)
     assert engine.version == 1
     assert engine._fault is None
+
+
+class Partial(torch.nn.Module):
+    """Stands for a model of vLLM's that takes some of its parameters alone, as one with experts does."""
+
+    def __init__(self, takes: set[str] | None) -> None:
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+        self.takes = takes
+
+    def load_weights(self, weights: Any) -> set[str] | None:
+        list(weights)
+        return self.takes
+
+
+@pytest.mark.parametrize("takes", [{"a.weight", "a.bias", "b.weight", "b.bias"}, None])
+def test_a_model_that_takes_all_its_tensors_passes(takes: set[str] | None) -> None:
+    model = Partial(takes)
+    note_loads(model)
+    check_taken(model)  # nothing was loaded yet: it has the weights of its folder
+    for _ in range(2):
+        model.load_weights(iter(()))
+        check_taken(model)
+
+
+def test_tensors_that_vllm_leaves_as_they_were_end_the_run() -> None:
+    """B13: names that were sent are no proof of what was taken."""
+    model = Partial({"a.weight", "a.bias", "b.weight"})
+    note_loads(model)
+    model.load_weights(iter(()))
+    with pytest.raises(SyncError, match=r"vLLM did not take b\.bias of Partial .* use rollout=hf for this model"):
+        check_taken(model)
+    model.takes = {"a.weight", "a.bias", "b.weight", "b.bias"}
+    model.load_weights(iter(()))
+    check_taken(model)
 
 
 def test_failed_sync_serves_no_version() -> None:

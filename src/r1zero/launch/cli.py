@@ -264,8 +264,18 @@ def explain(error: Exception, arguments: list[str]) -> str:
         return explain_composition(error, arguments)
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.strerror}: {error.filename}"
+    if key := compat.key_inside_of_null(error):
+        part = key.rpartition(".")[0]
+        return f"{key}: {part} is null here, so there is nothing in it to set; give {part} first"
+    if "Config group override must be a string or a list" in str(error):
+        given = [argument for argument in arguments if NO_NAME.fullmatch(argument)]
+        return f"{' or '.join(given) or first_line(error)}: a group wants the name of one of its options, see --help"
     where = f"the traceback is in {run_dir}/train.log" if run_dir else f"{DEBUG}=1 shows the traceback"
     return f"unexpected {type(error).__name__}: {first_line(error)[:400]} ({where})"
+
+
+NO_NAME = re.compile(r"[\w/]+=(nan|null|true|false|[-+]?(inf|[\d._]+(e[-+]?\d+)?))", re.IGNORECASE)
+"""Arguments that Hydra reads as another thing than a name."""
 
 
 RETIRED = {

@@ -61,6 +61,20 @@ def launched_ranks_observed(observe: Callable[[list[Any]], None]) -> Iterator[No
         subprocess_script._launch_process_observer = theirs
 
 
+def key_inside_of_null(error: BaseException) -> str | None:
+    """The key that ``OmegaConf.update`` could not set because what it lies in is null; None for another error.
+
+    It ends in a bare assertion then. OmegaConf 2.3: the local ``key`` of ``update``.
+    """
+    trace = error.__traceback__ if isinstance(error, AssertionError) else None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_name == "update" and code.co_filename.endswith("omegaconf.py"):
+            return str(trace.tb_frame.f_locals["key"])
+        trace = trace.tb_next
+    return None
+
+
 def override_dirname(overrides: Sequence[Any], exclude: list[str], item_sep: str, kv_sep: str) -> str:
     """Overrides as Hydra's ``override_dirname`` spells them. Hydra 1.3: ``_internal.config_loader_impl``."""
     from hydra._internal.config_loader_impl import get_overrides_dirname

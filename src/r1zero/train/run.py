@@ -20,6 +20,7 @@ from r1zero.errors import UserError
 from r1zero.launch import compat
 from r1zero.launch.console import console, titled
 from r1zero.launch.files import write_json
+from r1zero.launch.model_files import check_trainable
 from r1zero.launch.number_format import settle
 from r1zero.launch.rank_watch import watched_ranks
 from r1zero.launch.resume import name_changes, record_settings
@@ -76,6 +77,7 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) 
         if checkpoint is None:
             log.warning("no step was taken in %s yet: the run starts from its beginning", shown(run_dir))
     folder = resolve_model(cfg.model)
+    check_trainable(folder, cfg.model.context, cfg.rollout.name)  # a hub id has a folder from here on
     tokenizer = load_tokenizer(folder, cfg.model.trust_remote_code)
     template = template_of(cfg.template)
     with Grader(cfg.reward, extractor=template.extractor) as grader:

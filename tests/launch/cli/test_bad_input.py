@@ -92,6 +92,8 @@ WRONG = {
     "template.extractor=regex": "template.extractor=regex is unknown; choose one of boxed, answer_tag, or the import",
     "reward=tag_format reward.functions.format.timeout=0": "reward.functions.format.timeout=0.0 must be above 0",
     "rollout.gpu_memory=45": "rollout.gpu_memory=45.0 must be above 0 and at most 1: a share of the GPU's memory",
+    "benchmarks=-1": "benchmarks=-1: a group wants the name of one of its options",
+    "data=nan": "data=nan: a group wants the name of one of its options",
     "--fo": "unrecognized arguments: --fo",
     "algo": "algo= names no option; choose one of cispo",
 }

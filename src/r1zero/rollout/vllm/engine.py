@@ -33,7 +33,14 @@ from r1zero.rollout.vllm.process import (
     start_error,
 )
 from r1zero.rollout.vllm.request import finish_reason, sampled_logprobs, sampling_params
-from r1zero.rollout.vllm.worker import refresh_tied_head, reload_worker, seed_worker, shared_files
+from r1zero.rollout.vllm.worker import (
+    check_taken,
+    note_loads,
+    refresh_tied_head,
+    reload_worker,
+    seed_worker,
+    shared_files,
+)
 from r1zero.rollout.watchdog import Watchdog
 
 log = logging.getLogger("r1zero")
@@ -171,6 +178,7 @@ class VLLMEngine:
             release_process_groups()
             raise start_error(error, settings, memory) from error
         else:
+            self._llm.apply_model(note_loads)
             self._tokenizer = self._llm.get_tokenizer()
             LIVE.add(id(self))
             log.info("vLLM serves %s in %s, started in %.1f s", settings["model"], settings["dtype"], clock() - begun)
@@ -305,6 +313,7 @@ class VLLMEngine:
 
     def _arrived(self, version: int) -> None:
         self._llm.apply_model(refresh_tied_head)
+        self._llm.apply_model(check_taken)
         # The cache of keys and values comes back only now: old weights, new weights and cache together may
         # not fit (trap 39). Its entries belong to the old weights and go after the last tensor (trap 37).
         self._wake("kv_cache")

@@ -69,6 +69,58 @@ def reload_worker(worker: Any, files: list[str]) -> None:
     worker.reload_weights(weights_iterator=tensors())
 
 
+TAKEN = "taken_of_the_learner"
+"""Attribute of vLLM's model: names of its parameters that it loaded since the last check; None: it did not say."""
+
+
+def note_loads(model: torch.nn.Module) -> None:
+    """Let the model remember which of its parameters a reload reaches; runs in the worker, once."""
+    load: Any = model.load_weights
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        loaded = load(*args, **kwargs)
+        before: set[str] | None = getattr(model, TAKEN, set())
+        object.__setattr__(model, TAKEN, None if loaded is None or before is None else before | set(loaded))
+        return loaded
+
+    object.__setattr__(model, "load_weights", noted)
+
+
+def check_taken(model: torch.nn.Module) -> None:
+    """See that the last reload reached every parameter: vLLM itself only warns. Runs in the worker.
+
+    A tied head has no tensor of its own; :func:`refresh_tied_head` sees to it.
+
+    Raises:
+        SyncError: naming parameters that kept older weights.
+    """
+    taken = getattr(model, TAKEN, None)
+    object.__setattr__(model, TAKEN, set())
+    if not taken:
+        return
+    heads = tied_heads(model)
+    left = sorted(
+        name
+        for name, _ in model.named_parameters()
+        if name not in taken and model.get_submodule(name.rpartition(".")[0]) not in heads
+    )
+    if left:
+        more = f" and {len(left) - 4} more" if len(left) > 4 else ""
+        raise SyncError(
+            f"vLLM did not take {', '.join(left[:4])}{more} of {type(model).__name__} from the learner, so it would "
+            "sample with older weights: use rollout=hf for this model"
+        )
+
+
+def tied_heads(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """Output heads that are one with the embedding."""
+    config = getattr(model, "config", None)
+    text_config = config.get_text_config() if config is not None else None
+    if not getattr(text_config, "tie_word_embeddings", False):
+        return []
+    return compat.vocabulary_layers(model)[0]
+
+
 def refresh_tied_head(model: torch.nn.Module) -> None:
     """Make a tied output head follow its embedding after a reload (trap 40); runs in the worker.
 
@@ -76,13 +128,10 @@ def refresh_tied_head(model: torch.nn.Module) -> None:
     as it was: on the CPU backend that is a packed copy of the *first* weights. The head is tied again and
     packed again. On GPUs the head shares the embedding's storage; where it does not, it is copied.
     """
-    config = getattr(model, "config", None)
-    text_config = config.get_text_config() if config is not None else None
-    if not getattr(text_config, "tie_word_embeddings", False):
-        return
-    heads, embeddings = compat.vocabulary_layers(model)
+    heads = tied_heads(model)
     if not heads:
-        return  # the embedding module itself serves as the head
+        return  # not tied, or the embedding module itself serves as the head
+    embeddings = compat.vocabulary_layers(model)[1]
     if len(heads) != 1 or len(embeddings) != 1:
         counted = f"{len(heads)} heads and {len(embeddings)} embeddings"
         raise SyncError(f"a tied model with {counted}: the sampler's head can't be refreshed")
