@@ -219,7 +219,9 @@ def test_a_private_part_outside_of_compat_is_found(tmp_path: Path) -> None:
 def test_a_setting_inside_of_what_is_null_is_named() -> None:
     from omegaconf import OmegaConf
 
-    config = OmegaConf.create({"paper": None})
+    from r1zero.evaluate.config import EvaluateConfig
+
+    config = OmegaConf.structured(EvaluateConfig)
     with pytest.raises(AssertionError) as found:
         OmegaConf.update(config, "paper.row", 1)
     assert compat.key_inside_of_null(found.value) == "paper.row"
