@@ -112,7 +112,7 @@ def check_taken(model: torch.nn.Module) -> None:
         )
 
 
-def tied_heads(model: torch.nn.Module) -> list[torch.nn.Module]:
+def tied_heads(model: torch.nn.Module) -> list[Any]:
     """Output heads that are one with the embedding."""
     config = getattr(model, "config", None)
     text_config = config.get_text_config() if config is not None else None
