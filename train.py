@@ -28,6 +28,9 @@ def job(cfg: DictConfig, run_dir: Path) -> int:
     if cfg.resume and (line := finished(run_dir, cfg.steps)):
         print(line)
         return 0
+    from r1zero.train.trial import try_functions
+
+    try_functions(cfg)  # a fault in a function of the user's is told before Lightning is imported
     from r1zero.train.run import train
 
     return train(cfg, run_dir)

@@ -85,9 +85,11 @@ def test_nothing_is_called_utils() -> None:
 def test_what_the_command_line_reads_first_is_light() -> None:
     """``train.py --help`` answers at once: schemas and checks import neither torch nor Lightning."""
     code = (
-        "import sys, r1zero.config, r1zero.errors, r1zero.train.checks, r1zero.launch.cli;"
+        "import sys, r1zero.config, r1zero.errors, r1zero.train.checks, r1zero.evaluate.checks, r1zero.launch.cli;"
         "heavy = {'torch', 'transformers', 'pytorch_lightning', 'vllm', 'datasets', 'pandas'};"
+        "print(sorted(heavy & sys.modules.keys()));"
+        "import r1zero.train.trial;"  # functions of the user's are tried when torch is there, and nothing else
         "print(sorted(heavy & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines() == ["[]", "['torch']"]

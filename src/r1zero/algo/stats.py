@@ -124,6 +124,16 @@ def check_finite(figures: Mapping[str, float], where: str, advice: str) -> None:
         raise UserError(f"{where}: {', '.join(broken[:4])} came out as NaN or infinite: {advice}")
 
 
+def reduce_over_ranks(values: torch.Tensor, how: str, device: torch.device) -> torch.Tensor:
+    """Sum ("sum") or maximum ("max") of a tensor over ranks; itself where there is one rank."""
+    dist = torch.distributed
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    moved = values.to(device)
+    dist.all_reduce(moved, op=dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX)
+    return moved.to(values.device)
+
+
 def rollout_summary(
     tally: Tally,
     rewards: torch.Tensor,

@@ -27,9 +27,12 @@ from r1zero.errors import UserError
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PACKED = (".gz", ".zst")
 """Suffixes of compression, behind those of text files."""
-GENERATORS = ("arithmetic", "programs")
+GENERATORS = {"arithmetic": ("terms",), "programs": ("function", "family", "tests")}
+"""The columns of each, which ``data.keep`` may name."""
 LOOKED_AT = 64
 """Rows of a file that are looked at before anything heavy is loaded."""
+PARQUET_ROWS = 4096
+"""Rows that are read at a time."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
 
@@ -81,22 +84,23 @@ def check_source(cfg: DataConfig) -> None:
     if kind == "mixture":
         for part, _ in parts(cfg):
             of_source(part, check_source)
+    if kind == "generator":
+        check_kept(dict.fromkeys(GENERATORS[str(cfg.generator)]), cfg.keep, describe(cfg))
     if kind == "file":
         path = Path(str(cfg.path)).expanduser()
         if path.stat().st_size == 0:
             raise UserError(f"data.path={cfg.path} is an empty file")
-        if suffix_of(path) in (".jsonl", ".csv", ".tsv"):
-            first = list(islice(READERS[suffix_of(path)](path, cfg.split), LOOKED_AT))
-            if not first:
-                raise UserError(f"data.path={cfg.path} holds no rows")
-            usual, verify = fields.typical(first), cfg.gold is Gold.verify
-            found = fields.resolve(usual, cfg.question_key, cfg.answer_key, describe(cfg), gold=verify)
-            check_kept(usual, cfg.keep, describe(cfg))
-            check_where(usual, cfg, describe(cfg))
-            try:
-                found.question_of(first[0])
-            except ValueError as error:
-                raise UserError(f"{describe(cfg)} row 0: {error}") from None
+        first = list(islice(READERS[suffix_of(path)](path, cfg.split), LOOKED_AT))
+        if not first:
+            raise UserError(f"data.path={cfg.path} holds no rows")
+        usual, verify = fields.typical(first), cfg.gold is Gold.verify
+        found = fields.resolve(usual, cfg.question_key, cfg.answer_key, describe(cfg), gold=verify)
+        check_kept(usual, cfg.keep, describe(cfg))
+        check_where(usual, cfg, describe(cfg))
+        try:
+            found.question_of(first[0])
+        except ValueError as error:
+            raise UserError(f"{describe(cfg)} row 0: {error}") from None
     elif kind == "folder" and not any(Path(str(cfg.path)).expanduser().iterdir()):
         raise UserError(f"data.path={cfg.path} is an empty folder")
 
@@ -193,7 +197,7 @@ def _parquet(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(PARQUET_ROWS):
                 rows = typed_rows(batch.schema, batch.to_pylist())
                 yield from (_row(item, path, "a row") for item in rows)
     except (pyarrow.ArrowException, OSError) as error:

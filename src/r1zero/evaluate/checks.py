@@ -15,6 +15,7 @@ from r1zero.launch.gpu import check_cuda, has_gpu
 from r1zero.launch.model_files import check_files
 from r1zero.launch.run_folder import not_made
 from r1zero.ranges import check_ranges
+from r1zero.reward.signatures import check_named
 from r1zero.train.checks import LARGE_FOR_CPU, check_judge, folder_context
 
 DRY_QUESTIONS, DRY_TOKENS = 2, 16
@@ -63,6 +64,8 @@ def check_common(config: DictConfig) -> None:
     check_ranges(config)
     if config.template.text.count("{question}") != 1:
         raise UserError(f"template.text of template {config.template.name} must hold {{question}} exactly once")
+    if "reward" in config:
+        check_named(config.reward, config.template.extractor)
     if config.get("rescore") is not None:
         return
     if config.model.served:

@@ -20,12 +20,11 @@ from r1zero.errors import UserError
 
 PLUGINS = (
     "r1zero.algo",
-    "r1zero.learn.objective",
     "r1zero.data.samplers",
     "r1zero.reward.functions",
     "r1zero.reward.extract",
     "r1zero.reward.code",
-    "r1zero.rollout.environments",
+    "r1zero.rollout.calculator",
 )
 """Modules of the project whose functions a setting may name; the others start processes or read files."""
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
 from r1zero.launch import allowed
+from r1zero.launch.reading import read_signature
 
 PACKAGES = ("r1zero", "pytorch_lightning", "torch")
 """Packages that a target may come from without the user's yes."""
@@ -39,7 +40,7 @@ them: their packages hold ``torch.hub.load`` and classes that start a program wh
 
 
 def check_targets(config: DictConfig) -> None:
-    """Refuse a ``_target_`` that can't be a part of a Trainer by its name alone; nothing is imported.
+    """Refuse a ``_target_`` that can't be a part of a Trainer by its name and its file; nothing is imported.
 
     The path must lead through modules that are files of an allowed package, so that ``torch.os.system`` and
     ``r1zero.launch.sweep.subprocess.Popen`` lead nowhere, and end in the name of a class.
@@ -50,7 +51,7 @@ def check_targets(config: DictConfig) -> None:
     for where, target in _targets(config, ""):
         name = str(target)
         if name.split(".")[0] not in PACKAGES:
-            allowed.check_path(name, f"{where}._target_")
+            read_signature(name, f"{where}._target_")
             continue
         if name not in FUNCTIONS and not (_is_module(name.rpartition(".")[0]) and _is_class_name(name)):
             raise _refused(where, name, "it is not a class of a module there")

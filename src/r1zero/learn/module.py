@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from r1zero.algo.batching import minibatches
-from r1zero.algo.stats import Tally, check_finite
+from r1zero.algo.stats import Tally, check_finite, reduce_over_ranks
 from r1zero.algo_config import AlgoConfig
 from r1zero.batch import PromptBatch, Update
 from r1zero.config import OptimConfig, RolloutConfig
@@ -247,7 +247,7 @@ class PolicyGradientModule(pl.LightningModule):
         num_tokens = self._num_tokens(batch, mine)
         for (rows, micro), counts in self.learner.evened(batch.prompts, rollout, measured, self.device):
             before, figures = (old, tally) if counts else (None, Tally())
-            self.learner.measure(rollout, rows, micro, before, num_tokens, figures)
+            self.learner.loss(rollout, rows, micro, before, num_tokens, figures, trained=False)
         # A rank where no response moves the policy computes a few all the same, weighted by 0: it must take
         # part in the collectives of the backward pass.
         weight = float(self.trainer.world_size) if active else 0.0
@@ -356,16 +356,6 @@ class PolicyGradientModule(pl.LightningModule):
 
     def _reduce(self, values: torch.Tensor, how: str) -> torch.Tensor:
         return reduce_over_ranks(values, how, self.device)
-
-
-def reduce_over_ranks(values: torch.Tensor, how: str, device: torch.device) -> torch.Tensor:
-    """Sum ("sum") or maximum ("max") of a tensor over ranks; itself where there is one rank."""
-    dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return values
-    moved = values.to(device)
-    dist.all_reduce(moved, op=dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX)
-    return moved.to(values.device)
 
 
 def local_indices(minibatch: torch.Tensor, per_rank: int, rank: int) -> list[int]:

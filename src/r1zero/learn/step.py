@@ -6,6 +6,7 @@ No Lightning here: ``module.py`` owns optimizer steps and ranks, ``algo/`` the f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 
@@ -154,8 +155,10 @@ class Learner:
         old: dict[int, torch.Tensor] | None,
         num_tokens: int,
         tally: Tally,
+        *,
+        trained: bool = True,
     ) -> torch.Tensor:
-        """This micro-batch's share of the loss of one optimizer step.
+        """This micro-batch's share of the loss of one optimizer step, and its figures.
 
         Args:
             rollout: the rollout of this rank.
@@ -164,52 +167,29 @@ class Learner:
             old: log-probabilities before the first update, or None where the policy that is
                 differentiated is the one that sampled: then logp_old = logp_new without a second pass.
             num_tokens: tokens of the optimizer step that are trained on, over all ranks.
-            tally: collects the figures.
+            tally: collects the figures, over the responses that are measured.
+            trained: whether the policy learns from it; otherwise only its figures are taken.
 
         Returns:
-            scalar with gradient.
+            scalar, with gradient where it is trained on.
         """
-        loss = self._computed(rollout, rows, micro, old, num_tokens, tally)
-        tally.total("loss/policy", loss.value if loss.policy is None else loss.policy)
-        tally.total("tokens/learned", micro.input_ids.numel())
-        return loss.value
-
-    @torch.no_grad()
-    def measure(
-        self,
-        rollout: RolloutBatch,
-        rows: Sequence[int],
-        micro: MicroBatch,
-        old: dict[int, torch.Tensor] | None,
-        num_tokens: int,
-        tally: Tally,
-    ) -> None:
-        """The figures of responses that are not trained on; arguments as those of :meth:`loss`."""
-        self._computed(rollout, rows, micro, old, num_tokens, tally)
-
-    def _computed(
-        self,
-        rollout: RolloutBatch,
-        rows: Sequence[int],
-        micro: MicroBatch,
-        old: dict[int, torch.Tensor] | None,
-        num_tokens: int,
-        tally: Tally,
-    ) -> Loss:
-        """The objective on a micro-batch, and its figures over the responses that are measured."""
-        new, entropy = self.policy(micro, self.temperature)
-        values = self._values(rollout, rows, micro, old, new, entropy)
+        with nullcontext() if trained else torch.no_grad():
+            new, entropy = self.policy(micro, self.temperature)
+            values = self._values(rollout, rows, micro, old, new, entropy)
+            loss = self.objective(values, Scale(self.algo.minibatch_size, num_tokens, self.constant), self.algo)
         counted = measured_tokens(rollout, rows, micro.mask)
         if old is None:
             compare_with_sampler(rollout, rows, values.old, counted, tally)
-        loss = self.objective(values, Scale(self.algo.minibatch_size, num_tokens, self.constant), self.algo)
         for name, (figure, mask) in loss.figures.items():
             tally.mean(name, figure, mask & counted)
         drift = new.detach() - values.old
         tally.mean("policy/entropy", entropy, counted)
         tally.mean("policy/approx_kl", torch.expm1(drift) - drift, counted)
         tally.maximum("policy/ratio_max", drift.exp(), micro.mask)
-        return loss
+        if trained:
+            tally.total("loss/policy", loss.value if loss.policy is None else loss.policy)
+            tally.total("tokens/learned", micro.input_ids.numel())
+        return loss.value
 
     def _values(
         self,

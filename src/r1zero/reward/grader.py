@@ -23,6 +23,7 @@ from r1zero.reward.futures import crash, done, flat, then, when_all
 from r1zero.reward.outcome import Outcome, Status
 from r1zero.reward.rules import compare
 from r1zero.reward.rules.copied import is_copied
+from r1zero.reward.signatures import OFFERED
 from r1zero.reward.workers.limits import MAX_TEXT
 from r1zero.reward.workers.pool import START_SECONDS, WorkerPool
 
@@ -30,8 +31,6 @@ log = logging.getLogger("r1zero")
 
 REMEMBERED = 20_000
 """Verdicts of the worker processes that are kept, by answer and gold; the oldest go first."""
-OFFERED = ("question", "response", "gold", "extracted", "tokens", "meta")
-"""Keywords that a plug-in reward may take."""
 
 WARN_SECONDS = 600.0
 """Shortest time between two warnings of failed verdicts; those in between are in the log alone."""

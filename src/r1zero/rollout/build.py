@@ -9,9 +9,8 @@ import torch
 from transformers import AutoTokenizer
 
 from r1zero.errors import UserError
-from r1zero.launch.plugins import find_function
-from r1zero.rollout.calculator import Calculator
 from r1zero.rollout.engine import Engine
+from r1zero.rollout.environments import find_environment
 from r1zero.rollout.parts import InParts
 from r1zero.rollout.thread import EngineThread
 from r1zero.rollout.vllm.settings import vllm_settings
@@ -101,20 +100,3 @@ def build_engine(
     except BaseException:
         engine.close()
         raise
-
-
-def find_environment(rollout: RolloutConfig) -> Callable[[Engine, Any, int], Engine] | None:
-    """What puts ``rollout.environment`` around an engine; None where there is none.
-
-    Raises:
-        UserError: It is unknown, can't be imported, or does not take its params.
-    """
-    if rollout.environment is None:
-        return None
-    name, params = rollout.environment, {str(key): value for key, value in rollout.environment_params.items()}
-    environment = find_function(name, {"calculator": Calculator}, "rollout.environment", params)
-
-    def around(engine: Engine, tokenizer: Any, context: int) -> Engine:
-        return environment(engine, tokenizer, context, **params)
-
-    return around

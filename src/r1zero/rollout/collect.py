@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from r1zero.algo.advantages import overlong_penalty
-from r1zero.algo.stats import Tally, rollout_summary
+from r1zero.algo.stats import Tally, reduce_over_ranks, rollout_summary
 from r1zero.batch import Completion, PromptBatch, RolloutBatch
 from r1zero.config import TrainConfig
 from r1zero.launch.seeding import derive_seed
-from r1zero.learn.module import PolicyGradientModule, reduce_over_ranks
 from r1zero.reward.grader import Grader
 from r1zero.reward.outcome import Outcome
 from r1zero.rollout.ahead import Sampled
@@ -22,6 +21,9 @@ from r1zero.rollout.engine import Engine, Sampling
 from r1zero.rollout.grading import Grading
 from r1zero.rollout.live import LiveEngine
 from r1zero.rollout.rules import Rules
+
+if TYPE_CHECKING:
+    from r1zero.learn.module import PolicyGradientModule
 
 
 class History(Protocol):

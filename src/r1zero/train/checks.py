@@ -20,11 +20,13 @@ from r1zero.errors import UserError
 from r1zero.launch.files import read_json
 from r1zero.launch.gpu import check_cuda, has_gpu
 from r1zero.launch.model_files import check_files, check_trainable
+from r1zero.launch.plugins import check_function
 from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import not_made
 from r1zero.launch.targets import check_targets
 from r1zero.learn.optimizer import check_memory
 from r1zero.ranges import check_ranges
+from r1zero.reward.signatures import check_named
 from r1zero.rollout.ray.check import check_ray
 from r1zero.train.hub import check_hub
 
@@ -48,9 +50,6 @@ OWNED = {
     "reload_dataloaders_every_n_epochs": "data.limit",
 }
 """Arguments of Lightning's Trainer that would be overruled or would do harm here, and what to use instead."""
-
-ENVIRONMENTS = ("calculator",)
-"""Environments that come with the project."""
 
 SMALL = 0.01
 """Billions of parameters below which one thread is enough."""
@@ -100,12 +99,7 @@ def check(config: DictConfig) -> None:
             raise UserError(f"data {data.name} makes its questions, so path={data.path} has no use: choose data=file")
         check_source(data)
         check_judge(data, cfg.reward)
-    environment = cfg.rollout.environment
-    if environment is not None and environment not in ENVIRONMENTS and "." not in environment:
-        raise UserError(
-            f"rollout.environment={environment} is unknown; choose {', '.join(ENVIRONMENTS)}, or the import path of a "
-            "function of yours"
-        )
+    check_functions(cfg)
     check_machine(cfg)
     check_hub(cfg.hub)
     check_ray(cfg.rollout)
@@ -214,6 +208,21 @@ def check_algo(algo: AlgoConfig) -> None:
             f"algo.overlong={algo.overlong:g} makes rewards negative, and algo.advantage=mean_norm divides by their "
             "mean, a success rate: set algo.overlong=0"
         )
+
+
+def check_functions(cfg: TrainConfig) -> None:
+    """Every function that is named must be there and take its arguments, as far as its file tells."""
+    algo = cfg.algo
+    for setting, name, params in (
+        ("algo.loss", algo.loss, algo.loss_params),
+        ("algo.advantage", algo.advantage, algo.advantage_params),
+        ("algo.credit", algo.credit, algo.credit_params),
+        ("data.sampler", cfg.data.sampler, cfg.data.sampler_params),
+        ("rollout.environment", cfg.rollout.environment, cfg.rollout.environment_params),
+    ):
+        if name is not None:
+            check_function(name, setting, {str(key): value for key, value in params.items()})
+    check_named(cfg.reward, cfg.template.extractor)
 
 
 def check_model(cfg: TrainConfig) -> None:

@@ -27,13 +27,11 @@ from r1zero.launch.resume import name_changes, record_settings
 from r1zero.launch.run_folder import Status, run_folder, shown, stack_versions
 from r1zero.launch.seeding import derive_seed
 from r1zero.learn.module import PolicyGradientModule
-from r1zero.learn.objective import configured_objective
 from r1zero.learn.policy import Policy, eos_ids, load_tokenizer, resolve_model
 from r1zero.reward.grader import Grader
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine
 from r1zero.rollout.live import LiveEngine
-from r1zero.rollout.rules import try_rules
 from r1zero.train import build
 from r1zero.train.callbacks.checkpoint import check_checkpoint, newest_checkpoint
 from r1zero.train.callbacks.metrics import MetricsCallback
@@ -67,9 +65,6 @@ def train(config: DictConfig, run_dir: Path) -> int:
 
 def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) -> int:
     transformers.utils.logging.disable_progress_bar()
-    # A fault in a user's function shows before anything is loaded.
-    configured_objective(cfg.algo)
-    try_rules(cfg.algo, cfg.rollout.questions, cfg.rollout.group_size)
     torch.manual_seed(derive_seed(cfg.seed, "initialisation"))
     checkpoint = newest_checkpoint(run_dir) if cfg.resume else None
     if status.is_main and cfg.resume:

@@ -8,12 +8,13 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from r1zero.errors import UserError
 from r1zero.launch.allowed import load
+from r1zero.reward.signatures import misfit
 
 
 def preload() -> None:
@@ -93,37 +94,9 @@ def _signature(job: dict[str, Any]) -> dict[str, Any]:
         return {}
     except Exception as error:
         return {"fault": f"it can't be loaded ({type(error).__name__}: {error})"}
-    fault = _misfit(parameters, job["params"], job["offered"])
+    fault = misfit(parameters, job["params"], job["offered"])
     notice = getattr(function, "notice", None)
     return {"fault": fault, "notice": notice() if callable(notice) and not fault else None}
-
-
-def _misfit(
-    parameters: Mapping[str, inspect.Parameter], params: dict[str, Any], offered: Sequence[str] | None
-) -> str | None:
-    """Why a function can't be called with some of ``offered`` and with its params; None when it can."""
-    kinds = inspect.Parameter
-    required = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.default is kinds.empty and parameter.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
-    ]
-    if offered is None:
-        placed = (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD, kinds.VAR_POSITIONAL)
-        fits = len(required) <= 1 and any(parameter.kind in placed for parameter in parameters.values())
-        return None if fits else "it must take one argument, the text of a response"
-    takes_all = any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values())
-    for name in params:
-        if name in offered:
-            return f"params.{name} has a name that every function is given: {', '.join(offered)}"
-        if name not in parameters and not takes_all:
-            return f"it takes no '{name}', which its params name"
-    for name in required:
-        if name not in offered and name not in params:
-            return f"it takes '{name}', which is neither among {', '.join(offered)} nor in its params"
-        if parameters[name].kind is kinds.POSITIONAL_ONLY:
-            return f"'{name}' is positional only, and arguments are given by their names"
-    return None
 
 
 def _explain(job: dict[str, Any]) -> dict[str, Any]:

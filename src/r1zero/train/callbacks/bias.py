@@ -10,8 +10,9 @@ import torch
 from r1zero.algo.bias import BiasBins
 from r1zero.algo.meter import response_weights, trained_tokens
 from r1zero.algo.objective import Scale
+from r1zero.algo.stats import reduce_over_ranks
 from r1zero.batch import PromptBatch
-from r1zero.learn.module import PolicyGradientModule, reduce_over_ranks
+from r1zero.learn.module import PolicyGradientModule
 from r1zero.train.callbacks.metrics import MetricsFile
 from r1zero.train.context import RunContext
 

@@ -8,9 +8,8 @@ import pytorch_lightning as pl
 import torch
 
 from r1zero.algo.diversity import distinct_answers, distinct_n, self_similarity
-from r1zero.algo.stats import Tally
+from r1zero.algo.stats import Tally, reduce_over_ranks
 from r1zero.batch import PromptBatch
-from r1zero.learn.module import reduce_over_ranks
 from r1zero.train.context import RunContext
 
 

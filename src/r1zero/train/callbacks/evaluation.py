@@ -9,9 +9,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from r1zero.algo.stats import reduce_over_ranks
 from r1zero.batch import PromptBatch
 from r1zero.launch.seeding import derive_seed
-from r1zero.learn.module import PolicyGradientModule, reduce_over_ranks
+from r1zero.learn.module import PolicyGradientModule
 from r1zero.rollout.scoring import evaluate
 from r1zero.train.context import RunContext
 

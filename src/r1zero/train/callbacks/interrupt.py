@@ -10,10 +10,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from r1zero.algo.stats import reduce_over_ranks
 from r1zero.errors import Stopped
 from r1zero.launch import signals
 from r1zero.launch.console import console
-from r1zero.learn.module import reduce_over_ranks
 from r1zero.train.context import RunContext
 
 SAME_REQUEST_SECONDS = 5.0
