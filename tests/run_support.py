@@ -295,3 +295,20 @@ def documented_metrics() -> set[str]:
             gap = next((gap for gap in gaps if gap in name), "")
             names |= {name.replace(gap, value) for value in gaps[gap]} if gap else {name}
     return names
+
+
+def audited(folder: Path, *steps: int) -> dict[str, float]:
+    """Recompute rollout steps; the largest difference of each item. Fails where one differs by more than its limit."""
+    from r1zero.lab.audit.compare import compare
+    from r1zero.lab.audit.folder import RunFolder
+    from r1zero.lab.audit.replay import Replayer
+
+    found: dict[str, float] = {}
+    for step in steps:
+        part = RunFolder(folder).at(step)
+        items = compare(part, Replayer(part).replay(step))
+        assert [(item.name, item.difference) for item in items if item.wrong] == [], step
+        for item in items:
+            if not item.note:
+                found[item.name] = max(found.get(item.name, 0.0), item.difference)
+    return found

@@ -5,8 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+
+import grimp
+from importlinter import configuration
+from importlinter.contracts.forbidden import ForbiddenContract
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "r1zero"
@@ -93,3 +98,20 @@ def test_what_the_command_line_reads_first_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "['torch']"]
+
+
+def test_lint_tells_an_audit_that_borrows_from_training() -> None:
+    """The contract of pyproject.toml on the imports as they are, and with one that must not be."""
+    configuration.configure()
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (options,) = [c for c in contracts if c["type"] == "forbidden" and c["source_modules"] == ["r1zero.lab.audit"]]
+    session = {"root_packages": ["r1zero"]}
+    contract = ForbiddenContract(name=options["name"], session_options=session, contract_options=options)
+    graph = grimp.build_graph("r1zero", cache_dir=None)
+    assert contract.check(graph, verbose=False).kept
+    audit = sorted(module for module in graph.modules if module.startswith("r1zero.lab.audit."))
+    for importer, borrowed in zip(audit, ("algo.loss", "algo.advantages", "learn.step", "learn.module"), strict=False):
+        graph.add_import(importer=importer, imported=f"r1zero.{borrowed}")
+        assert not contract.check(graph, verbose=False).kept
+        graph.remove_import(importer=importer, imported=f"r1zero.{borrowed}")
+    assert contract.check(graph, verbose=False).kept

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from r1zero.algo import Scale, TokenValues, check_objective
 from r1zero.algo.objective import policy_gradient
 from r1zero.algo_config import AlgoConfig, Clip, Correction, KLEstimator, LengthNorm, Ratio
+from r1zero.lab.audit.objective import Tokens, share
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "algo"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -224,17 +225,31 @@ def plain_objective(v: TokenValues, scale: Scale, algo: AlgoConfig) -> torch.Ten
     return total
 
 
+def audited_objective(v: TokenValues, scale: Scale, algo: AlgoConfig) -> torch.Tensor:
+    """The same by ``scripts/audit.py``, which shares no code with training."""
+    settings = {name: getattr(value, "value", value) for name, value in vars(algo).items()}
+    sizes: Any = {"num_responses": scale.num_responses, "num_tokens": scale.num_tokens, "constant": scale.constant}
+    total = torch.zeros((), dtype=torch.float64)
+    for i in range(len(v.new)):
+        plain = {name: getattr(v, name)[i].tolist() for name in ("old", "sampler", "reference", "mask")}
+        tokens = Tokens(new=list(v.new[i]), entropy=list(v.entropy[i]), advantage=v.advantages[i].tolist(), **plain)
+        part = share(tokens, settings, **sizes)
+        total = total + part.policy + algo.kl_coef * part.kl - algo.entropy_coef * part.entropy
+    return total
+
+
 def assert_equal(algo: AlgoConfig, seed: int) -> None:
     v, scale = random_values(seed), Scale(16, 53, 20.0)
     leaves = (v.new, v.entropy)
-    found, expected = policy_gradient(v, scale, algo).value, plain_objective(v, scale, algo)
-    assert found.item() == pytest.approx(expected.item(), rel=1e-10)
-    for left, right in zip(
-        torch.autograd.grad(found, leaves, materialize_grads=True, allow_unused=True),
-        torch.autograd.grad(expected, leaves, materialize_grads=True, allow_unused=True),
-        strict=True,
-    ):
-        assert torch.allclose(left, right, rtol=1e-9, atol=1e-14)
+    found = policy_gradient(v, scale, algo).value
+    for expected in (plain_objective(v, scale, algo), audited_objective(v, scale, algo)):
+        assert found.item() == pytest.approx(expected.item(), rel=1e-10)
+        for left, right in zip(
+            torch.autograd.grad(found, leaves, materialize_grads=True, allow_unused=True, retain_graph=True),
+            torch.autograd.grad(expected, leaves, materialize_grads=True, allow_unused=True),
+            strict=True,
+        ):
+            assert torch.allclose(left, right, rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from run_support import SMALL, STEPS, Server, assert_same_run, checkpoint, table
+from run_support import SMALL, STEPS, Server, assert_same_run, audited, checkpoint, table
 
 AHEAD = [*SMALL, *STEPS, "rollout.async=1"]
 
@@ -43,6 +43,13 @@ def test_stale_responses_differ_from_the_learner_by_its_update_alone(ahead: Path
     differences = [float(row["sync/logprob_diff_mean"]) for row in steps(ahead)]
     assert differences[0] < 1e-5
     assert all(1e-4 < d < 0.5 for d in differences[2:])
+
+
+def test_a_step_sampled_ahead_is_audited(ahead: Path) -> None:
+    """With the sampler's log-probabilities of the policy that sampled, in the correction."""
+    found = audited(ahead, 4)
+    assert {"loss", "gradient norm", "learning rate"} <= found.keys()
+    assert "sampler (nats)" not in found  # by an earlier policy: said, not compared
 
 
 def test_a_killed_asynchronous_run_goes_on_as_if_it_never_was(server: Server, ahead: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from r1zero.launch.rank_watch import ORPHAN
-from run_support import SMALL, members, start, status, table, until, wait
+from run_support import SMALL, audited, members, start, status, table, until, wait
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "steps=2", "eval.every=0", "eval.at_start=false"]
+TWO += ["checkpoint.every=1"]
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +68,7 @@ def test_torchrun_starts_two_ranks_in_one_folder(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "out" / "demo").iterdir()
     assert done.out.count("2 rank(s)") == 1
     assert_two_ranks_ran(folder)
+    assert {"weights", "update", "loss", "advantages", "sampler (nats)"} <= audited(folder, 0, 1).keys()
 
 
 def test_a_sweep_over_two_ranks_is_one_sweep(tmp_path: Path) -> None:

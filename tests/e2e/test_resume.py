@@ -14,6 +14,7 @@ from run_support import (
     STEPS,
     Server,
     assert_same_run,
+    audited,
     differing,
     exited,
     start,
@@ -150,6 +151,8 @@ def test_changed_optimizer_settings_take_effect(server: Server, undisturbed: Pat
     assert done.code == 0, done.err
     assert "optim.lr: 0.0005 -> 1e-07, optim.schedule: cosine -> constant, steps: 6 -> 7" in done.err
     assert float(table(folder)[6]["optim/lr"]) == pytest.approx(1e-7)
+    # A step of before is audited by the settings of before.
+    assert audited(folder, 4, 6)["learning rate"] < 1e-6
 
 
 def test_resume_with_another_model_or_checkpoint_is_refused(server: Server, undisturbed: Path, tmp_path: Path) -> None:

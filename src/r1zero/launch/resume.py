@@ -93,6 +93,14 @@ def name_changes(config: DictConfig, run_dir: Path) -> None:
         log.warning(describe(changes))
 
 
+def keep_settings(run_dir: Path, config: DictConfig, step: int) -> None:
+    """Before other settings take their place, keep those of the steps before ``step``, by which an audit goes."""
+    kept = run_dir / ".hydra" / f"until_step_{step:06d}.yaml"
+    if not kept.exists() and changed_settings(run_dir, OmegaConf.to_container(config, resolve=True)):  # type: ignore[arg-type]
+        kept.parent.mkdir(exist_ok=True)
+        write_whole(kept, (run_dir / "config.yaml").read_text())
+
+
 def describe(changes: list[str]) -> str:
     """The changes on one line, capped."""
     more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""

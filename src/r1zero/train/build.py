@@ -22,7 +22,7 @@ from r1zero.launch import compat
 from r1zero.launch.loggers import RunLogger, finish_wandb
 from r1zero.launch.masking import masked
 from r1zero.launch.number_format import PRECISION
-from r1zero.launch.resume import record_settings
+from r1zero.launch.resume import keep_settings, record_settings
 from r1zero.launch.run_folder import Status, one_line
 from r1zero.launch.targets import check_kinds
 from r1zero.launch.trackers import Tracker
@@ -97,6 +97,7 @@ class Accepted(pl.Callback):
         self.status.accept()
         if self.status.is_main and self.resume:
             discard_half_written(self.run_dir)
+            keep_settings(self.run_dir, self.config, pl_module.rollout_step)  # type: ignore[arg-type]
             record_settings(self.run_dir, self.config)
         self.loggers += build_loggers(self.config, trainer.global_rank)
         trainer.loggers = self.loggers

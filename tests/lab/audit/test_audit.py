@@ -14,9 +14,12 @@ import torch
 import yaml
 
 from faults import MISTAKES
+from r1zero.algo.advantages import ADVANTAGES
+from r1zero.batch import Completion, RolloutBatch
 from r1zero.lab.audit.command import main
 from r1zero.lab.audit.compare import Item, compare
 from r1zero.lab.audit.folder import RunFolder
+from r1zero.lab.audit.objective import advantages as recomputed
 from r1zero.lab.audit.replay import Replayer
 from run_support import SMALL, Server
 
@@ -206,7 +209,8 @@ def test_every_term_of_the_loss_with_adapters(server: Server, tmp_path: Path) ->
         *("algo=grpo", "algo.kl_coef=0.1", "algo.entropy_coef=0.01", "algo.credit=answer_span"),
         *("algo.sampler_correction=token", "algo.truncated=exclude", "rollout.max_tokens=32"),
         *("optim.weight_decay=0.1", "optim.schedule=cosine", "optim.warmup_steps=1", "optim.lr=1e-3"),
-        *("model.lora.rank=4", "algo.minibatch_size=32", "steps=3", f"hydra.run.dir={tmp_path / 'run'}"),
+        *("model.lora.rank=4", "rollout.questions=5", "algo.minibatch_size=40", "steps=3"),
+        f"hydra.run.dir={tmp_path / 'run'}",
     ]
     done = server.run([*SMALL, *EVERY_STEP, *options], tmp_path)
     assert done.code == 0, done.err
@@ -216,5 +220,36 @@ def test_every_term_of_the_loss_with_adapters(server: Server, tmp_path: Path) ->
     assert {item.name for item in compared if not item.note} >= {"KL", "loss", "gradient norm", "update", "mask"}
     assert max(item.difference for item in compared) < 1e-5
     rows = folder.step(2)
+    assert sum(row["measured"] for row in rows) == 32  # of 40: the run's figures are over a sample
     assert any(row["mask"] is not None for row in rows)
     assert all(row["credit"] is not None for row in rows)
+
+
+@pytest.mark.parametrize(("rule", "std_norm"), [(rule, False) for rule in ADVANTAGES] + [("group", True)])
+def test_every_advantage_rule_is_recomputed(rule: str, std_norm: bool) -> None:
+    """Groups of 4 with none, all and some right, and responses of several lengths, one of them left out."""
+    rewards = [0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0.5, 1, 0, 1]
+    trained = [3, 5, 2, 7, 1, 4, 0, 6, 2, 9, 3, 3, 8, 1, 2, 5]
+    completions = [Completion([1] * max(n, 1), "", "stop") for n in trained]
+    mask = [torch.ones(len(c.ids), dtype=torch.bool) & (n > 0) for c, n in zip(completions, trained, strict=True)]
+    given = torch.tensor(rewards)
+    batch = RolloutBatch(completions, 4, 0, given, given > 0, mask)
+    expected = ADVANTAGES[rule](batch, **({"std_norm": std_norm} if rule == "group" else {})).tolist()
+    found = recomputed(rewards, trained, 4, {"advantage": rule, "std_norm": std_norm})
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-7)
+
+
+def test_a_tools_tokens_are_not_compared_with_the_sampler(wrong: Path, tmp_path: Path) -> None:
+    """An environment's tokens have no log-probability of the sampler's; a response that is left out has no tokens."""
+    folder = shorten(wrong, tmp_path / "run")
+
+    def put_in(table: pd.DataFrame) -> pd.DataFrame:
+        row = table.index[table["ids"].str.len() > 4][0]
+        given = table["logprobs"][row].copy()
+        given[2] = -50.0
+        table.at[row, "logprobs"] = given
+        table.at[row, "mask"] = np.arange(len(given)) != 2
+        return table
+
+    edit(folder, put_in)
+    assert not of_last_step(folder)["sampler (nats)"].wrong

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from r1zero.lab.plan.samplers import Outcome, continuous, decode, exact, lengths, sync_seconds
+from r1zero.lab.plan.samplers import Outcome, continuous, decode, exact, lengths, sync_seconds, training_step
 
 
 def one(batch: int) -> float:
@@ -57,3 +57,13 @@ def test_seconds_of_taking_weights() -> None:
     assert sync_seconds(14e9, 64, 50e9, "nccl") == pytest.approx(0.28)
     assert sync_seconds(14e9, 1, 50e9, "object") == pytest.approx(1.4 + 0.28)
     assert sync_seconds(14e9, 7, 50e9, "object") == pytest.approx(1.4 + 3 * 0.28)
+
+
+def test_a_step_in_turns_and_ahead_against_what_was_measured() -> None:
+    """Four ranks, two samplers, phases of 1.29 and 1.50 s (docs/scale/ray.md): 2.79 s and 1.75 s were measured."""
+    turns, idle = training_step(1.29, 1.50, ahead=False)
+    assert (turns, idle) == (pytest.approx(2.79), pytest.approx(0.54, abs=0.005))
+    ahead, idle = training_step(1.29, 1.50, ahead=True)
+    assert (ahead, idle) == (1.50, pytest.approx(0.14, abs=0.005))
+    assert ahead / turns == pytest.approx(0.54, abs=0.005)
+    assert ahead < 1.75 < turns  # the two shared two cores: between devices of their own and saturated ones

@@ -52,11 +52,14 @@ def audit(path: Path, step: int | None, *, every: bool) -> int:
     from r1zero.lab.audit.replay import Replayer
 
     transformers.utils.logging.disable_progress_bar()
-    replayer = Replayer(folder)
+    replayer: Replayer | None = None
     worst: dict[str, Item] = {}
     wrong: list[str] = []
     for number in steps:
-        items = compare(folder, replayer.replay(number))
+        part = folder.at(number)
+        if replayer is None or replayer.folder.config != part.config:
+            replayer = Replayer(part)
+        items = compare(part, replayer.replay(number))
         show(path, number, items)
         wrong += [f"{item.name} of step {number}" for item in items if item.wrong]
         for item in items:

@@ -151,6 +151,8 @@ def sampler_item(folder: RunFolder, replay: Replay) -> Item:
     rollout, name, given = folder.rollout, "sampler (nats)", replay.sampler_difference
     if replay.rows[0]["logprobs"] is None:
         return Item(name, note="the engine gave no log-probabilities")
+    if math.isnan(given) and not any(any(trained(row)) for row in replay.rows):
+        return Item(name, note="no token is trained on")
     if replay.rows[0]["policy_version"] != folder.recorded(replay.step, "progress/optimizer_step") - folder.updates:
         return Item(name, "", f"{given:.2g}", note="sampled by an earlier policy")
     limit = rollout["sync_tolerance"]

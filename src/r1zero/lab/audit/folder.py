@@ -25,15 +25,16 @@ class RunFolder:
 
     Args:
         path: the folder.
+        step: the rollout step whose settings are wanted, where a resume has changed them; None: those of now.
 
     Raises:
         UserError: it is not a run folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, step: int | None = None) -> None:
         self.path = path
         try:
-            self.config: dict[str, Any] = yaml.safe_load((path / "config.yaml").read_text())
+            self.config: dict[str, Any] = yaml.safe_load(self._settings(step).read_text())
             with (path / "metrics.csv").open(newline="") as file:
                 self.metrics = {int(float(row["step"])): row for row in csv.DictReader(file)}
             with (path / "updates.csv").open(newline="") as file:
@@ -46,6 +47,20 @@ class RunFolder:
         self.responses: int = self.rollout["questions"] * self.rollout["group_size"]
         self.updates: int = self.algo["inner_epochs"] * self.responses // self.algo["minibatch_size"]
         """Optimizer steps of a rollout step."""
+
+    def _settings(self, step: int | None) -> Path:
+        """The file of the settings that a step was trained with."""
+        former = sorted((self.path / ".hydra").glob("until_step_*.yaml"))
+        held = [file for file in former if step is not None and step < int(file.stem.rpartition("_")[2])]
+        return held[0] if held else self.path / "config.yaml"
+
+    def at(self, step: int) -> RunFolder:
+        """The folder as it was when a step was trained."""
+        return RunFolder(self.path, step)
+
+    def optimizer_steps_before(self, step: int) -> int:
+        """Optimizer steps of all rollout steps before this one."""
+        return sum(int(row["step"]) < step for row in self.steps)
 
     def recorded(self, step: int, name: str) -> float:
         """A figure of metrics.csv; nan where there is none."""
@@ -126,7 +141,10 @@ class RunFolder:
         except Exception as error:
             raise UserError(f"{file} can't be read ({type(error).__name__})") from error
         state = {plain(name): tensor for name, tensor in content["state_dict"].items()}
-        return state, content["optimizer_states"][0]["state"]
+        states = [optimizer.get("state") for optimizer in content.get("optimizer_states", [])]
+        if len(states) != 1 or not isinstance(states[0], dict):
+            raise UserError(f"{file} holds no optimizer state of one whole AdamW, which is all that this recomputes")
+        return state, states[0]
 
 
 def plain(name: str) -> str:

@@ -35,13 +35,13 @@ class Replay:
     norms: list[float] = field(default_factory=list)
     """Gradient norms before clipping."""
     kl: float = math.nan
-    """Mean over tokens."""
+    """Mean over tokens of the responses that the run's figures are taken over."""
     kl_size: float = 0.0
     """Mean |reference - policy| over tokens, which the estimates are made from."""
     rates: list[float] = field(default_factory=list)
     """Learning rate of each optimizer step."""
     sampler_difference: float = math.nan
-    """Mean |sampler - recomputed| over all sampled tokens, nats."""
+    """Mean |sampler - recomputed| over the tokens that are trained on, nats."""
 
 
 class Replayer:
@@ -77,7 +77,8 @@ class Replayer:
             for number in row["optimizer_steps"]:
                 members[number].append(row["response"])
         result = Replay(step, rows, rewards, made, members)
-        result.rates = [self._rate(step * len(members) + number) for number in range(len(members))]
+        first = self.folder.optimizer_steps_before(step)
+        result.rates = [self._rate(first + number) for number in range(len(members))]
         used = [row["advantage"] for row in rows] if made is None else made
         weights, moments = self._start(step)
         if self.algo["loss"] != "policy_gradient":
@@ -100,7 +101,8 @@ class Replayer:
                     total.backward()
                 loss += value_of(part.policy)
                 size += part.size
-                kl_values += part.kl_values
+                if rows[i].get("measured", True):
+                    kl_values += part.kl_values
             result.losses.append(loss)
             result.sizes.append(size)
             result.norms.append(
@@ -146,7 +148,8 @@ class Replayer:
             logprobs, _ = self.model.tokens(weights, row["prompt_ids"].tolist(), row["ids"].tolist())
             found.append([float(value) for value in logprobs])
             if row["logprobs"] is not None:
-                differences += [abs(a - b) for a, b in zip(found[-1], row["logprobs"].tolist(), strict=True)]
+                both = zip(found[-1], row["logprobs"].tolist(), trained(row), strict=True)
+                differences += [abs(a - b) for a, b, counts in both if counts]
         if differences:
             result.sampler_difference = sum(differences) / len(differences)
         return found

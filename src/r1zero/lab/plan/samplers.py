@@ -12,6 +12,13 @@ batching: a response that ends makes room for the next one at once. Taking weigh
 
     object: W / MEMORY + ceil(log2(M + 1)) * W / network     every machine that has them passes them on
     nccl:   W / network                                      one pipelined broadcast
+
+A training step of which ``sampling`` seconds are the samplers' and ``rest`` the learner's (weights included):
+
+    in turns            sampling + rest           idle = rest / (sampling + rest)
+    rollout.async=1     max(sampling, rest)       idle = 1 - sampling / max(sampling, rest)
+
+The second where samplers and learner have devices of their own; where they share saturated ones it is the first.
 """
 
 from __future__ import annotations
@@ -101,6 +108,12 @@ def sync_seconds(size: float, machines: int, network: float, transfer: str) -> f
     if transfer == "nccl":
         return size / network
     return size / MEMORY + math.ceil(math.log2(machines + 1)) * size / network
+
+
+def training_step(sampling: float, rest: float, *, ahead: bool) -> tuple[float, float]:
+    """Seconds of a training step and the samplers' idle share of it, in turns or sampled ahead (rollout.async)."""
+    total = max(sampling, rest) if ahead else sampling + rest
+    return total, 1 - sampling / total
 
 
 def _outcome(worked: list[tuple[float, int]]) -> Outcome:

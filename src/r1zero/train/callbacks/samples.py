@@ -114,8 +114,8 @@ def completions_table(batch: PromptBatch, rank: int, *, full: bool) -> pd.DataFr
         rank: this process's number; ``response`` counts over all ranks.
         full: also the columns from which ``scripts/audit.py`` recomputes the step: ``graded``, the reward before
             ``algo.overlong``'s punishment, ``prompt_ids``, ``ids``,
-            the sampler's ``logprobs``, ``mask`` (null where all tokens are trained on) and ``credit`` (null where
-            all weigh alike).
+            the sampler's ``logprobs``, ``mask`` (null where all tokens are trained on), ``credit`` (null where
+            all weigh alike) and ``measured``, whether the learner's figures are taken over it.
     """
     rollout = batch.rollout
     assert rollout is not None
@@ -154,6 +154,7 @@ def completions_table(batch: PromptBatch, rank: int, *, full: bool) -> pd.DataFr
                 "logprobs": None if logprobs is None else np.array(logprobs, np.float32),
                 "mask": None if rollout.mask[i].all() else rollout.mask[i].numpy(),
                 "credit": None if credit is None else credit.numpy(),
+                "measured": rollout.measured is None or bool(rollout.measured[i]),
             }
         rows.append(row)
     return pd.DataFrame(rows)
