@@ -17,6 +17,7 @@ from rollout_support import CONTEXT, Served, differences, on_ray, start
 
 from r1zero.errors import SyncError, UserError
 from r1zero.launch import cluster
+from r1zero.rollout.calculator import Calculator
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.ray import build, engine
 from r1zero.rollout.ray import sampler as actors
@@ -127,6 +128,26 @@ def test_samplers_that_break_down_in_a_rollout(
     assert len(lines) == 2
     assert lines[0].startswith("sampler 0 is lost (its process or its machine is gone)")
     assert "sampler 1 is lost (it made no step for 6 s (rollout.timeout_s))" in lines[1]
+
+
+def test_an_environment_stands_around_samplers(
+    pair: Served, folders: dict[str, Path], prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each turn is a request of its own; the responses are those of the same environment in this process."""
+    monkeypatch.setattr(pair.engine, "_parts", 2)
+    turns: list[int] = []
+    generate = pair.engine.generate
+    monkeypatch.setattr(pair.engine, "generate", lambda *a: turns.append(len(a[0])) or generate(*a))
+    model = perturb(pair.fresh(), seed=6)
+    own = start("hf", folders["tied"], parts=2)
+    found = []
+    for inner in (pair.engine, own):
+        inner.load_weights(model.named_parameters(), 3)
+        found.append(Calculator(inner, pair.tokenizer, CONTEXT, calls=2).generate(prompts, SAMPLE, seed=4))
+    own.close()
+    assert found[0] == found[1]
+    assert len(turns) > 2
+    assert differences(model, prompts, found[0]).max() < 1e-5
 
 
 def test_a_sampler_that_dies_over_the_weights(pair: Served, prompts: list[list[int]]) -> None:

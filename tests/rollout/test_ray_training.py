@@ -31,10 +31,6 @@ HF = [*SMALL[2:], "rollout=ray", "rollout.samplers=2", "rollout.ray.engine=hf"]
 RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
-AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
-"""Ray's own; after a kill they try to report it for a minute, and end."""
-
-
 def own_folder(session: int) -> Path:
     """Where the Ray of a run keeps its sockets and logs."""
     lines = []
@@ -125,7 +121,7 @@ def test_samplers_end_with_a_trainer_that_is_killed(server: Server, tmp_path: Pa
     abandoned = own_folder(run.pid)
     run.signal(signal.SIGKILL)
     assert server._ask({"wait": run.pid})["code"] == -signal.SIGKILL
-    until(lambda: not [p for p in members(run.pid) if p.cmdline() and p.cmdline()[0].strip() not in AGENTS], 60)
+    until(lambda: not members(run.pid), 40)  # Ray's agents alone would try to report it for a minute
     from r1zero.launch import cluster
 
     other, lock = cluster.own_folder()

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -71,10 +72,13 @@ class Cluster:
     Attributes:
         address: what other ranks connect to.
         folder: of a Ray that was started here.
+        watch: ends what of it would outlive this process.
     """
 
-    def __init__(self, address: str, *, folder: Path | None = None, lock: Any = None, ours: bool = True) -> None:
-        self.address, self.folder, self._lock, self._ours = address, folder, lock, ours
+    def __init__(
+        self, address: str, *, folder: Path | None = None, lock: Any = None, watch: Any = None, ours: bool = True
+    ) -> None:
+        self.address, self.folder, self._lock, self._watch, self._ours = address, folder, lock, watch, ours
 
     @property
     def local(self) -> bool:
@@ -88,6 +92,8 @@ class Cluster:
                 import_ray().shutdown()
         self._ours = False
         if self.folder is not None:
+            self._watch.kill()
+            self._watch.communicate()
             shutil.rmtree(self.folder, ignore_errors=True)
             self._lock.close()
             self.folder = None
@@ -126,7 +132,20 @@ def start(cpus: float, gpus: float, store: int) -> Cluster:
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise UserError(f"rollout=ray: Ray can't start on this machine ({first_line(error)[:300]})") from error
-    return Cluster(context.address_info["gcs_address"], folder=folder, lock=lock)
+    return Cluster(context.address_info["gcs_address"], folder=folder, lock=lock, watch=watch_agents())
+
+
+def watch_agents() -> subprocess.Popen[bytes]:
+    """Kill Ray's agents when this process is gone; they would try for a minute to report the end of their parent.
+
+    A shell that waits for the end of its input, which this process alone holds open.
+    """
+    import psutil
+
+    parents = [child for child in psutil.Process().children() if child.name() == "raylet"]
+    agents = [str(child.pid) for parent in parents for child in parent.children(recursive=True)]
+    command = ["sh", "-c", 'read end; kill -9 "$@" 2>/dev/null', "sh", *agents]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0)
 
 
 def connect(address: str, wait_s: float, namespace: str | None = None) -> Cluster:
