@@ -20,7 +20,7 @@ from r1zero.lab.audit.command import main
 from r1zero.lab.audit.compare import Item, compare
 from r1zero.lab.audit.folder import RunFolder
 from r1zero.lab.audit.objective import advantages as recomputed
-from r1zero.lab.audit.replay import Replayer
+from r1zero.lab.audit.replay import Replayer, trained
 from run_support import SMALL, Server
 
 EVERY_STEP = ["checkpoint.every=1", "checkpoint.keep=99", "eval.every=0", "eval.limit=1", "rollout.max_tokens=48"]
@@ -220,7 +220,7 @@ def test_every_term_of_the_loss_with_adapters(server: Server, tmp_path: Path) ->
     assert {item.name for item in compared if not item.note} >= {"KL", "loss", "gradient norm", "update", "mask"}
     assert max(item.difference for item in compared) < 1e-5
     rows = folder.step(2)
-    assert sum(row["measured"] for row in rows) == 32  # of 40: the run's figures are over a sample
+    assert any(any(trained(row)) and not row["measured"] for row in rows)  # figures are over a sample of 32
     assert any(row["mask"] is not None for row in rows)
     assert all(row["credit"] is not None for row in rows)
 
