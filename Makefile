@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 test test-fast soak goldens: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare miniature miniature-second real lint test test-fast goldens clean soak docs package
+.PHONY: help setup demo compare miniature miniature-second real lint test test-fast goldens clean soak docs package gpu-check
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ soak: setup  ## 500 rollout steps with vLLM and 20 kills: is memory flat, are th
 	R1ZERO_SOAK=500 $(PY) -m pytest -q -s tests/e2e/test_soak.py tests/lab/pipeline/test_run.py tests/rollout/test_ray_cluster.py
 	R1ZERO_WRITE_POINTS=all R1ZERO_SIGNALS=all $(PY) -m pytest -q -s tests/e2e/test_write_points.py tests/e2e/test_stop_table.py
 	R1ZERO_FUZZ=2000 $(PY) -m pytest -q -s --timeout=21600 tests/e2e/test_config_fuzz.py
+
+gpu-check: setup  ## is this machine ready, and what only a GPU can settle: eight minutes on one card, no internet
+	$(PY) scripts/doctor.py && $(PY) scripts/gpu_check.py
 
 docs: setup  ## the documentation as a site (site/), every link checked
 	$(PY) -m mkdocs build --strict

@@ -17,6 +17,7 @@ COMMANDS = {
     "audit": "recompute a rollout step of a run from its folder",
     "data": "what a question set would give a run",
     "doctor": "whether a run folder is whole, or what the machine offers",
+    "gpu_check": "what only a GPU can settle",
     "report": "tables and figures from finished runs",
     "plan": "memory and time that a run needs, settings that fit",
     "pipeline": "pretraining, RL and evaluation of one model, stage by stage",

@@ -306,7 +306,9 @@ class PolicyGradientModule(pl.LightningModule):
                     f"{MAX_SKIPPED_IN_A_ROW} optimizer steps in a row had gradients that are not finite; "
                     "lower optim.lr, check the model's weights, or use model.dtype=float32"
                 )
-        optimizer.zero_grad(set_to_none=True)
+        # DDP's gradients are views into buckets that stay. Let go of, each would be made anew beside its bucket in the
+        # next backward pass that exchanges nothing: 4 bytes a parameter more at the peak.
+        optimizer.zero_grad(set_to_none=isinstance(strategy, ZeroStrategy) or not isinstance(strategy, DDPStrategy))
         scheduler.step()
 
     def _check_sync(self, tally: Tally, lag: int) -> None:

@@ -130,8 +130,9 @@ def test_settings_that_are_advised_fit(layout: str, sleep: bool) -> None:
                 continue
             parts = learner_memory(shape, learner, found.work)
             engine = found.engine_share * gpu.memory
-            assert cost.at_rest(parts) + engine <= found.usable
-            assert sum(parts.values()) + (0 if sleep else engine) <= found.usable
+            assert cost.at_rest(parts, learner) + engine <= found.usable
+            assert sum(parts.values()) + (cost.ENGINE_ASLEEP if sleep else engine) <= found.usable
+            assert max(found.phases.values()) <= found.usable
             names = ("engine weights", "engine workspace", "key-value cache")
             assert engine >= sum(found.parts[name] for name in names)
 
@@ -344,7 +345,8 @@ def test_commands_that_are_advised_compose(said: Any, model: str, nodes: int) ->
         (["gpus=3"], "rollout.questions=128 can't be dealt out over 3 devices"),
         (["algo.minibatch_size=100"], "does not divide the 1024 responses"),
         (["model=folder"], "model.path is not set"),
-        (["model=server"], "needs a folder with config.json or"),
+        (["model=server"], "model=server is served elsewhere, by the server at server.url: nothing to plan here"),
+        (["model=deepseek_r1_zero"], "model=deepseek_r1_zero is served elsewhere"),
         (["model.lora.targets=[c_attn]"], "not c_attn"),
         (["rollout=ray"], "counts an engine on each learner's card"),
         (["--multirun"], "no such option"),

@@ -16,11 +16,19 @@ from r1zero.lab.plan import samplers
 from r1zero.lab.plan.cost import LAYOUTS, NETWORK, Learner, Work, concurrent, decode_step, sharding_traffic, step_times
 from r1zero.lab.plan.fit import Fit, fit
 from r1zero.lab.plan.hardware import GPUS, SUSTAINED, Shape, gpu_named, shape_of
+from r1zero.lab.plan.published import RANGE, RUNS, compared
 from r1zero.launch.console import console, titled
 from r1zero.train.checks import check_lora, check_sizes, optimizer_steps
 
 DEFAULT_RANK = 16
 """Rank of the adapters in the lora column where ``model.lora.rank`` is 0."""
+
+ASSUMED = (
+    f"floors assume {SUSTAINED:.0%} of the card's peak in the learner, full memory bandwidth in the engine, and "
+    f"responses of equal length but one; in practice a step takes {RANGE[0]:g} to {RANGE[1]:g} times its floor "
+    "(--published)"
+)
+"""What the times rest on."""
 
 HELP = """What a run needs, calculated: python scripts/plan.py model=qwen7b gpus=8
 
@@ -30,6 +38,7 @@ HELP = """What a run needs, calculated: python scripts/plan.py model=qwen7b gpus
   tokens=800     mean length of a response (800, at most rollout.max_tokens)
   prompt=150     mean length of a prompt (150)
   samplers=64    also print how 8 to 4096 samplers of rollout=ray, and this many, would share a step (not printed)
+  --published    published runs beside what is calculated for them, and nothing else
 
 Everything else is an argument of train.py and means the same: rollout.questions=, optim.micro_batch_tokens=,
 model.lora.rank=, algo.kl_coef=, rollout.sleep=false, model=<folder>, experiment=..."""
@@ -55,6 +64,9 @@ def plan(arguments: list[str], conf: Path) -> None:
     """
     if {"-h", "--help"} & set(arguments):
         console.print(HELP.format(gpus=", ".join(GPUS)))
+        return
+    if "--published" in arguments:
+        console.print(published_table())
         return
     machine, overrides = split(arguments)
     cfg = settings(overrides, conf)
@@ -94,6 +106,10 @@ def settings(overrides: list[str], conf: Path) -> TrainConfig:
         config = compose("train", overrides=overrides)
     config.callbacks, config.trainer, config.logger, config.benchmarks = {}, {}, {}, {}
     config.paths = {"outputs": "outputs"}  # the real one asks Hydra where it was started
+    if config.model.served:
+        raise UserError(
+            f"model={config.model.name} is served elsewhere, by the server at server.url: nothing to plan here"
+        )
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"{missing[0]} is not set: give it on the command line as {missing[0]}=...")
@@ -159,6 +175,7 @@ def show(cfg: TrainConfig, machine: Machine, shape: Shape, work: Work) -> None:
     )
     console.print(memory_table(fits))
     console.print(time_table(cfg, machine, shape, fits))
+    console.print(ASSUMED, soft_wrap=True)
     for line in advice(cfg, machine, fits):
         console.print(line, soft_wrap=True)
     console.print(cards_table(shape, learners, work, sleep))
@@ -174,8 +191,8 @@ def memory_table(fits: dict[str, Fit]) -> Table:
     for name in names:
         table.add_row(name, *(gb(one.parts.get(name)) for one in fits.values()))
     table.add_section()
-    table.add_row("learner at its peak", *(gb(one.learning) for one in fits.values()))
-    table.add_row("while the engine samples", *(gb(one.sampling) for one in fits.values()))
+    for phase in dict.fromkeys(name for one in fits.values() for name in one.phases):
+        table.add_row(phase, *(gb(one.phases.get(phase)) for one in fits.values()))
     table.add_row("usable", *(gb(one.usable) for one in fits.values()))
     table.add_row("fits", *("yes" if one.fits else "no" for one in fits.values()))
     return table
@@ -200,10 +217,24 @@ def time_table(cfg: TrainConfig, machine: Machine, shape: Shape, fits: dict[str,
         hidden = sharding_traffic(shape, gpu, fits["fsdp"].learner, fits["fsdp"].work, machine.nodes)
         table.add_row("beside it: sharding", *(seconds(hidden if layout == "fsdp" else None) for layout in fits))
     table.add_section()
+    low, high = RANGE
+    least = {layout: sum(one.values()) for layout, one in times.items()}
+    table.add_row("in practice", *(f"{low * one:.3g}-{high * one:.3g}" for one in least.values()))
     steps = [decode_step(shape, gpu, concurrent(one.work, devices), one.work.context) for one in fits.values()]
     table.add_row("sequences at a time", *(str(concurrent(one.work, devices)) for one in fits.values()))
     table.add_row("a token of each, ms", *(seconds(1e3 * step) for step in steps))
-    table.add_row("steps a day", *(f"{86400 / sum(one.values()):,.0f}" for one in times.values()))
+    table.add_row("steps a day", *(f"{86400 / high / one:,.0f}-{86400 / low / one:,.0f}" for one in least.values()))
+    return table
+
+
+def published_table() -> Table:
+    """Published runs beside what is calculated for them."""
+    table = Table(title="published runs", title_justify="left")
+    for name in ("run", "published", "floor of a step, s", "a step took", "that is", "assumed"):
+        table.add_column(name, justify="right" if name.startswith(("floor", "a step", "that")) else "left")
+    for run in RUNS:
+        took, ratio = compared(run)
+        table.add_row(run.name, run.source, seconds(run.floor), took, ratio, run.assumed)
     return table
 
 

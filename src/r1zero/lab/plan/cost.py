@@ -19,6 +19,8 @@ TILE_BYTES = 3 * 2**28
 """The head's logits, a tile of 2**26 at a time: two in float32, and as multiplied and as rounded in bfloat16."""
 ENGINE_WORKSPACE = 2e9
 """What an engine takes besides weights and cache: activations of its largest batch, CUDA graphs."""
+ENGINE_ASLEEP = 1e9
+"""What of it stays on the card while it sleeps: CUDA graphs and buffers outside vLLM's pool. Assumed, not measured."""
 CONTEXT = 1.5e9
 """CUDA contexts and communication buffers."""
 FRAGMENTATION = 0.05
@@ -74,6 +76,11 @@ class Learner:
     checkpointing: bool = True
     adapters: int = 0
 
+    @property
+    def buckets(self) -> bool:
+        """Whether DDP averages the gradients over ranks, in buckets that it keeps."""
+        return self.layout != "fsdp" and self.devices > 1
+
 
 def learner_memory(shape: Shape, learner: Learner, work: Work) -> dict[str, float]:
     """Bytes of the learner on one device, by part, at its peak in the backward pass.
@@ -121,9 +128,48 @@ def activations(shape: Shape, learner: Learner, tokens: int) -> float:
     return tokens * (ends + shape.layers * (layer_h * h + layer_m * m) + last) + copies
 
 
-def at_rest(parts: dict[str, float]) -> float:
-    """Bytes of the learner while the engine samples: gradients and activations are gone."""
-    return sum(parts[name] for name in ("weights", "Adam", "reference") if name in parts)
+def at_rest(parts: dict[str, float], learner: Learner) -> float:
+    """Bytes of the learner while the engine samples: activations are gone, and gradients where nothing holds them.
+
+    DDP holds them: they are views into its buckets, which it keeps from the first step to the last.
+    """
+    kept = ["weights", "Adam", "reference", *(["gradients"] if learner.buckets else [])]
+    return sum(parts[name] for name in kept if name in parts)
+
+
+def phases(
+    shape: Shape, learner: Learner, work: Work, engine: dict[str, float], sleep: bool = True
+) -> dict[str, float]:
+    """Bytes on one device in every phase of a rollout step, in their order.
+
+    Args:
+        shape: the model.
+        learner: the layout.
+        work: sizes of the rollout step.
+        engine: as :func:`engine_memory` says.
+        sleep: whether the engine sleeps while the learner works.
+    """
+    parts = learner_memory(shape, learner, work)
+    rest, beside = at_rest(parts, learner), ENGINE_ASLEEP if sleep else sum(engine.values())
+    states = parts["weights"] + parts["Adam"] + parts.get("reference", 0.0)
+    # One tensor at a time in the engine's format; gathered, or merged with its adapters, in float32 before.
+    copy = (2 if learner.layout == "ddp" else 6) * max(shape.embedding, shape.hidden * shape.intermediate)
+    found = {
+        "the engine samples": rest + sum(engine.values()),
+        "weights to the engine": rest + copy + (engine["engine weights"] + ENGINE_WORKSPACE if sleep else beside),
+    }
+    if work.optimizer_steps > 1:
+        alone = sum(parts.values()) - (0.0 if learner.buckets else parts["gradients"])
+        found["old log-probabilities"] = alone - parts["activations"] + forward(shape, learner, work) + beside
+    found["forward and backward"] = sum(parts.values()) + beside
+    found["the optimizer's step"] = states + parts["gradients"] + beside
+    return found
+
+
+def forward(shape: Shape, learner: Learner, work: Work) -> float:
+    """Bytes of activations in a pass without backward, at most: one layer's, and the states that go through it."""
+    wide = 4 if not learner.bfloat16 else 2
+    return work.micro_tokens * (8 * shape.hidden + wide * 3 * shape.intermediate)
 
 
 def engine_memory(shape: Shape, work: Work, devices: int) -> dict[str, float]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from r1zero.lab.plan.cost import CONTEXT, FRAGMENTATION, Learner, Work, at_rest, engine_memory, learner_memory
+from r1zero.lab.plan.cost import (
+    CONTEXT,
+    ENGINE_ASLEEP,
+    FRAGMENTATION,
+    Learner,
+    Work,
+    at_rest,
+    engine_memory,
+    learner_memory,
+    phases,
+)
 from r1zero.lab.plan.hardware import GPU, Shape
 
 LARGEST_SHARE = 0.9
@@ -21,8 +31,7 @@ class Fit:
         work: with the micro-batch size that fits, or the smallest one where none does, and with as many
             sequences at a time as the engine's cache holds.
         parts: bytes by part, learner and engine.
-        learning: bytes at the learner's peak.
-        sampling: bytes while the engine samples.
+        phases: bytes in every phase of a rollout step, the engine in it with what it needs.
         usable: bytes of the card.
         engine_share: for ``rollout.gpu_memory``; 0 where the layout does not fit.
     """
@@ -30,15 +39,19 @@ class Fit:
     learner: Learner
     work: Work
     parts: dict[str, float]
-    learning: float
-    sampling: float
+    phases: dict[str, float]
     usable: float
     engine_share: float
 
     @property
     def fits(self) -> bool:
-        """Whether both phases do."""
+        """Whether every phase does."""
         return self.engine_share > 0
+
+    @property
+    def learning(self) -> float:
+        """Bytes at the learner's peak."""
+        return self.phases["forward and backward"]
 
 
 def fit(shape: Shape, gpu: GPU, learner: Learner, work: Work, sleep: bool = True) -> Fit:
@@ -50,11 +63,11 @@ def fit(shape: Shape, gpu: GPU, learner: Learner, work: Work, sleep: bool = True
     while True:
         tried = replace(work, micro_tokens=tokens)
         parts = learner_memory(shape, learner, tried)
-        room = usable - at_rest(parts)
+        room = usable - at_rest(parts, learner)
         if not sleep:
             room = min(room, usable - sum(parts.values()))
         share = math.floor(100 * min(room / gpu.memory, LARGEST_SHARE)) / 100
-        budget = 0.0 if sleep else max(share, 0.0) * gpu.memory
+        budget = ENGINE_ASLEEP if sleep else max(share, 0.0) * gpu.memory
         learning = sum(parts.values()) + budget
         good = learning <= usable and share * gpu.memory >= least
         if good or tokens // 2 < work.prompt + work.longest:
@@ -62,8 +75,8 @@ def fit(shape: Shape, gpu: GPU, learner: Learner, work: Work, sleep: bool = True
                 cache = share * gpu.memory - engine["engine weights"] - engine["engine workspace"]
                 tried = replace(tried, sequences=min(work.sequences, int(cache / (work.context * shape.kv_bytes))))
                 engine = engine_memory(shape, tried, learner.devices)
-            sampling = at_rest(parts) + sum(engine.values())
-            return Fit(learner, tried, parts | engine, learning, sampling, usable, share if good else 0.0)
+            found = phases(shape, learner, tried, engine, sleep)
+            return Fit(learner, tried, parts | engine, found, usable, share if good else 0.0)
         tokens //= 2
 
 

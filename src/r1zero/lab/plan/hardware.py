@@ -120,6 +120,7 @@ class Shape:
 QWEN_1_5B = Shape(28, 1536, 12, 2, 128, 8960, 151936, tied=True, bias=True)
 QWEN_1_5B_UNTIED = Shape(28, 1536, 12, 2, 128, 8960, 151936, tied=False, bias=True)
 QWEN_7B = Shape(28, 3584, 28, 4, 128, 18944, 152064, tied=False, bias=True)
+QWEN_32B = Shape(64, 5120, 40, 8, 128, 27648, 152064, tied=False, bias=True)
 LLAMA_3B = Shape(28, 3072, 24, 8, 128, 8192, 128256, tied=True, bias=False)
 LLAMA_8B = Shape(32, 4096, 32, 8, 128, 14336, 128256, tied=False, bias=False)
 DEEPSEEK_7B = Shape(30, 4096, 32, 32, 128, 11008, 102400, tied=False, bias=False)
