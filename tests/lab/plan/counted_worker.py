@@ -1,11 +1,12 @@
 """Counts the bytes of real learners on two gloo ranks: ``python counted_worker.py <settings.json>``; test_counted.py.
 
-Lightning starts the other rank by running this file again. torch's own allocator is asked: it reports every block that
-it gives out and takes back, those of collectives and of autograd's threads included.
+Lightning starts the other rank by running this file again. The C library is asked, which knows the blocks of buckets
+and collectives too: torch's own profiler does not see what is freed in another thread.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -40,49 +41,86 @@ def policy_of(settings: dict[str, Any]) -> Policy:
     return policy
 
 
-class Marks(pl.Callback):
-    """Writes into the profile where a phase begins: old log-probabilities, learning, the optimizer's step, rest."""
+class InUse(TorchDispatchMode):
+    """Asks the C library after every operation how many bytes are given out, in whatever thread; keeps the most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.peak = max(self.peak, in_use())
+        return out
+
+
+class Mallinfo(ctypes.Structure):
+    """glibc's ``struct mallinfo2``."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+    )]  # fmt: skip
+
+
+MALLINFO = ctypes.CDLL(None).mallinfo2
+MALLINFO.restype = Mallinfo
+
+
+def in_use() -> int:
+    """Bytes that malloc has given out."""
+    info = MALLINFO()
+    return int(info.uordblks + info.hblkhd)
+
+
+class Phases(pl.Callback):
+    """Peak bytes of the phases of each rollout step over what there was before the models were made."""
+
+    def __init__(self, counter: InUse, before: int) -> None:
+        self.counter, self.before, self.phase = counter, before, "start"
+        self.peaks: dict[str, list[int]] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         for name, phase in (("_old_logprobs", "old"), ("_apply_gradients", "optimizer")):
             setattr(pl_module, name, self.marked(getattr(pl_module, name), phase))
 
     def on_train_batch_start(self, *args: Any) -> None:
-        mark("learn")
+        self.enter("learn")
 
     def on_train_batch_end(self, *args: Any) -> None:
-        mark("rest")
+        gc.collect()
+        self.enter("rest")
+        self.enter("rest")
 
-    @staticmethod
-    def marked(method: Any, phase: str) -> Any:
+    def enter(self, phase: str) -> None:
+        self.peaks.setdefault(self.phase, []).append(self.counter.peak - self.before)
+        self.phase, self.counter.peak = phase, in_use()
+
+    def marked(self, method: Any, phase: str) -> Any:
         def call(*args: Any) -> Any:
-            mark(phase)
+            self.enter(phase)
             out = method(*args)
-            mark("learn")
+            self.enter("learn")
             return out
 
         return call
 
 
-def mark(phase: str) -> None:
-    with record_function(f"phase {phase}"):
-        pass
-
-
 def counted(settings: dict[str, Any], layout: str) -> dict[str, list[int]]:
-    """Peak bytes of every phase in the order of time, as {phase: [...]}; the models before training are counted in."""
-    policy = policy_of(settings)
-    reference = Policy(policy_of(settings | {"lora": 0}).model).requires_grad_(False) if settings["reference"] else None
-    now = sum(p.nbytes for one in (policy, reference) if one is not None for p in one.parameters())
-    algo = algo_config("grpo", minibatch_size=8, kl_coef=0.1 if reference else 0.0)
-    module = make_module(policy, algo, reference=reference, micro_batch_tokens=settings["micro_tokens"])
+    """Peak bytes of every phase in the order of time."""
+    gc.collect()
+    counter = InUse()
+    phases = Phases(counter, in_use())
+    policy, frozen = policy_of(settings), None
+    if settings["reference"]:
+        frozen = Policy(policy_of(settings | {"lora": 0}).model).requires_grad_(False)
+    algo = algo_config("grpo", minibatch_size=8, kl_coef=0.1 if frozen else 0.0)
+    module = make_module(policy, algo, reference=frozen, micro_batch_tokens=settings["micro_tokens"])
     strategies: dict[str, Any] = {
         "one": lambda: "auto",
         "ddp": lambda: DDPStrategy(gradient_as_bucket_view=True),  # as conf/trainer/ddp.yaml
         "fsdp": ModelParallelStrategy,
     }
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    with counter:
         fit(
             module,
             lambda step: random_rollout(step, longest=settings["longest"]),
@@ -90,18 +128,9 @@ def counted(settings: dict[str, Any], layout: str) -> dict[str, list[int]]:
             devices=1 if layout == "one" else 2,
             precision="bf16-mixed" if settings["dtype"] == "bfloat16" else "32-true",
             strategy=strategies[layout](),
-            callbacks=[Marks()],
+            callbacks=[phases],
         )
-    events = sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns())
-    phase, peaks = "start", {"start": [now]}
-    for event in events:
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peaks[phase][-1] = max(now, peaks[phase][-1])
-        elif event.name().startswith("phase "):
-            phase = event.name().removeprefix("phase ")
-            peaks.setdefault(phase, []).append(now)
-    return peaks
+    return phases.peaks
 
 
 def main(settings: dict[str, Any]) -> None:

@@ -137,6 +137,49 @@ def test_settings_that_are_advised_fit(layout: str, sleep: bool) -> None:
             assert engine >= sum(found.parts[name] for name in names)
 
 
+def test_ddp_keeps_its_gradients_while_the_engine_samples() -> None:
+    """B3: 4 bytes a parameter in buckets; the engine's share is as much smaller, and 1.5B fits 40 GB with that."""
+    card = GPUS["a100-40"]
+    one, eight = (fit(QWEN_1_5B, card, Learner("ddp", devices), PAPER) for devices in (1, 8))
+    parts = one.parts
+    more = cost.at_rest(parts, eight.learner) - cost.at_rest(parts, one.learner)
+    assert more == 4 * QWEN_1_5B.params
+    assert one.engine_share - eight.engine_share == pytest.approx(more / card.memory, abs=0.011)
+    assert eight.fits
+    assert max(eight.phases.values()) <= eight.usable
+    assert cost.at_rest(parts, eight.learner) + one.engine_share * card.memory > eight.usable  # what was suggested once
+    sharded = Learner("fsdp", 8)
+    assert cost.at_rest(learner_memory(QWEN_1_5B, sharded, PAPER), sharded) == 12 * QWEN_1_5B.params / 8
+
+
+def test_phases_name_what_is_there_in_each() -> None:
+    """The optimizer's step has no activations, sampling no gradients, and a sleeping engine leaves a rest."""
+    learner = Learner("ddp", 1)
+    engine = cost.engine_memory(QWEN_1_5B, PAPER, 1)
+    found = cost.phases(QWEN_1_5B, learner, PAPER, engine)
+    n = QWEN_1_5B.params
+    assert found["the engine samples"] == 12 * n + sum(engine.values())
+    assert found["the optimizer's step"] == 16 * n + cost.ENGINE_ASLEEP
+    assert found["forward and backward"] > found["old log-probabilities"] > 12 * n
+    awake = cost.phases(QWEN_1_5B, learner, PAPER, engine, sleep=False)
+    beside = sum(engine.values()) - cost.ENGINE_ASLEEP
+    assert awake["forward and backward"] == pytest.approx(found["forward and backward"] + beside)
+    assert "old log-probabilities" not in cost.phases(QWEN_1_5B, learner, replace(PAPER, optimizer_steps=1), engine)
+
+
+def test_published_runs_lie_in_the_range(said: Any) -> None:
+    """Steps of others took between the two ends of the range, and the paper's 27 hours hold a few hundred steps."""
+    from r1zero.lab.plan.published import RANGE, RUNS
+
+    out = said("--published")
+    for run in RUNS:
+        assert run.name.split()[0] in out
+        if run.steps is not None:
+            assert RANGE[0] < 3600 * run.hours / run.steps / run.floor < RANGE[1], run.name
+        else:
+            assert 100 < 3600 * run.hours / RANGE[1] / run.floor < 3600 * run.hours / RANGE[0] / run.floor < 1331
+
+
 # -- shapes -----------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,11 @@ class Trial:
         return list(csv.DictReader(file.open())) if file.is_file() else []
 
     @property
+    def steps(self) -> list[int]:
+        """Rollout steps that were taken: rows without a learner's figures are evaluations."""
+        return [int(row["step"]) for row in self.rows if row.get("policy/grad_norm")]
+
+    @property
     def memory(self) -> list[dict[str, int]]:
         """memory.jsonl, a row a rollout step."""
         file = self.folder / "memory.jsonl"
@@ -108,8 +113,8 @@ def random_model(shape: dict[str, Any], out: Path, context: int = 4096) -> Path:
     torch.manual_seed(0)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = Qwen2ForCausalLM(Qwen2Config(**shape, **ids, max_position_embeddings=context)).to(torch.bfloat16)
-    model.cpu().save_pretrained(out)
+        model: Any = Qwen2ForCausalLM(Qwen2Config(**shape, **ids, max_position_embeddings=context))
+    model.bfloat16().cpu().save_pretrained(out)
     tokenizer.save_pretrained(out)
     return out
 
