@@ -87,7 +87,7 @@ def learner_memory(shape: Shape, learner: Learner, work: Work) -> dict[str, floa
 
     Trained parameters are float32 with float32 gradients and two float32 moments: 16 bytes each.
     """
-    n, e = shape.params, shape.embedding * (1 if shape.tied else 2)
+    n, e = shape.params, shape.embedding
     share = learner.devices if learner.layout == "fsdp" else 1
     trained = learner.adapters if learner.layout == "lora" else n / share
     half = 2 if learner.bfloat16 else 4
@@ -97,8 +97,8 @@ def learner_memory(shape: Shape, learner: Learner, work: Work) -> dict[str, floa
     if work.reference:
         parts["reference"] = 4 * n / share
     if learner.layout == "fsdp":
-        # The outermost unit (embedding, head) stays whole; layers come one ahead. Gathered, its gradient, and
-        # that gradient in float32 on its way to the other devices.
+        # The outermost unit (the head) stays whole; layers come one ahead, and an embedding of its own where there are no
+        # activations. Gathered, its gradient, and that gradient in float32 on its way to the other devices.
         parts["gathered"] = (2 * half + 4) * e + (3 * half + 4) * shape.layer
     parts["activations"] = activations(shape, learner, work.micro_tokens)
     parts["logits"] = TILE_BYTES + (0 if learner.layout == "lora" else (half % 4 + 4) * shape.embedding)
