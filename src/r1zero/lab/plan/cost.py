@@ -97,7 +97,7 @@ def learner_memory(shape: Shape, learner: Learner, work: Work) -> dict[str, floa
     if work.reference:
         parts["reference"] = 4 * n / share
     if learner.layout == "fsdp":
-        # The outermost unit (the head) stays whole; layers come one ahead, and an embedding of its own where there are no
+        # The outermost unit (the head) stays whole; layers come one ahead, an embedding of its own where there are no
         # activations. Gathered, its gradient, and that gradient in float32 on its way to the other devices.
         parts["gathered"] = (2 * half + 4) * e + (3 * half + 4) * shape.layer
     parts["activations"] = activations(shape, learner, work.micro_tokens)
