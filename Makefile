@@ -60,6 +60,7 @@ docs: setup  ## the documentation as a site (site/), every link checked
 package: setup  ## the wheel, installed in a fresh environment, trains in an empty folder
 	rm -rf build/package && $(PY) -m hatchling build -t wheel -d build/package
 	$(PYTHON) -m venv build/package/env && build/package/env/bin/pip install -q "$$(ls build/package/*.whl)[cpu]"
+	build/package/env/bin/pip uninstall -q -y torchvision torchaudio torchcodec  # as scripts/set_up.py does, and why
 	mkdir -p build/package/empty && cd build/package/empty && ../env/bin/r1zero train experiment=demo steps=5
 
 goldens: setup  ## write the golden numbers again, after a change that is meant to change results

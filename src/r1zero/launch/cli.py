@@ -257,6 +257,9 @@ def explain(error: Exception, arguments: list[str]) -> str:
         return first_line(error)
     if "No trials are completed yet" in str(error):
         return "no trial of the search has finished, so there is no best one; the lines above say why each failed"
+    if "torchvision::nms" in str(error):
+        unused = "torchvision torchaudio torchcodec"
+        return f"the installed torchvision does not fit torch; nothing here needs it: pip uninstall {unused}"
     if disk_full(error):
         again = f"; free some space and {how_to_go_on(job_result.run_dir)}" if job_result.run_dir else ""
         return f"the disk is full ({first_line(error)[:200]}); what was saved before is whole{again}"

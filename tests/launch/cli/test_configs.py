@@ -24,7 +24,8 @@ GROUPS = (
     "paths", "debug",
 )  # fmt: skip
 EVERY = [(group, option) for group in GROUPS for option in options(CONF, group)]
-EXPERIMENTS = options(CONF, "experiment")
+ANALYSES = ("fig15", "fig3", "fig3_mini")  # of scripts/analyze.py, see tests/lab/analysis
+EXPERIMENTS = [name for name in options(CONF, "experiment") if name not in ANALYSES]
 
 
 @pytest.fixture(autouse=True)

@@ -96,3 +96,9 @@ def test_a_missing_plugin_is_one_line_that_names_it(monkeypatch: pytest.MonkeyPa
     error = HydraException("In 'hydra/sweeper/tune': Could not find 'hydra/sweeper/optuna'")
     line = cli.explain(error, ["sweep=tune_lr"])
     assert line == "hydra-optuna-sweeper is not installed, which this choice needs: pip install hydra-optuna-sweeper"
+
+
+def test_a_torchvision_that_does_not_fit_is_one_line_that_says_what_to_do() -> None:
+    """vLLM brings it; from another index than torch's it makes every model fail to import."""
+    line = cli.explain(RuntimeError("operator torchvision::nms does not exist"), ["experiment=demo"])
+    assert line.endswith("pip uninstall torchvision torchaudio torchcodec")
