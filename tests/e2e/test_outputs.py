@@ -49,7 +49,7 @@ def test_every_metric_of_every_step_is_there(rows: list[dict[str, str]]) -> None
 def test_figures_fit_each_other(rows: list[dict[str, str]], undisturbed: Path) -> None:
     tokens = 0.0
     for step, row in enumerate(rows[:6]):
-        value = {name: float(row[name]) for name in METRICS}
+        value = {name: float(row[name] or "nan") for name in METRICS}
         samples = pd.read_parquet(undisturbed / "completions" / f"step_{step:06d}.parquet")
         assert len(samples) == 32
         assert value["progress/rollout_step"] == step
