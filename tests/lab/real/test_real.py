@@ -101,6 +101,7 @@ def test_the_table_by_hand(tmp_path: Path) -> None:
     assert [(r["before_right"], r["after_right"]) for r in read_out] == [(False, True), (True, True)]
     text = results.write(found, read_out, tmp_path).read_text()
     assert "| before | 0.0 [" in text
+    assert "|  | - | 40.0 | 0.0 % |" in text, "before, no answer is right"
     assert "- before, wrong: `'10' tokens`" in text
     assert json.loads((tmp_path / "results.json").read_text())["rows"][2]["gain"]["value"] == pytest.approx(0.5)
 

@@ -85,8 +85,8 @@ def markdown(found: dict[str, Any], read_out: Sequence[dict[str, Any]]) -> str:
     for row in found["rows"]:
         gained = _percent(row["gain"], "+.1f") if row["gain"] else ""
         lines.append(
-            f"| {row['state']} | {_percent(row['accuracy'], '.1f')} | {gained} | {row['length_right']:.1f} "
-            f"| {row['length_wrong']:.1f} | {100 * row['truncated']:.1f} % |"
+            f"| {row['state']} | {_percent(row['accuracy'], '.1f')} | {gained} | {_tokens(row['length_right'])} "
+            f"| {_tokens(row['length_wrong'])} | {100 * row['truncated']:.1f} % |"
         )
     if found["difference"]:
         lines += ["", f"GRPO - Dr. GRPO: {_percent(found['difference'], '+.1f')} points."]
@@ -108,6 +108,11 @@ def write(found: dict[str, Any], read_out: Sequence[dict[str, Any]], folder: Pat
     write_json(folder / "results.json", content)
     write_whole(folder / "results.md", markdown(found, read_out))
     return folder / "results.md"
+
+
+def _tokens(mean: float) -> str:
+    """A mean length; "-" where there was no such answer."""
+    return f"{mean:.1f}" if mean == mean else "-"
 
 
 def _percent(value: dict[str, float], pattern: str) -> str:
