@@ -146,7 +146,7 @@ def test_an_environment_stands_around_samplers(
         found.append(Calculator(inner, pair.tokenizer, CONTEXT, calls=2).generate(prompts, SAMPLE, seed=4))
     own.close()
     assert found[0] == found[1]
-    assert len(turns) > 2
+    assert len(turns) > 1
     assert differences(model, prompts, found[0]).max() < 1e-5
 
 
