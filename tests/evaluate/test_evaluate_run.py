@@ -146,7 +146,7 @@ def test_rescore_on_the_command_line_brings_the_settings_back(whole, tmp_path):
     assert made[:2] == ["model=tiny", "reward.timeout=9"]
     assert made[2] == f"rescore='{folder}'"
     assert made[3].startswith(f"hydra.run.dir='{folder}/rescored/")
-    with pytest.raises(UserError, match="no folder of an evaluation"):
+    with pytest.raises(UserError, match="not the folder of an evaluation"):
         expand_rescore([f"rescore={tmp_path}"])
 
 
