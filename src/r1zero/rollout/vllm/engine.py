@@ -185,8 +185,7 @@ class VLLMEngine:
         finally:
             # The CPU worker puts a function in its place that does nothing; the GPU's lowers the number to 1.
             torch.set_num_threads = set_num_threads
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
+            torch.set_num_threads(threads)
 
     def generate(self, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[list[Completion]]:
         """Sample ``sampling.n`` responses a prompt; see :meth:`r1zero.rollout.engine.Engine.generate`.
