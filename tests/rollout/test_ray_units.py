@@ -308,7 +308,7 @@ class TestTransfer:
                 check_metadata({"names": names, "shapes": shapes}, {"a": (2,), "b": (3,)})
 
     def test_order_of_the_steps(self) -> None:
-        """Traps 37, 40, 43: the head is tied again and the cache dropped after the last tensor; then it counts."""
+        """Traps 37, 40, 43: the head is tied again, what arrived is checked, the cache dropped; then it counts."""
         from r1zero.rollout.vllm.engine import VLLMEngine
 
         calls: list[str] = []
@@ -330,5 +330,5 @@ class TestTransfer:
         assert engine.version == 4
         assert calls == [
             "init_weight_transfer_engine", "start_weight_update", "update_weights", "finish_weight_update",
-            "apply_model", "reset_prefix_cache",
+            "apply_model", "apply_model", "reset_prefix_cache",
         ]  # fmt: skip
