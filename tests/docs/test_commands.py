@@ -27,6 +27,7 @@ COMPOSED = ("analyze", "benchmark", "pipeline", "pretrain")
 NOT_RUN = {
     "set_up_trl": "makes an environment of gigabytes",
     "wandb_dashboard": "needs a W&B server",
+    "gpu_check": "needs a GPU; tests/lab/gpu_check runs it with --cpu",
     "miniature": "an hour",
     "real": "hours",
 }

@@ -505,6 +505,9 @@ def test_torchs_threads_are_what_they_were_before_vllm_started(monkeypatch: pyte
         def get_tokenizer(self) -> None:
             return None
 
+        def apply_model(self, function: Any) -> None:
+            pass
+
     monkeypatch.setattr(vllm, "LLM", LLM)
     engine = object.__new__(VLLMEngine)
     torch.set_num_threads(3)

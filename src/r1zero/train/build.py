@@ -97,7 +97,9 @@ class Accepted(pl.Callback):
         self.status.accept()
         if self.status.is_main and self.resume:
             discard_half_written(self.run_dir)
-            keep_settings(self.run_dir, self.config, pl_module.rollout_step)  # type: ignore[arg-type]
+            # Pretraining has optimizer steps alone.
+            taken = getattr(pl_module, "rollout_step", trainer.global_step)
+            keep_settings(self.run_dir, self.config, taken)
             record_settings(self.run_dir, self.config)
         self.loggers += build_loggers(self.config, trainer.global_rank)
         trainer.loggers = self.loggers
