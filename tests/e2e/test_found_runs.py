@@ -150,7 +150,7 @@ def test_names_that_are_none_are_refused_in_one_line(server: Server, tmp_path: P
     done = server.run([argument, "experiment=demo"], tmp_path)
     assert done.code == 1
     assert len(done.errors) == 1
-    assert "no name of a folder" in done.errors[0] or "written key=value" in done.errors[0]
+    assert "not the name of a folder" in done.errors[0] or "written key=value" in done.errors[0]
     assert not list(tmp_path.iterdir())
 
 
