@@ -92,7 +92,7 @@ def metrics_of(grades: list[list[Outcome]], lengths: list[list[int]], monkeypatc
     local = threading.local()
     monkeypatch.setattr(collect_module, "reduce_over_ranks", lambda values, how, device: local.reduce(values, how))
     module: Any = SimpleNamespace(device=torch.device("cpu"), policy_version=0)
-    cfg: Any = SimpleNamespace(algo=AlgoConfig(name="drgrpo"))
+    cfg: Any = SimpleNamespace(algo=AlgoConfig(name="drgrpo"), data=SimpleNamespace(sources={}))
     with Grader(RewardConfig(name="test")) as grader:
         collector = Collector(cfg, LiveEngine(lambda: 1 / 0), grader, Sampling(), None)  # type: ignore[arg-type,return-value]
 
