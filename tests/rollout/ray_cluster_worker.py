@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rollout_support import differences, on_ray
 
 from r1zero.launch import cluster
@@ -36,7 +38,11 @@ class Machines:
         return self.all.add_node(num_cpus=1, object_store_memory=STORE)
 
     def lose(self, node: Any) -> None:
-        """A machine is gone without a word."""
+        """A machine is gone without a word, all its processes at once: orphans of a raylet would answer for a while."""
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        for process in [raylet, *raylet.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self.all.remove_node(node, allow_graceful=False)
 
 
