@@ -8,7 +8,6 @@ either way (semantics 11). float16 is never chosen: its gradients would need a l
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import time
@@ -19,6 +18,7 @@ import yaml
 from omegaconf import DictConfig
 
 from r1zero.launch.console import console
+from r1zero.launch.files import read_json
 from r1zero.launch.run_folder import is_main_rank, shown
 
 log = logging.getLogger("r1zero")
@@ -102,7 +102,7 @@ def chosen_format(gpu: bool) -> tuple[str, str]:
 def format_of_weights(model: Any) -> tuple[str, str] | None:
     """float32 where the weights of a local folder are stored so: less would change what the model says."""
     file = Path(str(model.get("path") or model.get("model"))).expanduser() / "config.json"
-    content = json.loads(file.read_text()) if file.is_file() else {}
+    content = read_json(file) if file.is_file() else {}
     stored = content.get("dtype") or content.get("torch_dtype")
     return ("float32", "its weights are stored so") if stored == "float32" else None
 

@@ -38,11 +38,16 @@ def is_copied(answer: str, golds: tuple[str, ...], question: str) -> bool:
     """Whether an answer that is equal in value is an expression of the question that was left as it stood."""
     if len(answer) > MAX_TEXT or not question:
         return False
-    ours = unbracketed(_PLAIN.sub("", canonical(answer)).strip())
+    ours = _bare(answer)
     if not _is_open(ours) or not _stands_in(key(ours), key(question)):
         return False
     wanted = _symbols(ours)
-    return all(_symbols(unbracketed(_PLAIN.sub("", canonical(gold)).strip())) != wanted for gold in golds)
+    return all(_symbols(_bare(gold)) != wanted for gold in golds)
+
+
+def _bare(text: str) -> str:
+    """Canonical text without units, signs of money, degrees and percent, and outer brackets."""
+    return unbracketed(_PLAIN.sub("", canonical(text)).strip())
 
 
 def _is_open(text: str) -> bool:
