@@ -1,7 +1,7 @@
 """The paper in miniature: `make miniature`, or `python scripts/miniature.py --help`.
 
-Pretrains four more small bases, runs the sweeps of experiment=mini at the points that the claims need,
-two side by side, and writes outputs/miniature/report.html. --design second does the same for (e2) and (f2).
+Pretrains the small bases that the claims need, runs the sweeps of experiment=mini at the points that they need,
+two side by side, and writes outputs/miniature/report.html. --design knowledge adds the long runs of claim (e).
 Finished points are left alone, so a run that was stopped goes on where it was.
 """
 
@@ -24,20 +24,11 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 
 ROOT = Path(__file__).resolve().parents[1]
-BASES = {
-    "tiny_llama_base": None,
-    "tiny_control": None,
-    "tiny_llama_web": "tiny_llama_base",
-    "tiny_llama_qa": "tiny_llama_web",
-}
-SECOND_BASES = {"tiny_plain": None, "tiny_terms": None, "tiny_web": "tiny_plain", "tiny_qa": "tiny_web"}
-"""Experiments of pretraining that make the bases, each with the one that it goes on from; bases before others."""
-LLAMAS = {"tiny_llama": "tiny_llama_base", "tiny_llama_web": "tiny_llama_web", "tiny_llama_qa": "tiny_llama_qa"}
-"""Model option of each state of Fig. 7, with the experiment that makes it."""
-TABLE1 = (
-    *(("tiny", template) for template in ("question", "none", "qwen", "r1")),
-    *((model, "r1") for model in LLAMAS),
-)
+BASES = {"tiny_control": None, "tiny_terms": None}
+STATES = {"tiny_plain": None, "tiny_web": "tiny_plain", "tiny_qa": "tiny_web"}
+"""Experiments of pretraining that make the bases, each with the one that it goes on from; bases before others.
+STATES are those of one small Llama (Fig. 7)."""
+TABLE1 = tuple(("tiny", template) for template in ("question", "none", "qwen", "r1"))
 """Base model and template of each row of Table 1 in miniature."""
 OUTPUTS = Path("outputs")
 
@@ -57,24 +48,15 @@ PLAN = (
     Part("fig6", {"template": ("r1",), "data": ("arithmetic",)}, 5),
     Part("fig8", {"algo": ("grpo_no_std_norm", "grpo_no_length_norm")}, 3),
     Part("control", {"algo": ("grpo", "drgrpo")}, 3, base="tiny_control"),
-    *(Part("fig7", {"model": (model,), "algo": ("drgrpo",)}, 3, base) for model, base in LLAMAS.items()),
-    Part("fig7", {"model": ("tiny_llama_qa",), "algo": ("grpo",)}, 3, base="tiny_llama_qa"),
-    Part("fig6", {"template": ("qwen",), "data": ("arithmetic",)}, 3),
-    Part(
-        "fig6",
-        {"template": ("question",), "data": ("arithmetic_chains", "arithmetic_products", "arithmetic_words")},
-        3,
-    ),
-)
-"""Five seeds where an interval must exclude zero, three elsewhere. Points that two figures share run once."""
-
-SECOND = (
-    *(Part("knowledge", {"model": (model,)}, 3, model) for model in ("tiny_plain", "tiny_web", "tiny_qa")),
     Part(
         "coverage", {"template": ("question", "r1"), "data": ("arithmetic_wide", "arithmetic_narrow")}, 5, "tiny_terms"
     ),
+    Part("fig6", {"template": ("qwen",), "data": ("arithmetic",)}, 3),
 )
-"""The second design of claims (e) and (f): docs/results/power.md says what its seeds can show."""
+"""Seeds by docs/results/power.md: what each claim's interval takes. Points that two figures share run once."""
+
+KNOWLEDGE = tuple(Part("knowledge", {"model": (model,)}, 3, model) for model in STATES)
+"""Claim (e), whose nine long runs take as much time as all the rest."""
 
 COMPARE = (Part("fig8", {"algo": ("grpo", "drgrpo")}, 3),)
 """GRPO beside Dr. GRPO, three seeds of the points of claims (a) and (b): the whole miniature goes on from them."""
@@ -89,11 +71,10 @@ class Design:
     table1: tuple[tuple[str, str], ...] = ()
 
 
-FIRST = Design(PLAN, BASES, TABLE1)
+WHOLE = Design(PLAN, BASES, TABLE1)
 DESIGNS = {
-    "first": FIRST,
-    "second": Design(SECOND, SECOND_BASES),
-    "both": Design(PLAN + SECOND, BASES | SECOND_BASES, TABLE1),
+    "whole": WHOLE,
+    "knowledge": Design(KNOWLEDGE, STATES, tuple((model, "r1") for model in STATES)),
     "compare": Design(COMPARE, {}),
 }
 
@@ -147,7 +128,7 @@ def evaluate(model: str, template: str, folder: Path) -> str:
     return jobs.process(ROOT / "scripts" / "evaluate.py", overrides, folder)
 
 
-def plan_jobs(todo: list[Point], table1: Path, design: Design = FIRST) -> list[jobs.Job]:
+def plan_jobs(todo: list[Point], table1: Path, design: Design = WHOLE) -> list[jobs.Job]:
     """Bases first, then the points, then Table 1; each waits for the base that it needs alone."""
     bases = [
         jobs.Job(name, partial(pretrain, name), (origin,) if origin else ()) for name, origin in design.bases.items()
@@ -157,7 +138,7 @@ def plan_jobs(todo: list[Point], table1: Path, design: Design = FIRST) -> list[j
         jobs.Job(
             f"table1/{model}_{template}",
             partial(evaluate, model, template, table1 / f"{model}_{template}"),
-            (LLAMAS[model],) if model in LLAMAS else (),
+            (model,) if model in design.bases else (),
         )
         for model, template in design.table1
     ]
@@ -165,10 +146,10 @@ def plan_jobs(todo: list[Point], table1: Path, design: Design = FIRST) -> list[j
 
 
 def report(out: Path, seeds: int) -> None:
-    """Write the report of whatever is there of any design, and print its verdicts."""
+    """Write the report of whatever is there, and print its verdicts."""
     from r1zero.lab.report.miniature import summary_lines, write_miniature
 
-    planned = [point.folder for point in points(PLAN + SECOND, seeds)]
+    planned = [point.folder for point in points(PLAN + KNOWLEDGE, seeds)]
     path, found = write_miniature(planned, out, sorted((OUTPUTS / "mini").glob("*/*_seed-*")))
     for line in summary_lines(found):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -204,8 +185,8 @@ def main() -> int:
     parser.add_argument(
         "--design",
         choices=DESIGNS,
-        default="first",
-        help="second: claims (e2) and (f2); compare: GRPO beside Dr. GRPO alone, in minutes (default: first)",
+        default="whole",
+        help="whole: all claims but (e); knowledge: claim (e); compare: GRPO beside Dr. GRPO alone (default: whole)",
     )
     parser.add_argument("--report-only", action="store_true", help="run nothing, report what is there")
     parser.add_argument("--out", type=Path, default=OUTPUTS / "miniature", help="folder of the report")

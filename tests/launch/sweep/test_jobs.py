@@ -136,27 +136,24 @@ def test_the_miniatures_bases_lead_from_one_to_the_next(monkeypatch: pytest.Monk
         return str(miniature.OUTPUTS / "bases" / name / "policy")
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        for name, origin in (miniature.BASES | miniature.SECOND_BASES).items():
+        for name, origin in (miniature.BASES | miniature.STATES).items():
             cfg = compose("pretrain", [f"experiment={name}"])
             assert cfg.name == name
             assert (cfg.init is None) == (origin is not None)
             if origin is not None:
                 assert cfg.model.path == policy(origin)
-        for point in miniature.points(miniature.PLAN + miniature.SECOND, 1):
+        for point in miniature.points(miniature.PLAN + miniature.KNOWLEDGE, 1):
             if point.base is not None:
                 cfg = compose("train", list(point.overrides))
                 assert cfg.model.path == policy(point.base)
                 if point.group != "mini/coverage":
                     assert cfg.template.name == ("question" if point.group == "mini/control" else "r1")
             else:
-                assert point.group not in ("mini/fig7", "mini/control", "mini/knowledge", "mini/coverage")
+                assert point.group not in ("mini/control", "mini/knowledge", "mini/coverage")
                 assert compose("train", list(point.overrides)).model.name == "tiny"
-        assert compose("train", ["experiment=mini"]).axes.bases.split(",") == list(miniature.LLAMAS)
-    points = miniature.points(miniature.PLAN, 5)
-    assert len([p for p in points if p.group == "mini/fig7"]) == 12, "three states, and the best under both algorithms"
-    made = miniature.plan_jobs(points, Path("out"))
-    Jobs(made, 1)  # every need is there
-    assert len({job.name for job in made}) == len(made)
-    for name in miniature.LLAMAS.values():
-        needing = [job.name for job in made if job.needs == (name,) and job.name not in miniature.BASES]
-        assert len(needing) == (7 if name == "tiny_llama_qa" else 4), needing  # the points, and a row of Table 1
+    for design in miniature.DESIGNS.values():
+        made = miniature.plan_jobs(miniature.points(design.plan, 5), Path("out"), design)
+        Jobs(made, 1)  # every need is there
+        assert len({job.name for job in made}) == len(made)
+        for name in design.bases:
+            assert [job.name for job in made if name in job.needs], f"{name} is made for nothing"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from r1zero.lab.report import second
-from r1zero.lab.report.needs import ACCURACY, learnable, long_enough, teaches
+from r1zero.lab.report import transfer
+from r1zero.lab.report.needs import ACCURACY, learnable, teaches
 from r1zero.lab.report.runs import Run
 from r1zero.lab.report.verdicts import (
     Interval,
@@ -25,12 +25,9 @@ from r1zero.lab.report.verdicts import (
 ACCURACY_MARGIN = 0.05
 """Claim (a): accuracies that differ by less are alike."""
 
-STATES = ("tiny_llama", "tiny_llama_web", "tiny_llama_qa")
-"""Claim (e): the base, pretrained further on web-like text, and that on question-answer text; each from the last."""
-
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
-    """Claims (a) to (g) from the runs of the miniature, and those of the second design where it ran."""
+    """Claims (a) to (g) from the runs of the miniature."""
     of = Runs(runs)
     found = [
         _alike(of),
@@ -40,10 +37,9 @@ def verdicts(runs: Sequence[Run]) -> list[Verdict]:
         _difficulty(of),
         _starts_low(of),
         _rebuilt(of),
-        _ceiling(of),
-        *_other_sets(of),
+        transfer.knowledge(of),
+        transfer.coverage(of),
         _control(of),
-        *second.verdicts(of),
     ]
     return [_told(v) for v in found]
 
@@ -193,55 +189,6 @@ def _rebuilt(of: Runs) -> Verdict:
         found.seeds,
         5,
     )
-
-
-def _ceiling(of: Runs) -> Verdict:
-    recipes = [{"model": model, "template": "r1"} for model in STATES]
-    ends, starts = ([of.by_seed(at("accuracy"), **recipe) for recipe in recipes] for at in (last, first))
-    web, qa = paired(ends[1], ends[0]), paired(ends[2], ends[1])
-    steps = [against(ends[1], ends[0]), against(ends[2], ends[1])]
-    ways = ", ".join(
-        f"{name} {interval(list(start.values())).mean:.2f} to {interval(list(end.values())).mean:.2f}"
-        for name, start, end in zip(("without", "web-like", "question-answer"), starts, ends, strict=True)
-    )
-    return Verdict(
-        "e",
-        "A better pretrained base has the higher RL ceiling",
-        "Fig. 7: Llama < FineMath < NuminaQA",
-        f"after RL, web-like text - none: {web.text()}; question-answer text - web-like text: {qa.text()}",
-        None if None in steps else all(steps),
-        f"R1 template, further pretraining {ways}",
-        long_enough(of, {model: recipe for model, recipe in zip(STATES, recipes, strict=True)}),
-        "one of the two intervals reaching 0",
-        min(web.seeds, qa.seeds),
-        3,
-    )
-
-
-def _other_sets(of: Runs) -> list[Verdict]:
-    out = []
-    for data, what in (
-        ("arithmetic_chains", "longer sums"),
-        ("arithmetic_words", "word problems"),
-        ("arithmetic_products", "sums with products"),
-    ):
-        found = interval(list(of.by_seed(gain("accuracy"), data=data).values()))
-        reward = interval(list(of.by_seed(mean_of("reward/mean"), data=data).values()))
-        out.append(
-            Verdict(
-                "f",
-                f"A matched template is lifted by an out-of-distribution question set: {what}",
-                "Fig. 6: GSM8K is enough with a matching template",
-                f"gain on the held-out sums {found.text()}",
-                None if found.seeds < 2 else found.above_zero,
-                f"mean training reward on that set {reward.mean:.2f}",
-                learnable(of, data=data),
-                "an interval that reaches 0",
-                found.seeds,
-                3,
-            )
-        )
-    return out
 
 
 def _control(of: Runs) -> Verdict:

@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from r1zero.errors import UserError
 from r1zero.lab.report import figures, interactive, page
-from r1zero.lab.report.claims import STATES, verdicts
+from r1zero.lab.report.claims import verdicts
 from r1zero.lab.report.runs import Run, find_runs
+from r1zero.lab.report.transfer import KNOWLEDGE
 from r1zero.lab.report.tried import HEADER, TRIED
 from r1zero.lab.report.verdicts import EXPLORATORY, Verdict
 from r1zero.launch.files import read_json, write_json, write_whole
@@ -31,7 +32,7 @@ def parts_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
         "fig4": main,
         "fig5": [r for r in main if r.algo in ("grpo", "drgrpo")],
         "fig6": [r for r in runs if r.model == "tiny" and r.algo == "drgrpo"],
-        "fig7": [r for model in STATES for r in _of(runs, model) if r.template == "r1"],
+        "fig7": [r for model in KNOWLEDGE for r in _of(runs, model) if r.template == "r1"],
         "fig8": main,
         "fig9": [r for r in main if r.algo in ("grpo", "drgrpo")],
         "extras": main,

@@ -1,4 +1,4 @@
-"""The second design of claims (e) and (f): the paper's own experiments, which the first design was not."""
+"""Claims (e) and (f): what the base knows decides how high RL climbs; simple questions lift harder ones."""
 
 from __future__ import annotations
 
@@ -9,20 +9,13 @@ from r1zero.lab.report.runs import Run
 from r1zero.lab.report.verdicts import Figure, Need, Runs, Verdict, against, first, gain, interval, last, paired
 
 KNOWLEDGE = ("tiny_plain", "tiny_web", "tiny_qa")
-"""Claim (e2): forms without sums; that pretrained further on web-like text; that on pairs without a template."""
+"""Claim (e): forms without sums; that pretrained further on web-like text; that on pairs without a template."""
 
 COVERAGE_BASE = "tiny_terms"
-"""Claim (f2): the base that was made from sums of 2 to 6 terms and some in words."""
+"""Claim (f): the base that was made from sums of 2 to 6 terms and some in words."""
 
 WIDE, NARROW = "arithmetic_wide", "arithmetic_narrow"
-"""Claim (f2): question sets that cover the benchmark, and ones much simpler than it."""
-
-
-def verdicts(of: Runs) -> list[Verdict]:
-    """(e2) and (f2) where any run of theirs is there."""
-    models = {run.model for run in of.runs}
-    found = [_knowledge(of)] if models & set(KNOWLEDGE) else []
-    return [*found, _coverage(of)] if COVERAGE_BASE in models else found
+"""Claim (f): question sets that cover the benchmark, and ones much simpler than it."""
 
 
 def steps_to(accuracy: float) -> Figure:
@@ -34,7 +27,8 @@ def steps_to(accuracy: float) -> Figure:
     return figure
 
 
-def _knowledge(of: Runs) -> Verdict:
+def knowledge(of: Runs) -> Verdict:
+    """(e): Fig. 7."""
     recipes = {model: {"model": model, "template": "r1"} for model in KNOWLEDGE}
     ends = [of.by_seed(last("accuracy"), **recipe) for recipe in recipes.values()]
     web, qa = paired(ends[1], ends[0]), paired(ends[2], ends[1])
@@ -52,8 +46,8 @@ def _knowledge(of: Runs) -> Verdict:
         *(of.by_seed(first("accuracy"), **recipes[m]) for m in (KNOWLEDGE[2], KNOWLEDGE[1]))
     )  # the paper's NuminaQA starts lowest
     return Verdict(
-        "e2",
-        "Second design: a better pretrained base has the higher RL ceiling, wherever it starts",
+        "e",
+        "A better pretrained base has the higher RL ceiling, wherever it starts",
         "Fig. 7: Llama < FineMath < NuminaQA, which starts lowest",
         f"after RL, web - plain: {web.text()}; pairs - web: {qa.text()}",
         None if None in steps else all(steps),
@@ -68,7 +62,9 @@ def _knowledge(of: Runs) -> Verdict:
     )
 
 
-def _coverage(of: Runs) -> Verdict:
+def coverage(of: Runs) -> Verdict:
+    """(f): the interaction of template and question set in Fig. 6."""
+
     def gains(template: str, data: str) -> dict[int, float]:
         return of.by_seed(gain("accuracy"), model=COVERAGE_BASE, template=template, data=data)
 
@@ -84,9 +80,8 @@ def _coverage(of: Runs) -> Verdict:
         for (t, d), v in cells.items()
     )
     return Verdict(
-        "f2",
-        "Second design: simpler questions lift harder ones under a matching template; a template that does not fit "
-        "needs coverage",
+        "f",
+        "Simpler questions lift harder ones under a matching template; a template that does not fit needs coverage",
         "Fig. 6: GSM8K is enough with a matching template alone",
         f"what coverage is worth, R1 - matching: {found.text()}; gain of simple questions, matching: {narrow.text()}",
         None if found.seeds < 2 else found.above_zero and narrow.above_zero,
