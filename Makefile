@@ -24,7 +24,7 @@ demo: setup  ## RL-tune the embedded model with Dr. GRPO through vLLM: minutes o
 compare: setup  ## GRPO beside Dr. GRPO on the embedded model, three seeds each: prints the length bias in minutes
 	$(PY) scripts/miniature.py --design compare
 
-miniature: setup  ## the paper in miniature: every figure and claim on two CPU cores, one HTML report
+miniature: setup  ## the paper in miniature: a verdict per claim on two CPU cores, one HTML report
 	$(PY) scripts/miniature.py
 
 miniature-knowledge: setup  ## claim (e), knowledge in the base (Fig. 7): nine runs of 240 steps, into the same report

@@ -12,7 +12,7 @@ from r1zero.errors import UserError
 from r1zero.lab.report import figures, interactive, page
 from r1zero.lab.report.claims import verdicts
 from r1zero.lab.report.runs import Run, find_runs
-from r1zero.lab.report.transfer import KNOWLEDGE
+from r1zero.lab.report.transfer import COVERAGE_BASE, KNOWLEDGE
 from r1zero.lab.report.tried import HEADER, TRIED
 from r1zero.lab.report.verdicts import EXPLORATORY, Verdict
 from r1zero.launch.files import read_json, write_json, write_whole
@@ -23,6 +23,9 @@ LEAD = (
     "the effects can be seen (some answers get lost and ramble before they guess); the control is a base where they "
     "can not. Fig. 7 compares three states of one small Llama. A verdict speaks of these runs, not of large models."
 )
+
+OWN = {"coverage": figures.fig6, "control": figures.fig5}
+"""Figures of the miniature alone, drawn as one of the paper's from other runs."""
 
 
 def parts_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -36,6 +39,7 @@ def parts_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
         "fig8": main,
         "fig9": [r for r in main if r.algo in ("grpo", "drgrpo")],
         "extras": main,
+        "coverage": _of(runs, COVERAGE_BASE),
         "control": _of(runs, "tiny_control"),
     }
 
@@ -65,8 +69,8 @@ def write_miniature(folders: Sequence[Path], out: Path, exploratory: Sequence[Pa
         raise UserError("no run of the miniature has finished")
     pictures: dict[str, Path] = {}
     for name, members in parts_of(runs).items():
-        if name == "control" and members:
-            pictures["control"] = _save_control(members, out)
+        if name in OWN and members:
+            pictures[name] = interactive.save(*OWN[name](members), out / "figures", name)
         elif members:
             pictures |= figures.draw([name], members, out / "figures")
     found = verdicts(runs)
@@ -84,12 +88,6 @@ def write_miniature(folders: Sequence[Path], out: Path, exploratory: Sequence[Pa
         page.Section("Environment", page.environment_section(runs)),
     ]
     return page.write(out / "report.html", page.document("The paper in miniature", LEAD, sections)), found
-
-
-def _save_control(members: Sequence[Run], out: Path) -> Path:
-
-    figure, numbers = figures.fig5(members)
-    return interactive.save(figure, numbers, out / "figures", "control")
 
 
 def _explored(folders: Sequence[Path]) -> Markup:
