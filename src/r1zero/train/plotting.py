@@ -65,7 +65,9 @@ def look(kind: str, position: int) -> tuple[str, str, str]:
     return kind, CYCLE[position % len(CYCLE)], MARKERS[position % len(MARKERS)]
 
 
-def band(axis: Any, table: pd.DataFrame, label: str, colour: str, marker: str | None = None) -> None:
+def band(
+    axis: Any, table: pd.DataFrame, label: str, colour: str, marker: str | None = None, dash: str = "-"
+) -> None:
     """Draw the mean over seeds as a line and one standard deviation over seeds to each side as a band (Fig. 9).
 
     Args:
@@ -74,9 +76,10 @@ def band(axis: Any, table: pd.DataFrame, label: str, colour: str, marker: str | 
         label: for the legend; "" for none.
         colour: of line and band.
         marker: drawn at every point; None for a plain line.
+        dash: matplotlib's line style.
     """
     axis.fill_between(table["x"], table["low"], table["high"], color=colour, alpha=0.18, linewidth=0)
-    axis.plot(table["x"], table["mean"], color=colour, linewidth=2, marker=marker, markersize=5, label=label or None)
+    axis.plot(table["x"], table["mean"], dash, color=colour, linewidth=2, marker=marker, markersize=5, label=label or None)
 
 
 def from_zero(axis: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from r1zero.errors import UserError
-from r1zero.lab.report import claims, figures, page, transfer, verdicts
+from r1zero.lab.report import claims, figures, interactive, page, transfer, verdicts
 from r1zero.lab.report.miniature import write_miniature
 from r1zero.lab.report.runs import find_runs, wandb_runs
 from r1zero.lab.report.training import collect, mixed, write_figures
@@ -284,16 +284,20 @@ def test_no_workers_or_seeds_are_refused(
 def test_fig7_compares_bases_under_one_algorithm_and_algorithms_on_the_best_base(study: Path) -> None:
     runs = [r for r in find_runs([study]) if r.model in transfer.KNOWLEDGE]
     figure, numbers = figures.fig7(runs)
-    style.plt.close(figure)
     last = numbers[numbers["x"] == 6].set_index(["panel", "series"])
-    assert last.loc[("accuracy by base", "tiny_qa"), "mean"] == pytest.approx(0.808)  # no run of GRPO in it
-    assert set(numbers[numbers["panel"] == "accuracy by base"]["series"]) == set(transfer.KNOWLEDGE)
-    right = numbers[numbers["panel"] == "evaluation length on tiny_qa"]
-    assert set(right["series"]) == {"grpo", "drgrpo"}
+    assert last.loc[("score by base", "tiny_qa"), "mean"] == pytest.approx(0.808)  # no run of GRPO in it
+    assert set(numbers[numbers["panel"] == "score by base"]["series"]) == set(transfer.KNOWLEDGE)
+    for panel in ("score on tiny_qa", "length on tiny_qa"):
+        assert set(numbers[numbers["panel"] == panel]["series"]) == {"grpo", "drgrpo"}
+    left, right, lengths = figure.axes
+    assert lengths.get_subplotspec() == right.get_subplotspec(), "two vertical axes in one panel"
+    assert {line.get_linestyle() for line in right.get_lines()} == {"-"}
+    assert {line.get_linestyle() for line in lengths.get_lines()} == {"--"}
+    plot = interactive.from_matplotlib(figure)
+    assert [trace.yaxis for trace in plot.data if trace.line.dash == "dash"] == ["y4", "y4"], "its right axis"
     figure, numbers = figures.fig7([r for r in runs if r.algo == "drgrpo"])
-    style.plt.close(figure)
-    assert set(numbers["panel"]) == {"accuracy by base", "evaluation length", "length of wrong responses"}
-    assert set(numbers[numbers["panel"] == "evaluation length"]["series"]) == set(transfer.KNOWLEDGE)
+    assert set(numbers["panel"]) == {"score by base"}
+    assert len(figure.axes) == 1
 
 
 def test_numbers_behind_a_band(study: Path) -> None:

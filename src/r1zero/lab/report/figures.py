@@ -76,6 +76,7 @@ def curves(
     values: Callable[[Run], list[tuple[float, float]]],
     panel: str,
     marked: bool,
+    dash: str = "-",
 ) -> pd.DataFrame:
     """Draw one panel, a band per group; returns the numbers (COLUMNS)."""
     tables = []
@@ -84,7 +85,7 @@ def curves(
         if table.empty:
             continue
         label, colour, marker = style.look(name, position)
-        style.band(axis, table, label, colour, marker if marked else None)
+        style.band(axis, table, label, colour, marker if marked else None, dash)
         table.insert(0, "series", name)
         table.insert(0, "panel", panel)
         tables.append(table)
@@ -198,35 +199,37 @@ def fig6(runs: Sequence[Run]) -> Drawn:
 
 
 def fig7(runs: Sequence[Run]) -> Drawn:
-    """Base models: accuracy over training; and on the best base that has both, GRPO against Dr. GRPO (Fig. 7).
+    """Left, the bases' score; right, GRPO against Dr. GRPO, score solid and output length dashed (Fig. 7).
 
-    The bases are compared under one algorithm, Dr. GRPO where it ran. Without a base that was trained with both
-    algorithms the other two panels show the lengths of all bases.
+    The bases are compared under one algorithm, Dr. GRPO where it ran; the algorithms on the base that ends best among
+    those that were trained with both. Without such a base there is no right panel.
     """
-    figure, axes = style.panels(1, 3)
     algorithm = next((a for a in ("drgrpo", "grpo") if any(r.algo == a for r in runs)), runs[0].algo)
     bases = groups_of([r for r in runs if r.algo == algorithm], lambda r: r.model)
-    label = style.look(algorithm, 0)[0]
-    numbers = [curves(axes[0], bases, lambda r: r.evaluation("accuracy"), "accuracy by base", marked=True)]
-    axes[0].set(title=f"Bases under {label}", xlabel="rollout step", ylabel="benchmark accuracy")
-    axes[0].set_ylim(bottom=0)
     both = [name for name in bases if {r.algo for r in runs if r.model == name} >= {"grpo", "drgrpo"}]
+    figure, axes = style.panels(1, 2 if both else 1, width=5.0, height=3.6)
+
+    def score(run: Run) -> Points:
+        return run.evaluation("accuracy")
+
+    numbers = [curves(axes[0], bases, score, "score by base", marked=True)]
+    axes[0].set(title=f"Bases under {style.look(algorithm, 0)[0]}")
     if both:
         best = max(both, key=lambda name: max(_ends(bases[name]), default=0.0))
         groups = groups_of([r for r in runs if r.model == best and r.algo in ("grpo", "drgrpo")], lambda r: r.algo)
-        shown = (("accuracy", "accuracy", "benchmark accuracy"), ("length", "evaluation length", "tokens"))
-    else:
-        best, groups = "", bases
-        shown = (("length", "evaluation length", "tokens"), ("length_incorrect", "length of wrong responses", "tokens"))
-    for axis, (metric, name, unit) in zip(axes[1:], shown, strict=True):
-
-        def evaluated(run: Run, metric: str = metric) -> Points:
-            return run.evaluation(metric)
-
-        numbers.append(curves(axis, groups, evaluated, f"{name}{f' on {best}' if best else ''}", marked=True))
-        axis.set(title=f"{best}: {name}" if best else name.capitalize(), xlabel="rollout step", ylabel=unit)
+        window = window_for(runs)
+        numbers.append(curves(axes[1], groups, score, f"score on {best}", marked=True))
+        axes[1].set(title=f"Algorithms on {best}")
+        lengths = axes[1].twinx()
+        lengths.grid(visible=False)
+        lengths.spines["right"].set_visible(True)
+        numbers.append(curves(lengths, groups, lambda r: smoothed(r.series(LENGTH[0]), window), f"length on {best}",
+                              marked=False, dash="--"))  # fmt: skip
+        lengths.set_ylabel("output length in training, tokens (dashed)")
+        style.from_zero(lengths)
+    for axis, label in zip(axes, ("average score", "average score (solid)"), strict=False):
+        axis.set(xlabel="rollout step", ylabel=label)
         style.from_zero(axis)
-    for axis in axes:
         axis.legend()
     return figure, pd.concat(numbers)
 
@@ -283,7 +286,7 @@ FIGURES: dict[str, tuple[Callable[[Sequence[Run]], Drawn], str]] = {
     "fig4": (fig4, "The two biases: how strongly a token, and a question, pulls on the policy under each algorithm."),
     "fig5": (fig5, "GRPO against Dr. GRPO over training."),
     "fig6": (fig6, "Template x question set: average score over training, a panel per template."),
-    "fig7": (fig7, "Base models over training; on the best of them, GRPO against Dr. GRPO."),
+    "fig7": (fig7, "Base models over training; on the best of them, GRPO against Dr. GRPO: score solid, output length dashed."),
     "fig8": (fig8, "The ablation: length and standard-deviation normalisation, each on and off."),
     "fig9": (fig9, "GRPO against Dr. GRPO over independent runs: mean and standard deviation."),
     "extras": (extras, "Entropy, diversity and the strength of both biases over training."),

@@ -29,19 +29,21 @@ def from_matplotlib(figure: Any) -> go.Figure:
     """The panels of a figure with their titles, labels and scales; one legend entry for a label in several panels."""
     axes = [axis for axis in figure.axes if axis.get_visible() and axis.get_subplotspec() is not None]
     grid = axes[0].get_subplotspec().get_gridspec()
-    plot = make_subplots(grid.nrows, grid.ncols, subplot_titles=[""] * (grid.nrows * grid.ncols))
+    specs = [[{"secondary_y": True} for _ in range(grid.ncols)] for _ in range(grid.nrows)]
+    plot = make_subplots(grid.nrows, grid.ncols, subplot_titles=[""] * (grid.nrows * grid.ncols), specs=specs)
     plot.layout.annotations = []
     seen: set[str] = set()
     for axis in axes:
         spec = axis.get_subplotspec()
         row, column = spec.rowspan.start + 1, spec.colspan.start + 1
+        second = axis.yaxis.get_label_position() == "right"  # a twin of the panel's axis
         for trace in _traces(axis):
             label = trace.name or ""
             trace.showlegend = bool(label) and label not in seen
             trace.legendgroup = label or None
             seen.add(label)
-            plot.add_trace(trace, row=row, col=column)
-        for name, update in (("x", plot.update_xaxes), ("y", plot.update_yaxes)):
+            plot.add_trace(trace, row=row, col=column, secondary_y=second)
+        for name, update, which in (("x", plot.update_xaxes, {}), ("y", plot.update_yaxes, {"secondary_y": second})):
             scale = getattr(axis, f"get_{name}scale")()
             limits = getattr(axis, f"get_{name}lim")()
             labels = [text.get_text() for text in getattr(axis, f"get_{name}ticklabels")()]
@@ -54,6 +56,7 @@ def from_matplotlib(figure: Any) -> go.Figure:
                 range=[float(np.log10(v)) if scale == "log" else float(v) for v in limits],
                 row=row,
                 col=column,
+                **which,
                 **ticks,
             )
         if axis.get_title():
