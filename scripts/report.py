@@ -22,7 +22,7 @@ def main() -> int:
     table.add_argument("--format", choices=sorted(tables.FORMATS), default="text")
     table.add_argument("--output", type=Path, help="file to write; otherwise it is printed")
     table.add_argument("--bars", type=Path, help="picture of the systems as bars (Fig. 2), such as fig2.png")
-    models = commands.add_parser("models", help="Fig. 3, 10, 12, 14, 15 and Table 5 from analyses of base models")
+    models = commands.add_parser("models", help="Fig. 3, 10, 12 to 15 and Table 5 from analyses of base models")
     models.add_argument("folders", nargs="+", type=Path, help="folders of analyses, or folders above them")
     models.add_argument("--figures", help="comma-separated, such as fig3,fig14; default: those that can be filled")
     models.add_argument("--output", type=Path, help="folder to write; default: figures/ in the first folder")
@@ -42,7 +42,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.command == "models":
-            from r1zero.lab.report.models import write_models
+            from r1zero.lab.analysis.figures import write_models
 
             for path in write_models(arguments.folders, arguments.figures, arguments.output):
                 print(path)

@@ -82,7 +82,7 @@ def test_shape_follows_the_settings() -> None:
     for question in generate("train", 100, 0, terms=(3, 6), digits=2):
         numbers = re.findall(r"\d+", question.text)
         assert 3 <= len(numbers) <= 6
-        assert len(numbers) == question.meta["terms"]
+        assert len(numbers) == question.meta["level"]
         assert all(1 <= int(n) <= 99 for n in numbers)
     assert {len(re.findall(r"\d+", q.text)) for q in generate("train", 200, 0, terms=[3, 6])} == {3, 4, 5, 6}
 

@@ -230,7 +230,7 @@ def test_a_kept_column_that_is_not_there_is_told_early(make):
             read(make(KEPT, keep=["tests", "test"]))
         with pytest.raises(UserError, match=r"has no column data.keep=extra.n; its columns"):
             read(make(KEPT, keep=["extra.n"]))
-    with pytest.raises(UserError, match=r"has no column data\.keep=tests; its columns are: terms"):
+    with pytest.raises(UserError, match=r"has no column data\.keep=tests; its columns are: level"):
         load_questions(DataConfig(name="s", generator="arithmetic", params={"count": 2}, keep=["tests"]))
 
 

@@ -137,8 +137,8 @@ def settings_of(params: Mapping[str, Any]) -> Arithmetic:
 def generate(split: str, count: int, seed: int, **params: Any) -> list[Question]:
     """Make ``count`` different questions of ``split`` (train or heldout), in an order fixed by ``seed``.
 
-    ``params`` are the fields of :class:`Arithmetic`. Raises ``UserError`` when a setting is wrong or when
-    there are fewer different questions than asked for.
+    ``params`` are the fields of :class:`Arithmetic`; a question's level is its number of terms. Raises ``UserError``
+    when a setting is wrong or when there are fewer different questions than asked for.
     """
     settings = settings_of(params)
     # A str seed is hashed with SHA-512, so neighbouring seeds and the two splits draw unrelated numbers.
@@ -164,7 +164,7 @@ def generate(split: str, count: int, seed: int, **params: Any) -> list[Question]
                 gold=(str(found.value),),
                 source="arithmetic",
                 row=len(questions),
-                meta={"terms": len(found.numbers)},
+                meta={"level": len(found.numbers)},
             )
         )
     return questions

@@ -65,9 +65,7 @@ def look(kind: str, position: int) -> tuple[str, str, str]:
     return kind, CYCLE[position % len(CYCLE)], MARKERS[position % len(MARKERS)]
 
 
-def band(
-    axis: Any, table: pd.DataFrame, label: str, colour: str, marker: str | None = None, dash: str = "-"
-) -> None:
+def band(axis: Any, table: pd.DataFrame, label: str, colour: str, marker: str | None = None, dash: str = "-") -> None:
     """Draw the mean over seeds as a line and one standard deviation over seeds to each side as a band (Fig. 9).
 
     Args:
@@ -79,7 +77,9 @@ def band(
         dash: matplotlib's line style.
     """
     axis.fill_between(table["x"], table["low"], table["high"], color=colour, alpha=0.18, linewidth=0)
-    axis.plot(table["x"], table["mean"], dash, color=colour, linewidth=2, marker=marker, markersize=5, label=label or None)
+    axis.plot(
+        table["x"], table["mean"], dash, color=colour, linewidth=2, marker=marker, markersize=5, label=label or None
+    )
 
 
 def from_zero(axis: Any) -> None:

@@ -289,7 +289,7 @@ def test_fig7_compares_bases_under_one_algorithm_and_algorithms_on_the_best_base
     assert set(numbers[numbers["panel"] == "score by base"]["series"]) == set(transfer.KNOWLEDGE)
     for panel in ("score on tiny_qa", "length on tiny_qa"):
         assert set(numbers[numbers["panel"] == panel]["series"]) == {"grpo", "drgrpo"}
-    left, right, lengths = figure.axes
+    _, right, lengths = figure.axes
     assert lengths.get_subplotspec() == right.get_subplotspec(), "two vertical axes in one panel"
     assert {line.get_linestyle() for line in right.get_lines()} == {"-"}
     assert {line.get_linestyle() for line in lengths.get_lines()} == {"--"}

@@ -45,7 +45,7 @@ WRONG = {
     "algo.loss=nothing.here": "algo.loss=nothing.here is not allowed: there is no module 'nothing'; name a function",
     "data.sampler=nothing.here": "data.sampler=nothing.here is not allowed: there is no module 'nothing'",
     "+reward.functions.x={path:r1zero.reward.functions.no}": "module r1zero.reward.functions has no function no",
-    "data.keep=[tests]": "data 'arithmetic' has no column data.keep=tests; its columns are: terms",
+    "data.keep=[tests]": "data 'arithmetic' has no column data.keep=tests; its columns are: level",
     "data.path=/nowhere": "data.path=/nowhere does not exist",
     "data=/nowhere": "data.path=/nowhere does not exist",
     "data=arithmetic data.path=x.jsonl": "data arithmetic makes its questions, so path=x.jsonl has no use",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from r1zero.launch.console import console
 from r1zero.launch.seeding import derive_seed
 
 SET = "questions"
-WRITTEN = ("analysis.json", "overview.png", "keywords.png", "reflection_gain.png", "responses.parquet")
 
 
 def build(cfg: AnalyzeConfig, table: pd.DataFrame, title: str, model: dict[str, Any], tally: Tally) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def mean_answering(results: dict[str, Any]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def show(results: dict[str, Any], run_dir: Path, shown: int) -> None:
+def show(results: dict[str, Any], run_dir: Path, shown: int, pictures: Sequence[Path]) -> None:
     """Print the figures and where the files are."""
     k = results["pass_k"]
     table = Table(title=results["title"], caption="in %, with 95 % intervals over questions")
@@ -99,8 +99,8 @@ def show(results: dict[str, Any], run_dir: Path, shown: int) -> None:
     else:
         console.print("no judge: answering is not measured, self-reflection is by keywords alone")
     console.print(f"  {shown} excerpts: {run_dir / 'excerpts.html'}", soft_wrap=True)
-    for name in WRITTEN:
-        console.print(f"  {run_dir / name}", soft_wrap=True)
+    for path in (run_dir / "analysis.json", run_dir / "responses.parquet", *pictures):
+        console.print(f"  {path}", soft_wrap=True)
 
 
 def show_gain(gain: dict[str, Any] | None) -> None:

@@ -18,11 +18,12 @@ from r1zero.evaluate.metrics import add_answer_groups
 from r1zero.evaluate.results import model_title
 from r1zero.evaluate.run import progress, raise_if_missing, with_folder
 from r1zero.evaluate.store import ResponseStore, check_draw, describe_draw, outcomes_of, record_draw
-from r1zero.lab.analysis import measures, plots
+from r1zero.lab.analysis import measures
 from r1zero.lab.analysis.agreement import measure_agreement
 from r1zero.lab.analysis.checks import TASKS
 from r1zero.lab.analysis.config import AnalyzeConfig
 from r1zero.lab.analysis.excerpts import write_page
+from r1zero.lab.analysis.figures import write_models
 from r1zero.lab.analysis.judge import Tally, judge_of
 from r1zero.lab.analysis.protocol import SCREENING, SECOND, choose_template, second_stage
 from r1zero.lab.analysis.results import SET, build, show
@@ -127,10 +128,8 @@ def study(
     with whole(run_dir / "reflection_gain.csv") as aside:
         gains.to_csv(aside, index=False)
     if run_dir == home:
-        plots.draw_overview(results, run_dir / "overview.png")
-        plots.draw_keywords(results, run_dir / "keywords.png")
-        plots.draw_gain(gains, results, run_dir / "reflection_gain.png")
-        show(results, run_dir, write_page(first, title, cfg.excerpts, run_dir / "excerpts.html"))
+        shown = write_page(first, title, cfg.excerpts, run_dir / "excerpts.html")
+        show(results, run_dir, shown, write_models([run_dir]))
     raise_if_missing(missing, store, run_dir, home)
     if tally.failed:
         raise UserError(

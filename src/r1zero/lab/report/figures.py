@@ -286,7 +286,10 @@ FIGURES: dict[str, tuple[Callable[[Sequence[Run]], Drawn], str]] = {
     "fig4": (fig4, "The two biases: how strongly a token, and a question, pulls on the policy under each algorithm."),
     "fig5": (fig5, "GRPO against Dr. GRPO over training."),
     "fig6": (fig6, "Template x question set: average score over training, a panel per template."),
-    "fig7": (fig7, "Base models over training; on the best of them, GRPO against Dr. GRPO: score solid, output length dashed."),
+    "fig7": (
+        fig7,
+        "Base models over training; on the best of them, GRPO against Dr. GRPO: score solid, output length dashed.",
+    ),
     "fig8": (fig8, "The ablation: length and standard-deviation normalisation, each on and off."),
     "fig9": (fig9, "GRPO against Dr. GRPO over independent runs: mean and standard deviation."),
     "extras": (extras, "Entropy, diversity and the strength of both biases over training."),

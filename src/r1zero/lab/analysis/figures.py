@@ -1,4 +1,4 @@
-"""`scripts/report.py models`: Fig. 3, 10, 12, 14, 15 and Table 5 from analyses of one or more models."""
+"""Fig. 3, 10, 12 to 15 and Table 5 from analyses of one model, or of several (`scripts/report.py models`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pandas as pd
 
 from r1zero.errors import UserError
 from r1zero.evaluate.results import model_title
-from r1zero.lab.analysis import plots
 from r1zero.lab.analysis.keywords import KEYWORDS
 from r1zero.lab.analysis.measures import CLASSES
 from r1zero.lab.analysis.protocol import SCREENING
@@ -146,7 +145,7 @@ def fig3(bases: Sequence[Base]) -> Drawn:
     by = "keyword and judge" if judged else "keyword"
     axes[2].set(title=f"Self-reflection ({by})", ylabel="questions with such a response")
     for axis in axes:
-        axis.set_xlabel("temperature")
+        axis.set(xlabel="temperature", xlim=axes[1].get_xlim())
     for axis in axes[1:]:
         style.from_zero(axis)
     style.shared_legend(figure, axes)
@@ -174,7 +173,7 @@ def fig10(bases: Sequence[Base]) -> Drawn:
     return figure, pd.DataFrame(rows)
 
 
-def fig12(bases: Sequence[Base]) -> Drawn:
+def fig12(bases: Sequence[Base], unit: str = "question") -> Drawn:
     """Questions with self-reflection by keyword, by judge and by both, over temperatures, a line a model (Fig. 12)."""
     figure, axes = style.panels(1, 3, width=4.4, height=3.6)
     numbers = []
@@ -183,14 +182,21 @@ def fig12(bases: Sequence[Base]) -> Drawn:
             figures = base.main.figures
             if way == "judge" and (not figures["judged"] or figures["judge"]["reflection"] != "all"):
                 continue  # the judge saw responses with a keyword alone
-            table = base.main.line(lambda row, way=way: row["reflection"][way]["per_question"])  # type: ignore[misc]
-            numbers.append(_line(axis, table, base.name, place, title, base.main.template, figures["questions"]))
+            table = base.main.line(lambda row, way=way: row["reflection"][way][f"per_{unit}"])  # type: ignore[misc]
+            scale = figures["questions"] if unit == "question" else 100
+            numbers.append(_line(axis, table, base.name, place, title, base.main.template, scale))
         if not axis.get_lines():
             axis.text(0.5, 0.5, "no judge read all responses", transform=axis.transAxes, ha="center", color=style.GREY)
-        axis.set(title=title, xlabel="temperature", ylabel="questions with self-reflection")
+        label = "questions with self-reflection" if unit == "question" else "% of responses"
+        axis.set(title=title, xlabel="temperature", ylabel=label, xlim=axes[0].get_xlim())
         style.from_zero(axis)
     style.shared_legend(figure, axes)
     return figure, pd.concat(numbers)
+
+
+def fig13(bases: Sequence[Base]) -> Drawn:
+    """As Fig. 12, of responses in place of questions (Fig. 13)."""
+    return fig12(bases, "response")
 
 
 def fig14(bases: Sequence[Base]) -> Drawn:
@@ -218,13 +224,29 @@ def fig14(bases: Sequence[Base]) -> Drawn:
 
 
 def fig15(bases: Sequence[Base]) -> Drawn:
-    """Accuracy with minus without self-reflection, a bar a question, sorted; a panel a model (Fig. 15)."""
+    """Accuracy with minus without self-reflection, a bar a question, sorted; a panel a model (Fig. 15).
+
+    With the mean over questions, its 95 % interval, and the median.
+    """
     shown = [base for base in bases if base.main.figures["reflection_gain"]]
     figure, axes = style.panels(len(shown), 1, width=9, height=3.4)
     numbers = []
     for axis, base in zip(axes, shown, strict=True):
-        gains = pd.read_csv(base.main.folder / "reflection_gain.csv")
-        plots.gain_panel(axis, gains, base.main.figures["reflection_gain"], base.name)
+        gains, summary = pd.read_csv(base.main.folder / "reflection_gain.csv"), base.main.figures["reflection_gain"]
+        values = 100 * gains["gain"]
+        colours = [style.GREEN if v > 0 else style.VERMILION if v < 0 else style.GREY for v in values]
+        axis.bar(range(len(values)), values, width=0.9, color=colours)
+        axis.axhline(0, color="#333333", linewidth=0.8)
+        mean, low, high, median = (100 * summary[key] for key in ("value", "low", "high", "median"))
+        label = f"mean {mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+        axis.axhline(mean, color=style.BLUE, linestyle="--", linewidth=1.4, label=label)
+        axis.axhspan(low, high, color=style.BLUE, alpha=0.12, linewidth=0)
+        axis.axhline(median, color=style.ORANGE, linestyle=":", linewidth=1.8, label=f"median {median:+.1f}")
+        signs = f"better on {summary['above']}, equal on {summary['equal']}, worse on {summary['below']} questions"
+        stage = f"; {summary['samples']} responses each" if summary["stage"] == 2 else ""
+        axis.set_title(f"{base.name}: {signs}{stage}", fontsize=10)
+        axis.set(xlabel="questions, sorted", ylabel="accuracy with minus without\nself-reflection, points", xticks=[])
+        axis.legend(loc="upper left")
         numbers.append(gains.assign(model=base.name))
     return figure, pd.concat(numbers)
 
@@ -250,6 +272,7 @@ FIGURES: dict[str, Callable[[Sequence[Base]], Drawn]] = {
     "fig3": fig3,
     "fig10": fig10,
     "fig12": fig12,
+    "fig13": fig13,
     "fig14": fig14,
     "fig15": fig15,
 }
