@@ -97,6 +97,25 @@ def test_signals_stop_between_steps_and_resume_goes_on_exactly(
     assert all(exited(run) for run in runs)
 
 
+def test_a_mixture_killed_and_resumed_equals_undisturbed(server: Server, tmp_path: Path) -> None:
+    """5 questions of one source and 3 of another, 4 a step: two steps are an epoch, with exactly so many of each."""
+    for name, number in (("asdiv", 1), ("math", 2)):
+        rows = [{"problem": f"{i}+{number}=?", "answer": str(i + number)} for i in range(1, 10)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = [f"data.sources.{name}.{key}" for name, count in (("asdiv", 5), ("math", 3))
+               for key in (f"path={name}.jsonl", "split=train", f"count={count}")]  # fmt: skip
+    mixed = [*SMALL, "data=mix3k", "data.rows=8", "~data.sources.aime", *sources]
+    done = server.run([*mixed, "hydra.run.dir=whole"], tmp_path)
+    assert done.code == 0, done.err
+    done = server.run([*mixed, "hydra.run.dir=run"], tmp_path, "kill_in_rollout:4")
+    assert (done.code, [p.name for p in tmp_path.glob("run/checkpoints/*.ckpt")]) == (-9, ["step_000002.ckpt"])
+    done = server.run(["resume=run"], tmp_path)
+    assert done.code == 0, done.err
+    assert_same_run(tmp_path / "whole", tmp_path / "run", 4)
+    shares = [float(row["source/asdiv/share"]) for row in table(tmp_path / "run")[:4]]
+    assert shares[0] + shares[1] == shares[2] + shares[3] == 2 * 5 / 8
+
+
 def test_an_engine_that_dies_is_started_again_and_the_step_repeated(
     server: Server, undisturbed: Path, tmp_path: Path
 ) -> None:

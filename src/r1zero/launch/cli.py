@@ -333,6 +333,10 @@ def explain_composition(error: Exception, arguments: list[str]) -> str:
     found = re.search(r"Could not override '([^']+)'", text)
     if found:
         argument = next((a for a in arguments if a.startswith(f"{found[1]}=")), found[1])
+        within = re.search(rf"full_key: ({re.escape(found[1])}\.\S+)", text)
+        if within and argument.startswith(f"{found[1]}={{"):  # a mapping is merged, and gets no new keys
+            add, drop = f"+{within[1]}=...", f"~{found[1]}.KEY"
+            return f"{argument}: there is no key '{within[1]}' here; {add} adds it, {drop} takes one out"
         return f"{argument}: there is no key '{found[1]}' here; +{argument} adds it"
     text = text.replace("Error merging override ", "")
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -46,6 +46,8 @@ WRONG = {
     "data.sampler=nothing.here": "data.sampler=nothing.here is not allowed: there is no module 'nothing'",
     "+reward.functions.x={path:r1zero.reward.functions.no}": "module r1zero.reward.functions has no function no",
     "data.keep=[tests]": "data 'arithmetic' has no column data.keep=tests; its columns are: level",
+    "data=mix3k data.sources.aime.where={year:1990}": "there is no key 'data.sources.aime.where.year' here; "
+    "+data.sources.aime.where.year=... adds it, ~data.sources.aime.where.KEY takes one out",
     "data.path=/nowhere": "data.path=/nowhere does not exist",
     "data=/nowhere": "data.path=/nowhere does not exist",
     "data=arithmetic data.path=x.jsonl": "data arithmetic makes its questions, so path=x.jsonl has no use",
