@@ -18,8 +18,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from r1zero.lab.report.soak import draw_soak, soak_table
 from run_support import SMALL, assert_same_run, start, status, table, wait
+from soak_picture import draw_soak, soak_table
 
 STEPS = int(os.environ.get("R1ZERO_SOAK", "0"))
 KILLS = int(os.environ.get("R1ZERO_SOAK_KILLS", "20"))

@@ -81,8 +81,13 @@ PANELS: dict[str, Panels] = {
 
 SCORE = ("Average score", ["eval/average/accuracy"])
 REWARD, LENGTH = ("Training reward", ["reward/mean"]), ("Output length in training", ["length/mean"])
+RIGHT, WRONG = (
+    ("Right responses in training", ["length/correct"]),
+    ("Wrong responses in training", ["length/incorrect"]),
+)
 FIGURES: dict[str, tuple[Panels, tuple[str, ...]]] = {
-    "Fig. 5: GRPO against Dr. GRPO": ([REWARD, LENGTH, SCORE], ("algo.name",)),
+    "Fig. 4: the two biases": (PANELS["How strong are the two biases?"], ("algo.name",)),
+    "Fig. 5: GRPO against Dr. GRPO": ([REWARD, LENGTH, SCORE, *BY_VERDICT], ("algo.name",)),
     "Fig. 6: templates and question sets": ([SCORE], ("template.name", "data.name")),
     "Fig. 7: base models": ([SCORE, LENGTH], ("model.name", "algo.name")),
     "Fig. 8: the ablation": ([REWARD, LENGTH, SCORE], ("algo.name",)),
