@@ -81,10 +81,7 @@ PANELS: dict[str, Panels] = {
 
 SCORE = ("Average score", ["eval/average/accuracy"])
 REWARD, LENGTH = ("Training reward", ["reward/mean"]), ("Output length in training", ["length/mean"])
-RIGHT, WRONG = (
-    ("Right responses in training", ["length/correct"]),
-    ("Wrong responses in training", ["length/incorrect"]),
-)
+BY_VERDICT: Panels = [("Right responses in training", ["length/correct"]), ("Wrong ones", ["length/incorrect"])]
 FIGURES: dict[str, tuple[Panels, tuple[str, ...]]] = {
     "Fig. 4: the two biases": (PANELS["How strong are the two biases?"], ("algo.name",)),
     "Fig. 5: GRPO against Dr. GRPO": ([REWARD, LENGTH, SCORE, *BY_VERDICT], ("algo.name",)),
