@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import pytest
@@ -87,6 +88,17 @@ def test_a_figure_at_full_size(figure: str) -> None:
         assert settings_of(cfg) == SETTINGS
         assert (cfg.algo.length_norm.value, cfg.algo.std_norm) == NORMS[cfg.algo.name]
         assert set(cfg.benchmarks) == {"aime24", "amc", "math500", "minerva", "olympiadbench"}
+
+
+def test_the_papers_page_has_a_row_for_each_figure_and_table_and_commands_for_the_sweeps() -> None:
+    """That the commands compose is tests/docs/test_commands.py."""
+    text = (ROOT / "docs" / "paper.md").read_text()
+    rows = re.findall(r"^\| (Fig\.|Table) ([\d, ]+) \|", text, re.MULTILINE)
+    found = [(kind, int(number)) for kind, numbers in rows for number in numbers.split(", ")]
+    assert sorted(found) == [*(("Fig.", n) for n in range(2, 16)), *(("Table", n) for n in range(1, 6))]
+    for figure in FIGURES:
+        for size in ("mini", "full"):
+            assert f"python train.py sweep={figure} experiment={size}" in text
 
 
 def test_the_command_line_wins_over_a_figure() -> None:

@@ -227,10 +227,12 @@ def fig7(runs: Sequence[Run]) -> Drawn:
                               marked=False, dash="--"))  # fmt: skip
         lengths.set_ylabel("output length in training, tokens (dashed)")
         style.from_zero(lengths)
-    for axis, label in zip(axes, ("average score", "average score (solid)"), strict=False):
+    for axis, label, place in zip(
+        axes, ("average score", "average score (solid)"), ("best", "lower right"), strict=False
+    ):
         axis.set(xlabel="rollout step", ylabel=label)
         style.from_zero(axis)
-        axis.legend()
+        axis.legend(loc=place)  # where lengths end high, the best place would be over them
     return figure, pd.concat(numbers)
 
 
