@@ -27,7 +27,7 @@ from r1zero.errors import UserError
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PACKED = (".gz", ".zst")
 """Suffixes of compression, behind those of text files."""
-GENERATORS = {"arithmetic": ("terms",), "programs": ("function", "family", "tests")}
+GENERATORS = {"arithmetic": ("level",), "programs": ("function", "family", "tests")}
 """The columns of each, which ``data.keep`` may name."""
 LOOKED_AT = 64
 """Rows of a file that are looked at before anything heavy is loaded."""
