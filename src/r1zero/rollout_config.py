@@ -24,7 +24,7 @@ class RayConfig:
     """How weights travel: object, through Ray's shared memory; nccl, from GPU to GPU."""
     gpus: float | None = ranged(None, at_least=0, at_most=1024)
     """GPUs that a sampler reserves; null: rollout.tensor_parallel where there are any, else 0."""
-    cpus: float = ranged(1.0, at_least=0, at_most=4096)
+    cpus: float = ranged(1.0, above=0, at_most=4096)
     """What a sampler reserves of Ray's count of CPUs."""
     object_store_gib: float | None = ranged(None, above=0, at_most=10**5)
     """GiB of shared memory for weights, of a Ray of the run's own; null: what one version needs."""

@@ -136,6 +136,7 @@ def source(module: str) -> str:
         ),
         ("ray._private.worker", ["def listen_error_messages(", "target=listen_error_messages"]),
         ("ray._private.ray_constants", ["ENABLE_RAY_CLUSTER = "]),
+        ("ray._private.services", ["process = ConsolePopen(", "def find_bootstrap_address("]),
         ("wandb_workspaces.reports.v2.interface", ["def _to_model("]),
         ("wandb_workspaces.workspaces.interface", ["def _to_model("]),
     ],

@@ -74,7 +74,10 @@ def local_ray() -> Iterator[None]:
     """A Ray of this machine that engines find and leave as it is; a start costs seconds."""
     from r1zero.launch import cluster
 
-    started = cluster.start(cpus=16, gpus=0, store=200 * 2**20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # a user's cluster is not joined
+        started = cluster.start(cpus=16, gpus=0, store=200 * 2**20)
+    assert started.local
     yield
     started.close()
 

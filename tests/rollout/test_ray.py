@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from rollout_support import CONTEXT, Served, differences, on_ray, start
@@ -353,6 +354,16 @@ def engine_of(other: Any, samplers: int) -> Any:
     twin.remotes = engine.Remotes([remote.actor for remote in other.remotes.all[:samplers]], other.remotes._own, 60.0)
     twin.remotes.wait_for(60)
     return twin
+
+
+def test_a_signal_to_the_run_and_its_group_leaves_ray_alone(local_ray: None) -> None:
+    """A terminal, ``timeout`` and torchrun signal the whole group; the run needs Ray to finish its step. What engines
+    leave lies in Ray's folder and goes with it."""
+    children = {child.name(): child for child in psutil.Process().children()}
+    raylet = children["raylet"]
+    groups = [os.getpgid(process.pid) for process in (raylet, children["gcs_server"], *raylet.children())]
+    assert os.getpgid(0) not in groups
+    assert cluster.PREFIX in raylet.environ()["TMPDIR"]
 
 
 def test_what_ray_is_told_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:

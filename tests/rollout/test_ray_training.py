@@ -139,6 +139,7 @@ def test_samplers_end_with_a_trainer_that_is_killed(server: Server, tmp_path: Pa
         (["rollout=ray", "rollout.ray.address=10.0.0.1"], "write auto, host:port or ray://host:port"),
         (["rollout=ray", "rollout.ray.address=127.0.0.1:9"], "nobody answers there"),
         (["rollout=ray", "rollout.ray.transfer=nccl"], "no GPU was found"),
+        (["reward.pool=ray", "reward.address=127.0.0.1:9"], "reward.address=127.0.0.1:9: nobody answers there"),
         (["-m", "hydra/launcher=ray_cluster"], "its plugin is not installed; pip install '.[ray-launcher]'"),
         (["rollout=vllm", "rollout.samplers=2"], "choose rollout=ray"),
         (["rollout=vllm", "rollout.async=1", "trainer.devices=2"], "use rollout=ray, whose samplers"),

@@ -46,6 +46,9 @@ class TestSettings:
             (rollout(address="http://10.0.0.1:6379"), "write auto, host:port or ray://host:port"),
             (rollout(address="host:port"), "write auto, host:port or ray://host:port"),
             (rollout(address="127.0.0.1:1"), "nobody answers there (Connection refused)"),
+            (rollout(300), "samplers=300 x rollout.tensor_parallel=1 are more engines than this machine has cores"),
+            (rollout(1, 64), "samplers=1 x rollout.tensor_parallel=64 are more engines than this machine has cores"),
+            (rollout(gpus=1.0), "rollout.ray.gpus=1: this machine has no GPU"),
         ],
     )
     def test_one_line(self, config: RolloutConfig, line: str) -> None:
@@ -58,6 +61,17 @@ class TestSettings:
         monkeypatch.setattr("r1zero.rollout.ray.check.find_spec", lambda name: None)
         with pytest.raises(UserError, match=r"pip install '\.\[ray\]'"):
             check_ray(rollout())
+
+    def test_a_ray_that_auto_finds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that ``ray start`` began, not what other runs have for themselves; its file may outlive it."""
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        for there, line in (
+            (None, "reward.address=auto: no Ray was started on this machine"),
+            ("127.0.0.1:1", r"reward.address=auto \(127.0.0.1:1\): nobody answers there"),
+        ):
+            monkeypatch.setattr(cluster.compat, "address_of_ray", lambda there=there: there)
+            with pytest.raises(UserError, match=line):
+                cluster.knock("auto", 1.0, "reward.address")
 
     def test_what_works(self) -> None:
         check_ray(rollout(batching="continuous"))

@@ -15,14 +15,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from r1zero.errors import UserError
 from r1zero.launch import compat
+from r1zero.launch.run_folder import one_line
 
-MISSING = "rollout=ray: Ray is not installed; pip install '.[ray]', or set rollout=vllm"
+MISSING = "Ray is not installed, which rollout=ray and reward.pool=ray need: pip install '.[ray]'"
+SETTING = "rollout.ray.address"
 
 PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0"}
 """Ray reports its use to its makers unless this is set."""
@@ -118,8 +121,9 @@ def start(cpus: float, gpus: float, store: int) -> Cluster:
     os.environ.setdefault(TOKEN, secrets.token_hex(24))
     folder, lock = own_folder()
     try:
-        with quiet(), kept_signals():
+        with quiet(), kept_signals(), compat.apart({"TMPDIR": str(folder)}):  # engines leave files there
             context = ray.init(
+                address="local",  # whatever RAY_ADDRESS says
                 num_cpus=cpus,
                 num_gpus=gpus,
                 object_store_memory=store,
@@ -131,7 +135,7 @@ def start(cpus: float, gpus: float, store: int) -> Cluster:
             )
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise UserError(f"rollout=ray: Ray can't start on this machine ({first_line(error)[:300]})") from error
+        raise UserError(f"rollout=ray: Ray can't start on this machine ({one_line(error)[:300]})") from error
     return Cluster(context.address_info["gcs_address"], folder=folder, lock=lock, watch=watch_agents())
 
 
@@ -148,62 +152,71 @@ def watch_agents() -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0)
 
 
-def connect(address: str, wait_s: float, namespace: str | None = None) -> Cluster:
+def connect(address: str, wait_s: float, namespace: str | None = None, setting: str = SETTING) -> Cluster:
     """A Ray that runs already.
 
     Args:
         address: auto, host:port or ray://host:port.
         wait_s: seconds to wait for an answer.
         namespace: names of actors count in it alone.
+        setting: where the address comes from.
 
     Raises:
         UserError: nobody answers, the token is wrong, or it is not a Ray of this version.
     """
     if (ray := import_ray()).is_initialized():
         return Cluster(ray.get_runtime_context().gcs_address, ours=False)
-    where = os.environ.get("RAY_ADDRESS") or address if address == "auto" else address
-    if where != "auto":
-        knock(where, wait_s)
+    where = knock(address, wait_s, setting)
     problem: Exception | None = None
     try:
         with quiet(), kept_signals(), deadline(wait_s):
-            if "://" not in where and where != "auto":
+            if "://" not in where:
                 with mute():
                     compat.ask_ray(ray, where)
             ray.init(address=where, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         problem = error
     if problem is None:
-        return Cluster(where if where != "auto" else ray.get_runtime_context().gcs_address)
+        return Cluster(where)
     with contextlib.suppress(Exception):
         ray.shutdown()
-    text = first_line(problem)
     if "auth" in f"{type(problem).__name__} {problem}".lower():
         raise UserError(
-            f"rollout.ray.address={address}: the cluster wants another token: set RAY_AUTH_MODE=token and {TOKEN} to "
+            f"{setting}={address}: the cluster wants another token: set RAY_AUTH_MODE=token and {TOKEN} to "
             "the value it was started with"
         ) from problem
-    if address == "auto" and isinstance(problem, ConnectionError):
-        text = "no Ray runs on this machine: start it with `ray start --head`, or leave rollout.ray.address out"
-    raise UserError(f"rollout.ray.address={address}: no connection to Ray ({text[:300]})") from problem
+    raise UserError(f"{setting}={address}: no connection to Ray ({one_line(problem)[:300]})") from problem
 
 
-def knock(address: str, wait_s: float) -> None:
-    """Whether anybody listens there, before Ray is asked: it would try for minutes. Raises ``UserError``."""
+def knock(address: str, wait_s: float, setting: str = SETTING) -> str:
+    """Where Ray listens, found out before it is asked: it would try for minutes.
+
+    Raises:
+        UserError: Ray is not installed, the address is none, or nobody answers there.
+    """
+    if find_spec("ray") is None:
+        raise UserError(MISSING)
+    given = f"{setting}={address}"
+    if address == "auto":
+        import_ray()
+        address = os.environ.get("RAY_ADDRESS") or compat.address_of_ray() or ""
+        if not address:
+            raise UserError(f"{given}: no Ray was started on this machine: start it with `ray start --head`")
+        given = f"{given} ({address})"
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
     if not host or not port or parts.scheme not in ("", "ray"):
-        raise UserError(f"rollout.ray.address={address}: write auto, host:port or ray://host:port")
+        raise UserError(f"{given}: write auto, host:port or ray://host:port")
     try:
         socket.create_connection((host, port), timeout=min(wait_s, 5.0)).close()
     except OSError as error:
         raise UserError(
-            f"rollout.ray.address={address}: nobody answers there ({error.strerror or error}): start Ray with "
-            "`ray start --head`, or leave the address out to have one on this machine"
+            f"{given}: nobody answers there ({error.strerror or error}): start Ray with `ray start --head`"
         ) from error
+    return address
 
 
 def check_shared_memory(store: int) -> None:
@@ -285,8 +298,3 @@ def deadline(seconds: float) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGALRM, before)
         signal.setitimer(signal.ITIMER_REAL, *rest)
-
-
-def first_line(error: BaseException) -> str:
-    """First non-empty line of an error's message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -214,6 +214,36 @@ def ask_ray(ray: Any, address: str) -> None:
     ray._raylet.GcsClient(address=address)
 
 
+def address_of_ray() -> str | None:
+    """Where ``ray start`` has last begun or joined a Ray on this machine.
+
+    Ray's own "auto" also finds those that other runs have for themselves. Ray 2.60: ``_private.services``.
+    """
+    from ray._private import services
+
+    return services.find_bootstrap_address(None)
+
+
+@contextlib.contextmanager
+def apart(environment: dict[str, str]) -> Iterator[None]:
+    """Ray's processes that start in here have process groups of their own, and ``environment`` besides this one's.
+
+    A terminal, ``timeout`` and torchrun signal a whole group; the run needs Ray to finish its step. Ray 2.60:
+    ``_private.services.ConsolePopen``.
+    """
+    from unittest.mock import patch
+
+    from ray._private import services
+
+    theirs = services.ConsolePopen
+
+    def started(command: Any, *, env: dict[str, str], **rest: Any) -> Any:
+        return theirs(command, env={**env, **environment}, process_group=0, **rest)
+
+    with patch.object(services, "ConsolePopen", started):
+        yield
+
+
 @contextlib.contextmanager
 def no_messages_of_lost_processes() -> Iterator[None]:
     """A Ray that is started in here prints no paragraph for a lost process. Ray 2.60: ``_private.worker``."""

@@ -17,6 +17,7 @@ from r1zero.config import DataConfig, Gold, RewardConfig, TrainConfig
 from r1zero.data.sources import check_source
 from r1zero.data.templates import check_extractor
 from r1zero.errors import UserError
+from r1zero.launch.cluster import knock
 from r1zero.launch.files import read_json
 from r1zero.launch.gpu import check_cuda, has_gpu
 from r1zero.launch.model_files import check_files, check_trainable
@@ -103,6 +104,8 @@ def check(config: DictConfig) -> None:
     check_machine(cfg)
     check_hub(cfg.hub)
     check_ray(cfg.rollout)
+    if cfg.reward.pool == "ray":
+        knock(cfg.reward.address, 5.0, "reward.address")
 
 
 def check_judge(data: DataConfig, reward: RewardConfig) -> None:

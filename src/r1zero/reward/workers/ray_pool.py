@@ -60,7 +60,7 @@ class RayPool:
     def __init__(self, address: str, machines: int, workers: int, timeout: float, memory_gib: float | None) -> None:
         self.workers, self.timeout, self.kills = workers * machines, timeout, 0
         ray = import_ray()
-        self._cluster = connect(address, WAIT)
+        self._cluster = connect(address, WAIT, setting="reward.address")
         actor = ray.remote(Machine)
         options: dict[str, Any] = dict(num_cpus=1, max_restarts=-1, max_concurrency=CALLS, scheduling_strategy="SPREAD")
         self._actors = [actor.options(**options).remote(workers, timeout, memory_gib) for _ in range(machines)]

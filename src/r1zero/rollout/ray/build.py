@@ -45,8 +45,6 @@ def build_ray_engine(rollout: RolloutConfig, engine: dict[str, Any]) -> Any:
     from r1zero.rollout.ray.engine import RayEngine
 
     settings = rollout.ray
-    if settings.transfer == "nccl" and not torch.cuda.is_available():
-        raise UserError("rollout.ray.transfer=nccl goes from GPU to GPU, and no GPU was found: use transfer=object")
     source: Any = {name: engine[name] for name in ("revision", "trust_remote_code")}
     expected = expected_parameters(engine["model_path"], **source)
     own = identity(expected, AutoTokenizer.from_pretrained(engine["model_path"], **source)) | {"releases": releases()}
@@ -174,7 +172,7 @@ class Fleet:
         memory = int(store * cluster.GIB) if store else self.size + cluster.LEAST_STORE
         if memory < self.size + cluster.LEAST_STORE // 2:
             raise UserError(
-                f"rollout.ray.object_store_gib={store:g} does not hold the weights, {self.size / cluster.GIB:.2f} GiB"
+                f"rollout.ray.object_store_gib={store:g} does not hold the weights, {self.size / cluster.GIB:.3g} GiB"
             )
         if not count:
             return cluster.start(self.rollout.samplers * self.settings.cpus + 1, 0, memory)
@@ -194,14 +192,13 @@ class Fleet:
         import ray
 
         here = ray.get_runtime_context().get_node_id()
-        for node in ray.nodes():
-            room = node["Resources"].get("object_store_memory", 0)
-            if node["NodeID"] == here and room < self.size:
-                raise UserError(
-                    f"Ray's object store on this machine holds {room / cluster.GIB:.2f} GiB and the weights need "
-                    f"{self.size / cluster.GIB:.2f}: raise rollout.ray.object_store_gib, or on a cluster "
-                    "`ray start --object-store-memory`"
-                )
+        (room,) = [n["Resources"].get("object_store_memory", 0) for n in ray.nodes() if n["NodeID"] == here]
+        if room < self.size:
+            raise UserError(
+                f"Ray's object store on this machine holds {room / cluster.GIB:.3g} GiB and the weights need "
+                f"{self.size / cluster.GIB:.3g}: raise rollout.ray.object_store_gib, or on a cluster "
+                "`ray start --object-store-memory`"
+            )
 
     def _place(self, gpus: float) -> None:
         """Reserve a place for each sampler, on as many machines as there are. Raises ``UserError``."""
@@ -273,7 +270,8 @@ class Fleet:
         """
         if torch.cuda.device_count():
             return {}
-        machines = 1 if self.cluster is None or self.cluster.local else several_nodes()
+        local = self.cluster is None or self.cluster.local
+        machines = 1 if local else sum(node["Alive"] for node in cluster.import_ray().nodes())
         here = -(-self.rollout.samplers // machines)
         share = max(1, available_cores() // (here * self.rollout.tensor_parallel))
         given = os.environ.get("OMP_NUM_THREADS", "")
@@ -289,13 +287,6 @@ def watched(actor: type) -> type:
     for name in ("state", "drop"):
         setattr(actor, name, ray.method(concurrency_group="watch")(getattr(actor, name)))
     return actor
-
-
-def several_nodes() -> int:
-    """Machines of the cluster that are there."""
-    import ray
-
-    return max(1, sum(node["Alive"] for node in ray.nodes()))
 
 
 def several_machines() -> bool:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from r1zero.errors import UserError
 from r1zero.launch.cluster import MISSING, knock
 from r1zero.launch.gpu import has_gpu
+from r1zero.reward.grader import available_cores
 from r1zero.rollout.identity import releases
 from r1zero.rollout_config import RayConfig, RolloutConfig
 
@@ -41,8 +42,24 @@ def check_ray(rollout: RolloutConfig) -> None:
             f"rollout.ray.gpus={settings.gpus:g}: a model cut over rollout.tensor_parallel={rollout.tensor_parallel} "
             "needs as many GPUs; leave rollout.ray.gpus out"
         )
-    if settings.address not in (None, "auto"):
+    if settings.address is not None:
         knock(settings.address, settings.wait_s)
+    elif not has_gpu():
+        check_machine(rollout)
+
+
+def check_machine(rollout: RolloutConfig) -> None:
+    """What samplers on this machine want of it, where it has no GPU."""
+    if rollout.ray.gpus:
+        raise UserError(
+            f"rollout.ray.gpus={rollout.ray.gpus:g}: this machine has no GPU: leave it out, or set rollout.ray.address"
+        )
+    cores = max(2, available_cores())
+    if rollout.samplers * rollout.tensor_parallel > cores:
+        raise UserError(
+            f"rollout.samplers={rollout.samplers} x rollout.tensor_parallel={rollout.tensor_parallel} are more engines "
+            f"than this machine has cores, {cores}: lower them, or set rollout.ray.address to a cluster's"
+        )
 
 
 def check_transfer(settings: RayConfig) -> None:
