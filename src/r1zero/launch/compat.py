@@ -221,7 +221,8 @@ def address_of_ray() -> str | None:
     """
     from ray._private import services
 
-    return services.find_bootstrap_address(None)
+    found: str | None = services.find_bootstrap_address(None)
+    return found
 
 
 @contextlib.contextmanager
