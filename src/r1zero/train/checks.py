@@ -104,7 +104,7 @@ def check(config: DictConfig) -> None:
     check_machine(cfg)
     check_hub(cfg.hub)
     check_ray(cfg.rollout)
-    if cfg.reward.pool == "ray":
+    if cfg.reward.pool == "ray" and cfg.rollout.name != "ray":  # else they share the samplers' Ray
         knock(cfg.reward.address, 5.0, "reward.address")
 
 
