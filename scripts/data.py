@@ -16,6 +16,7 @@ try:
     from r1zero.errors import UserError
     from r1zero.launch import cli
     from r1zero.launch.arguments import expand
+    from r1zero.ranges import check_ranges
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 
@@ -35,7 +36,9 @@ def main() -> None:
     settings = [f"data.{s}" if s.partition("=")[0].split(".")[0].lstrip("+") in FIELDS else s for s in settings]
     base = ["experiment=demo", "benchmarks=paper", "data.max_prompt_tokens=1024", "paths.run=run"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = OmegaConf.to_object(compose("train", overrides=[*base, *expand([f"data={path}", *settings], CONF)]))
+        config = compose("train", overrides=[*base, *expand([f"data={path}", *settings], CONF)])
+    check_ranges(config)
+    cfg = OmegaConf.to_object(config)
 
     import transformers
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 try:
+    from r1zero.data.sources import READERS
     from r1zero.errors import UserError
     from r1zero.lab.real import questions
     from r1zero.launch import jobs, sweep
@@ -137,7 +138,7 @@ def main() -> int:
     try:
         if not arguments.data.is_file():
             raise UserError(f"--data {arguments.data} is no file")
-        rows = [json.loads(line) for line in arguments.data.read_text().splitlines() if line.strip()]
+        rows = list(READERS[".jsonl"](arguments.data, ""))
         found = questions.usable(rows, tuple(arguments.kinds), tuple(arguments.grades))
         parts = questions.parted(found, arguments.form, arguments.heldout, seed=0)
         files = questions.write(parts, arguments.out / "questions")
@@ -152,7 +153,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped; the same command continues with what is missing", file=sys.stderr)
         return 130
-    except (UserError, json.JSONDecodeError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 1 if errors else 0

@@ -137,6 +137,8 @@ COMMANDS = {
     "scripts/benchmark.py": (["benchmark=tiny", "benchmark.lr=nan"], "benchmark.lr=nan must be"),
     "scripts/pipeline.py": (["experiment=smollm_pipeline", "heldout=0"], "heldout=0 must be at least 1"),
     "scripts/pretrain.py": (["experiment=tiny_base", "optim.lr=inf"], "optim.lr=inf must be at least 0"),
+    "scripts/plan.py": (["experiment=demo", "rollout.temperature=inf"], "rollout.temperature=inf must be above 0"),
+    "scripts/data.py": (["arithmetic", "data.max_prompt_tokens=-1"], "data.max_prompt_tokens=-1 must be at least 1"),
 }
 
 

@@ -29,7 +29,7 @@ def exit_code(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"error: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)

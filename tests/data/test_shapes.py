@@ -206,6 +206,10 @@ WRONG = {
         {"question": "What is \ud83d 1+1?", "answer": "2"},
         "row 0: field 'question' holds half a char",
     ),
+    "half a character as gold": (
+        {"question": "a?", "answer": "2\ud83d"},
+        "row 0: field 'answer' holds half a char",
+    ),
     "prose": (
         {"question": "a?", "answer": "Add them. Then divide."},
         "row 0: field 'answer' holds prose that names no",
@@ -239,6 +243,46 @@ def test_several_arrays_are_chosen_by_split(tmp_path: Path) -> None:
     assert loaded(tmp_path / "a.json", split="test")[0] == ASKED[:1]
     with pytest.raises(UserError, match=r"several: choose one by data\.split from train, test"):
         loaded(tmp_path / "a.json", split="dev")
+
+
+UNREADABLE = {
+    "latin.csv": (b"question,answer\ncaf\xe9,1\n", "latin.csv is not UTF-8 text after line"),
+    "long.csv": (b"question,answer\n" + b"x" * (1 << 24) + b"x,1\n", "long.csv line 2 can't be read: field larger"),
+    "twice.csv": (b"question,question,answer\na,b,1\n", "twice.csv has several columns named 'question'; give each"),
+    "open.csv": (b'question,answer\n"abc,1\n', "open.csv line 2 has another number of fields"),
+    "deep.jsonl": (
+        b'{"question": "a", "answer": ' + b"[" * 300 + b"]" * 300 + b"}\n",
+        "line 1 can't be read: nested more",
+    ),
+    "deep.json": (b"[" * 100_000, "deep.json can't be read: nested more than 100 deep"),
+    "digits.jsonl": (b'{"answer": ' + b"9" * 5000 + b"}\n", "line 1 can't be read: Exceeds the limit"),
+    "cut.parquet": (b"PAR1\0\0\0\0", "cut.parquet can't be read as parquet"),
+    "text.parquet": (b"question,answer\n", "text.parquet can't be read as parquet"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_files_that_are_not_what_they_are_called_end_in_one_line(name: str, tmp_path: Path) -> None:
+    """C12, for questions: other encodings, nesting, lengths, columns."""
+    content, says = UNREADABLE[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        loaded(tmp_path / name)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_parquet_columns_that_a_row_can_not_hold_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.Table.from_arrays([pa.array(["a"])] * 2 + [pa.array(["1"])], ["question", "question", "answer"]), file
+    )
+    with pytest.raises(UserError, match="several columns named 'question'"):
+        loaded(file)
+    pairs = pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64()))
+    pq.write_table(pa.table({"question": ["a"], "answer": pairs}), file)
+    with pytest.raises(UserError, match=r"row 0: no gold answer in field 'answer' \(\{'k': 1\}\)"):
+        loaded(file)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst"])

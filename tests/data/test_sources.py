@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
 from r1zero.config import DataConfig
+from r1zero.data import hub
 from r1zero.data.sources import check_source, read_rows, source_kind
 from r1zero.errors import UserError
 
@@ -197,12 +199,35 @@ def test_a_hub_set_that_cant_be_reached_says_so(offline_hub):
         read_rows(at("org/set", revision="v9"))
 
 
+def test_a_hub_without_an_address_is_not_asked_again_and_again(monkeypatch, tmp_path):
+    """The library's retries take 23 s a set; behind a proxy the name need not be known here."""
+    import socket
+
+    import huggingface_hub.constants
+
+    def unknown(*args):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(hub, "_load", lambda *args, **keywords: pytest.fail("asked"))
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    hub.has_address.cache_clear()
+    with pytest.raises(UserError, match="the hub can't be reached"):
+        read_rows(at("org/other"))
+    monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "http://proxy:3128"})
+    hub.has_address.cache_clear()
+    assert hub.has_address()
+    hub.has_address.cache_clear()
+
+
 def test_an_unknown_hub_set_and_a_scripted_one(monkeypatch):
     import datasets
 
     def missing(*args, **keywords):
         raise datasets.exceptions.DatasetNotFoundError("not there")
 
+    monkeypatch.setattr(hub, "has_address", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", missing)
     with pytest.raises(UserError, match=r"nor a data set on the hub \(or it is private or gated"):
         read_rows(at("org/none"))

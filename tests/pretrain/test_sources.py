@@ -220,6 +220,7 @@ def test_question_answer_text_by_hand() -> None:
         ({"problem": "p", "solution": "s", "answer": "a"}, {}, "p\ns"),
         ({"problem": "p", "solution": "s", "answer": "a"}, {"answer_key": "answer"}, "p\na"),
         ({"Question": "p", "Answer": 7}, {}, "p\n7"),
+        ({"Question": "p", "Answer": 0.1 + 0.2}, {}, "p\n0.3"),
         ({"q": {"text": "p"}, "a": ["7", "seven"]}, {"question_key": "q.text", "answer_key": "a"}, "p\n7"),
         (
             {"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "think. It is 7."}]},
@@ -247,6 +248,9 @@ def test_fields_are_found_by_name_or_named(record: dict, settings: dict, documen
         ({"question": "p", "answer": "a"}, {"format": "chat"}, "format=chat is unknown"),
         ({"question": "", "answer": "a"}, {}, "'question' is empty"),
         ({"question": "p", "answer": None}, {}, "no field 'answer'"),
+        ({"question": "p", "answer": True}, {}, "no field 'answer', or nothing in it"),
+        ({"question": "p", "answer": b"\xff"}, {}, "field 'answer' holds a bytes, not text"),
+        ({"question": "p", "answer": "7\ud83d"}, {}, "field 'answer' holds half a character"),
         ({"question": "p", "answer": " "}, {}, "no field 'answer', or nothing in it"),
         ({"question": "p", "answer": {"value": 7}}, {}, "field 'answer' holds a dict, not text"),
         ({"question": "p", "answer": [{"value": 7}]}, {}, "no field 'answer', or nothing in it"),
@@ -257,6 +261,16 @@ def test_records_that_make_no_question_answer_text(record: dict, settings: dict,
     with pytest.raises(UserError) as error:
         form_of(source, record, "data.sources.x")(record, "x record 0")
     assert says in one_line(error)
+
+
+def test_bytes_and_short_floats_of_a_parquet_file_are_what_they_mean(tmp_path: Path) -> None:
+    """B6, B7, for text: 0.1 of 32 bits and b"What?" in columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"question": [b"Who?", b"What?"], "answer": pa.array([1, 0.1], pa.float32())}), file)
+    assert list(corpus(file, heldout=1, format="qa_text").sample(1)) == ["What?\n0.1"]
 
 
 def test_records_that_make_no_document_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -296,6 +310,9 @@ def test_records_that_make_no_document_can_be_left_out(tmp_path: Path, caplog: p
         ("a.jsonl", b"[1, 2]\n", "line 1 is not an object"),
         ("a.jsonl", b'{"txt": "a", "id": 1}\n', "has no field 'text'"),
         ("a.jsonl", b'{"text": 5}\n', "field 'text' holds a int"),
+        ("a.jsonl", b'{"text": "a\\ud83d"}\n', "line 1: field 'text' holds half a character"),
+        ("a.jsonl", b'{"text": ' + b"9" * 5000 + b"}\n", "line 1 can't be read: Exceeds the limit"),
+        ("a.jsonl", b"[" * 100_000 + b"\n", "line 1 can't be read: nested more than 100 deep"),
         ("a.jsonl", b'{"text": "a"}\n{"other": "b"}\n', "line 2: field 'text' is missing"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 500, mtime=0)[:-20], "not a whole gzip file"),
         ("a.jsonl.gz", b'{"text": "a"}\n', "not a whole gzip file"),

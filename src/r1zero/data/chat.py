@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from r1zero.launch.files import parse_json
 
 ASKING, ANSWERING = ("user", "human"), ("assistant", "gpt")
 IGNORED = ("system", "developer")
@@ -23,7 +24,7 @@ def as_chat(value: Any) -> Chat | None:
         if not value.lstrip().startswith(("[{", '{"role', '{"content', '{"from')):
             return None
         try:
-            value = json.loads(value)
+            value = parse_json(value)
         except ValueError:
             return None
         return None if isinstance(value, str) else as_chat(value)

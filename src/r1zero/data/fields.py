@@ -70,13 +70,7 @@ class Fields:
         # SVAMP's body and question are sentences of one text; other contexts are texts of their own.
         space = " " if self.unit else "\n\n"
         before = [_text(row, name).strip() for name in self.context if lookup(row, name) is not None]
-        text = space.join([*filter(None, before), text])
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            half = f"U+{ord(error.object[error.start]):04X}"
-            raise ValueError(f"field '{self.question}' holds half a character ({half}, a lone surrogate)") from None
-        return text
+        return whole_text(space.join([*filter(None, before), text]), self.question)
 
     def gold_of(self, row: Mapping[str, Any]) -> Any:
         """The raw gold answer of a row, for ``prepare_gold``: text, a number or a list of accepted answers.
@@ -102,6 +96,16 @@ class Fields:
             return golds.read(value)
         except ValueError as error:
             raise ValueError(f"field '{self.answer}' {error}") from None
+
+
+def whole_text(text: str, name: str) -> str:
+    """A text that can be written; raises ``ValueError`` where JSON spells half a character (a lone surrogate)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"U+{ord(error.object[error.start]):04X}"
+        raise ValueError(f"field '{name}' holds half a character ({half}, a lone surrogate)") from None
+    return text
 
 
 def resolve(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import urllib.request
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from r1zero.config import DataConfig
 from r1zero.data import fields
@@ -60,6 +64,8 @@ def _open(cfg: DataConfig, key: str = "data.path", streaming: bool = False) -> A
 
     path, what = str(cfg.path), f"{key}={cfg.path}"
     try:
+        if not has_address():
+            raise ConnectionError
         return _load(path, cfg, key, revision=cfg.revision, streaming=streaming)
     except ConnectionError:
         folder = _cached(path, cfg.revision)
@@ -74,6 +80,22 @@ def _open(cfg: DataConfig, key: str = "data.path", streaming: bool = False) -> A
             f"{what} is neither a file or folder here nor a data set on the hub "
             f"(or it is private or gated, and you are not logged in){_at(cfg)}"
         ) from None
+
+
+@lru_cache
+def has_address() -> bool:
+    """Whether the hub's name has an address: without one the library's five retries take 23 s for each set.
+
+    Behind a proxy, which looks it up itself, the answer is yes.
+    """
+    from huggingface_hub import constants
+
+    if urllib.request.getproxies():
+        return True
+    try:
+        return bool(socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None))
+    except OSError:
+        return False
 
 
 def read_folder(cfg: DataConfig) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ def kept(row: Mapping[str, Any], names: Sequence[str], what: str) -> dict[str, A
     values = {}
     for name in names:
         try:
-            values[name] = json.loads(json.dumps(fields.lookup(row, name)))
+            values[name] = json.loads(json.dumps(fields.lookup(row, name), ensure_ascii=False).encode())
         except (TypeError, ValueError) as error:
             raise UserError(f"{what}: column '{name}' can't be kept, it is not JSON ({error})") from None
     return values

@@ -78,10 +78,10 @@ def load_questions(cfg: DataConfig, seed: int = 0, check: GoldCheck | None = Non
             raise UserError(f"{what} row {index}: {error}") from None
         try:
             value = found.gold_of(row) if verify else None
+            gold = tuple(fields.whole_text(form, found.answer) for form in prepare_gold(value))
         except ValueError as error:
             bad.append((index, str(error)))
             continue
-        gold = prepare_gold(value)
         if gold or not verify:
             meta = {name: row[name] for name in META if isinstance(row.get(name), (str, int, float))}
             meta |= kept(row, cfg.keep, f"{what} row {index}")

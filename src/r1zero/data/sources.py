@@ -11,7 +11,8 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from r1zero.data.mixture import of_source, parts
 from r1zero.data.values import typed_rows
 from r1zero.data.where import check_where
 from r1zero.errors import UserError
+from r1zero.launch.files import parse_json
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PACKED = (".gz", ".zst")
@@ -137,10 +139,10 @@ def _jsonl(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
             if not line.strip():
                 continue
             try:
-                item = json.loads(line)
+                item = parse_json(line)
             except json.JSONDecodeError as error:
                 raise UserError(f"{path} line {number} is not JSON: {error.msg} at column {error.colno}") from None
-            except (RecursionError, ValueError) as error:
+            except ValueError as error:
                 raise UserError(f"{path} line {number} can't be read: {_first_line(error)}") from None
             yield _row(item, path, f"line {number}")
 
@@ -149,13 +151,13 @@ def _json(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
     with _text(path) as file:
         text = "".join(_lines(file, path))
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # one object a line under the suffix .json, as many sets have it
             yield from _jsonl(path)
             return
         raise UserError(f"{path} line {error.lineno} is not JSON: {error.msg} at column {error.colno}") from None
-    except (RecursionError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{path} can't be read: {_first_line(error)}") from None
     if isinstance(content, Mapping):
         content = _rows_in(content, split, path)
@@ -185,10 +187,14 @@ def _csv(path: Path, split: str = "", delimiter: str = ",") -> Iterator[dict[str
     csv.field_size_limit(1 << 24)
     with _text(path, newline="") as file:
         reader = csv.DictReader(_lines(file, path), delimiter=delimiter)
-        for row in reader:
-            if None in row or None in row.values():
-                raise UserError(f"{path} line {reader.line_num} has another number of fields than the header")
-            yield row
+        try:
+            _once(reader.fieldnames or (), path)
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UserError(f"{path} line {reader.line_num} has another number of fields than the header")
+                yield row
+        except csv.Error as error:
+            raise UserError(f"{path} line {reader.line_num + 1} can't be read: {error}") from None
 
 
 def _parquet(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
@@ -197,6 +203,7 @@ def _parquet(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _once(file.schema_arrow.names, path)
             for batch in file.iter_batches(PARQUET_ROWS):
                 rows = typed_rows(batch.schema, batch.to_pylist())
                 yield from (_row(item, path, "a row") for item in rows)
@@ -211,6 +218,12 @@ READERS: dict[str, Callable[[Path, str], Iterator[dict[str, Any]]]] = {
     ".tsv": _tsv,
     ".parquet": _parquet,
 }
+
+
+def _once(names: Sequence[str], path: Path) -> None:
+    """Refuse a name that two columns have: a row could hold one of them alone."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{path} has several columns named {', '.join(map(repr, twice))}; give each a name of its own")
 
 
 def _row(item: Any, path: Path, place: str) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def _fix(kind: Any) -> Fix | None:
         return lambda value: None if value is None else shortest(float(value), code)
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return text_of_bytes
+    if types.is_map(kind):
+        return lambda value: None if value is None else dict(value)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         inner = _fix(kind.value_type)
         return None if inner is None else lambda value: None if value is None else [inner(item) for item in value]

@@ -151,10 +151,22 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> float |
     except (Exception, KeyboardInterrupt) as error:
         job_result.error = error
         if isinstance(error, (UserError, KeyboardInterrupt)):
+            if not any(given.startswith("hydra.run.dir=") for given in hydra_config.overrides.hydra):
+                drop_empty(run_dir)
             return None  # the folder may be another run's; a run that holds it has stored the rest
         with contextlib.suppress(OSError), (run_dir / "train.log").open("a") as file:
             file.write(masking.hidden(f"{rank_label()}the run ended here:\n{traceback.format_exc()}"))
     return None
+
+
+def drop_empty(run_dir: Path) -> None:
+    """Remove the dated folder that Hydra has made for a run that is refused, and the one of its name: empty ones alone.
+
+    A folder that was named, by the user, a sweep or torchrun for its ranks, stays: it need not be of this process.
+    """
+    with contextlib.suppress(OSError):
+        run_dir.rmdir()
+        run_dir.parent.rmdir()
 
 
 def base_missing(cfg: DictConfig) -> str:

@@ -21,6 +21,9 @@ SUMS = "SHA256SUMS"
 HALF = ".tmp"
 """Ends the names of what is being written."""
 
+DEEPEST = 100
+"""Lists and objects inside of one another in a JSON text; deeper ones are no data, and no code here walks them."""
+
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -51,6 +54,45 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, json.dumps(without_nan(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def parse_json(text: str) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deep, or holds an integer of thousands of digits.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        content = None
+        deep = True
+    else:
+        deep = text.count("[") + text.count("{") > DEEPEST and _depth(content) > DEEPEST
+    if deep:
+        raise ValueError(f"nested more than {DEEPEST} deep")
+    return content
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects are nested."""
+    depth, inside = 0, [value]
+    while inside := [
+        item
+        for held in inside
+        if isinstance(held, (list, dict))
+        for item in (held.values() if isinstance(held, dict) else held)
+    ]:
+        depth += 1
+    return depth
+
+
+def stored_json(path: Path) -> dict[str, Any]:
+    """The object in a file of a run folder; an empty one where the file is missing or damaged."""
+    try:
+        return read_json(path)
+    except UserError:
+        return {}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
@@ -58,8 +100,8 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: naming the file that can't be read, is no UTF-8 text, or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"{path} can't be read as JSON: {why}") from error
     if not isinstance(content, dict):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1zero.launch.files import stored_json
 from r1zero.launch.lock import lives
 
 
@@ -30,9 +30,8 @@ class PointState:
 
 def read_state(folder: Path, now: float | None = None) -> PointState:
     """Where the point of this folder stands."""
-    try:
-        status = json.loads((folder / "status.json").read_text())
-    except (OSError, ValueError):
+    status = stored_json(folder / "status.json")
+    if not status:
         return PointState()
     state, steps = str(status.get("state", "starting")), int(status.get("steps", 0))
     if state in ("starting", "running") and not _alive(status):

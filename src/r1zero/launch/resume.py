@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
-from r1zero.launch.files import write_whole
+from r1zero.launch.files import stored_json, write_whole
 from r1zero.launch.masking import masked
 from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import shown
@@ -33,10 +32,7 @@ def finished(run_dir: Path, steps: int) -> str | None:
         run_dir: the run folder.
         steps: rollout steps that are asked for now.
     """
-    try:
-        status = json.loads((run_dir / "status.json").read_text())
-    except (OSError, ValueError):
-        return None
+    status = stored_json(run_dir / "status.json")
     done = status.get("step")
     if status.get("state") != "finished" or not isinstance(done, int) or done < steps:
         return None

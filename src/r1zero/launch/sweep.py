@@ -8,7 +8,6 @@ another machine runs is drawn alike.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from r1zero.errors import UserError
 from r1zero.launch import compat, slurm
+from r1zero.launch.files import stored_json
 from r1zero.launch.objective import best_trial, searches
 from r1zero.launch.paths import quoted
 from r1zero.launch.point_state import PointState, read_state
@@ -182,7 +182,7 @@ def _end_with_parent() -> None:
 
 def _owner(folder: Path) -> str:
     """Which process says to run a point, and what to do where that is not so any more."""
-    status = json.loads((folder / "status.json").read_text())
+    status = stored_json(folder / "status.json")
     who = f" ({status.get('pid')} on {status.get('host')})"
     return f"{who}; where that one is gone, remove {folder}/status.json"
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from r1zero.data import fields
 from r1zero.data.chat import said_last
 from r1zero.errors import UserError
 from r1zero.pretrain.config import SourceConfig
+from r1zero.reward.gold import prepare_gold
 
 log = logging.getLogger("r1zero")
 
@@ -88,12 +90,14 @@ def _form_of(source: SourceConfig, first: Mapping[str, Any], what: str, key: str
             value = value[0]  # several accepted answers: the first one is written
         elif isinstance(value, (list, tuple)):
             value = said_last(value) if value else None
-        if value is None or not str(value).strip():
+        if isinstance(value, (int, float, Decimal)):
+            value = next(iter(prepare_gold(value)), None)
+        if value is None or (isinstance(value, str) and not value.strip()):
             raise UserError(f"{where} has no field '{found.answer}', or nothing in it")
-        if isinstance(value, (Mapping, list, tuple)):
+        if not isinstance(value, str):
             raise UserError(f"{where}: field '{found.answer}' holds a {type(value).__name__}, not text; name the field "
                             f"of the answer with {key}.answer_key")  # fmt: skip
-        return qa_text(question, str(value), source.template, source.box)
+        return qa_text(question, whole(value, found.answer, where), source.template, source.box)
 
     return form
 
@@ -104,7 +108,15 @@ def text_of(record: Mapping[str, Any], key: str, where: str) -> str:
     if not isinstance(value, str):
         held = "is missing" if value is None else f"holds a {type(value).__name__}"
         raise UserError(f"{where}: field '{key}' {held}; every record must hold its text there")
-    return value
+    return whole(value, key, where)
+
+
+def whole(text: str, name: str, where: str) -> str:
+    """A text that can be tokenized. Raises ``UserError`` where it holds half a character."""
+    try:
+        return fields.whole_text(text, name)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def qa_text(question: str, answer: str, template: str, box: bool) -> str:

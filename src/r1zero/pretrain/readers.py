@@ -19,7 +19,9 @@ from typing import Any
 from r1zero.config import DataConfig
 from r1zero.data import fields, hub
 from r1zero.data.sources import HUB_ID
+from r1zero.data.values import typed_rows
 from r1zero.errors import UserError
+from r1zero.launch.files import parse_json
 from r1zero.pretrain.config import SourceConfig
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".txt", ".txt.gz")
@@ -130,8 +132,10 @@ class HubReader:
             name=self.key, path=self.path, subset=source.subset, split=source.split, revision=source.revision
         )
         table = hub.stream(cfg, self.key)
-        for number, item in enumerate(table.skip(start) if start else table, start=start):
-            yield f"{self.path} record {number}", dict(item)
+        rows = table.skip(start) if start else table
+        typed = typed_rows(table.features.arrow_schema, rows) if table.features else map(dict, rows)
+        for number, item in enumerate(typed, start=start):
+            yield f"{self.path} record {number}", item
 
 
 Reader = FileReader | HubReader
@@ -200,9 +204,11 @@ def documents_of(file: Path, separate: str) -> Iterator[tuple[str, str]]:
 def parsed(line: str, where: str) -> Record:
     """A line of JSON as a record."""
     try:
-        record = fields.as_row(json.loads(line))
+        record = fields.as_row(parse_json(line))
     except json.JSONDecodeError as error:
         raise UserError(f"{where} is not JSON: {error.msg} at column {error.colno}") from None
+    except ValueError as error:
+        raise UserError(f"{where} can't be read: {error}") from None
     if record is None:
         raise UserError(f"{where} is not an object with fields")
     return record
@@ -226,7 +232,7 @@ def read_parquet(file: Path, start: int) -> Iterator[tuple[str, Record]]:
             continue
         try:
             for batch in table.iter_batches(batch_size=256, row_groups=[group]):
-                for row in batch.to_pylist():
+                for row in typed_rows(batch.schema, batch.to_pylist()):
                     if number >= start:
                         yield f"{file} row {number}", row
                     number += 1

@@ -146,6 +146,19 @@ def test_wrong_arguments_are_one_line(train_main: TrainMain, arguments: str) -> 
     assert WRONG[arguments] in err
 
 
+def test_a_refusal_leaves_no_folder_but_one_that_was_named(train_main: TrainMain, tmp_path: Path) -> None:
+    """Hydra makes the dated folder before any setting is checked; what lies in it already stays."""
+    wrong = [*SMALL, "optim.lr=inf", "name=x"]
+    assert train_main(*wrong)[0] == 1
+    assert not list((tmp_path / "outputs").iterdir())
+    (tmp_path / "outputs" / "x" / "kept").mkdir(parents=True)
+    assert train_main(*wrong)[0] == 1
+    assert [path.name for path in (tmp_path / "outputs" / "x").iterdir()] == ["kept"]
+    (tmp_path / "mine").mkdir()
+    assert train_main(*wrong, "hydra.run.dir=mine")[0] == 1
+    assert (tmp_path / "mine").is_dir()
+
+
 def test_without_arguments_a_machine_without_gpu_is_told_of_the_demo(
     train_main: TrainMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def test_explain_a_response_without_an_answer(capsys):
         ([], "", "give a file of JSON lines"),
         (["--audit", "missing"], "", "no completions (*.parquet) under missing"),
         (["-", "--timeout", "0"], "", "reward.timeout=0 must be above 0"),
+        (["-", "--limit", "-5"], "", "--limit -5 must be at least 0"),
     ],
 )
 def test_mistakes_end_in_one_line(arguments, text, message, monkeypatch, capsys):
@@ -101,7 +102,7 @@ def test_mistakes_end_in_one_line(arguments, text, message, monkeypatch, capsys)
             b'{"response": "1", "gold": "1"}\n{"response": "\xff", "gold": "1"}\n',
             "answers.jsonl: no UTF-8 text after line",
         ),
-        (b"[" * 100_000, "answers.jsonl, line 1: not JSON (maximum recursion depth exceeded"),
+        (b"[" * 100_000, "answers.jsonl, line 1: not JSON (nested more than 100 deep)"),
         (
             b'{"response": "1", "gold": ' + b"[" * 300 + b"]" * 300 + b"}",
             "not JSON (nested more than 100 deep)",
@@ -114,6 +115,27 @@ def test_files_that_are_no_json_lines_end_in_one_line(content, message, tmp_path
     monkeypatch.chdir(tmp_path)
     Path("answers.jsonl").write_bytes(content)
     assert main(["answers.jsonl"], TEMPLATES) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("--attack", b'{"problem": "1", "answer": ' + b"9" * 5000 + b"}", "line 1: not JSON (Exceeds the limit"),
+        ("--attack", b'{"problem": "\xff", "answer": "1"}', "can't read"),
+        ("--ablate", b"[" * 100_000, "nested more than 100 deep"),
+        ("--ablate", b'{"verdict": true}', "case 1 needs response, gold and verdict"),
+        ("--audit", b"PAR1", "can't read"),
+    ],
+)
+def test_other_files_too(option, content, message, tmp_path, capsys):
+    """C12: every file that an option names."""
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    assert main([option, str(file)], TEMPLATES) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("error: ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from r1zero.lab.analysis.config import AnalyzeConfig
 from r1zero.lab.analysis.judge import judge_of
 from r1zero.lab.analysis.measures import REFLECTS
 from r1zero.launch.console import console
-from r1zero.launch.files import write_json
+from r1zero.launch.files import parse_json, write_json
 
 PACKAGED = "packaged"
 """Value of ``labelled`` that stands for the 40 responses of this package."""
@@ -69,7 +68,7 @@ def read_labelled(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             fits = row["answering"] in (0, 1) and row["reflection"] in (0, 1, 2, 3)
             fits = fits and all(isinstance(row[key], str) for key in ("question", "response"))
         except (ValueError, KeyError, TypeError):

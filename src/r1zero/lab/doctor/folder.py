@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from r1zero.launch.files import SUMS, unlike_sums
+from r1zero.launch.files import SUMS, stored_json, unlike_sums
 from r1zero.launch.lock import HOLDER, holder_of, lives
 from r1zero.launch.point_state import read_state
 from r1zero.launch.record import checkpoints, damage, steps_in
@@ -144,10 +143,7 @@ def _every(run_dir: Path) -> int:
 def summary(run_dir: Path) -> str:
     """What a folder holds, in one line."""
     state = read_state(run_dir)
-    try:
-        kind = str(json.loads((run_dir / "results.json").read_text()).get("kind"))
-    except (OSError, ValueError):
-        kind = "run"
+    kind = stored_json(run_dir / "results.json").get("kind", "run")
     return (
         f"{kind} {state.state}, step {state.step}{f' of {state.steps}' if state.steps else ''}, "
         f"{len(checkpoints(run_dir))} checkpoint(s)"

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 from r1zero.errors import UserError
 from r1zero.lab.grade.attack import read_questions
 from r1zero.lab.grade.variants import mistakes, rewrites
+from r1zero.launch.files import parse_json
 from r1zero.reward.extract import extract
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.rules import compare
@@ -59,10 +59,13 @@ def pooled(paths: list[Path], seed: int = 0) -> list[Case]:
     ]
     for path in paths:
         try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-        except (OSError, ValueError, RecursionError) as error:
+            rows = [parse_json(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+        except (OSError, ValueError) as error:
             raise UserError(f"can't read {path}: {error}") from error
         if rows and isinstance(rows[0], dict) and "verdict" in rows[0]:
+            for number, row in enumerate(rows, 1):
+                if not isinstance(row, dict) or not {"response", "gold", "verdict"} <= set(row):
+                    raise UserError(f"{path}: case {number} needs response, gold and verdict, as the first one has")
             cases += [case for row in rows if (case := _case(row)) is not None]
         else:
             chance = random.Random(seed)

@@ -6,7 +6,6 @@ examples, and writes the questions that a copied answer solves to a file that ``
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from r1zero.errors import UserError
+from r1zero.launch.files import parse_json
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.rules.equation import is_name
@@ -84,9 +84,9 @@ def read_questions(path: Path) -> list[Attacked]:
         if not line.strip():
             continue
         try:
-            row: Any = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{path}, line {number + 1}: not JSON ({type(error).__name__})") from error
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number + 1}: not JSON ({getattr(error, 'msg', error)})") from error
         question = _first(row, ("problem", "question", "prompt")) if isinstance(row, dict) else None
         gold = _first(row, ("answer", "gold", "final_answer", "solution")) if isinstance(row, dict) else None
         if not isinstance(question, str) or gold is None:

@@ -16,15 +16,13 @@ import yaml
 
 from r1zero.config import RewardConfig
 from r1zero.errors import UserError, exit_code
+from r1zero.launch.files import parse_json
 from r1zero.reward.extract import EXTRACTORS
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.outcome import Outcome
 
 CHUNK = 1000
-
-DEEPEST = 100
-"""Lists and objects inside of one another in a line; deeper ones are no data."""
 
 
 def main(arguments: list[str], templates: Path) -> int:
@@ -42,6 +40,8 @@ def main(arguments: list[str], templates: Path) -> int:
 
 
 def _run(options: argparse.Namespace, templates: Path) -> int:
+    if options.limit < 0:
+        raise UserError(f"--limit {options.limit} must be at least 0")
     config = RewardConfig(
         name="grade", timeout=options.timeout, workers=options.workers, strict_tags=options.strict_tags
     )
@@ -162,29 +162,14 @@ def _numbered(lines: TextIO, source: str) -> Iterator[tuple[str, str]]:
 
 def _record(line: str, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
-        if _depth(record) > DEEPEST:
-            raise RecursionError(f"nested more than {DEEPEST} deep")
-    except (ValueError, RecursionError) as error:
+        record = parse_json(line)
+    except ValueError as error:
         raise UserError(f"{where}: not JSON ({getattr(error, 'msg', error)})") from error
     if not isinstance(record, dict) or "response" not in record or "gold" not in record:
         raise UserError(f'{where}: a line needs "response" and "gold"')
     if not isinstance(record["response"], str | None):
         raise UserError(f'{where}: "response" must be a string')
     return {**record, "_where": where}
-
-
-def _depth(value: Any) -> int:
-    """How deep lists and objects are nested."""
-    depth, inside = 0, [value]
-    while inside := [
-        item
-        for held in inside
-        if isinstance(held, (list, dict))
-        for item in (held.values() if isinstance(held, dict) else held)
-    ]:
-        depth += 1
-    return depth
 
 
 def _item(record: dict[str, Any], templates: Path) -> GradeItem:

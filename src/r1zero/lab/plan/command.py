@@ -18,6 +18,7 @@ from r1zero.lab.plan.fit import Fit, fit
 from r1zero.lab.plan.hardware import GPUS, SUSTAINED, Shape, gpu_named, shape_of
 from r1zero.lab.plan.published import RANGE, RUNS, compared
 from r1zero.launch.console import console, titled
+from r1zero.ranges import check_ranges
 from r1zero.train.checks import check_lora, check_sizes, optimizer_steps
 
 DEFAULT_RANK = 16
@@ -113,6 +114,7 @@ def settings(overrides: list[str], conf: Path) -> TrainConfig:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"{missing[0]} is not set: give it on the command line as {missing[0]}=...")
+    check_ranges(config)
     cfg: Any = OmegaConf.to_object(config)
     check_sizes(cfg)
     check_lora(cfg)
