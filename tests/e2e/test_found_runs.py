@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -97,6 +99,37 @@ def test_a_second_run_in_a_folder_that_is_held_changes_nothing(server: Server, t
     done = server.run(["resume=run", "steps=1"], tmp_path)
     assert done.code == 0, done.err
     assert "seed: 3" in (folder / "config.yaml").read_text()
+
+
+def test_a_refused_evaluation_changes_nothing_and_a_cut_part_is_drawn_again(server: Server, tmp_path: Path) -> None:
+    """A4: other settings on resume; a part of the responses that is cut, one whose bytes were changed."""
+    script = {"script": "scripts/evaluate.py"}
+    args = ["model=tiny", "template=question", "rollout=hf", "benchmarks=arithmetic", "limit=8", "chunk=4"]
+    args += ["sampling.max_tokens=16", "bootstrap=50", "hydra.run.dir=run"]
+    done = server.run(args, tmp_path, **script)
+    assert done.code == 0, done.err
+    folder = tmp_path / "run"
+    before = content(folder)
+    done = server.run(["resume=run", "sampling.n=3", "sampling.temperature=1"], tmp_path, **script)
+    assert done.code == 1
+    assert done.errors == [
+        "error: resume=run: its responses were drawn with sampling.n=1, not 3; give the same settings, or start a new "
+        "evaluation"
+    ]
+    assert content(folder) == before
+    parts = sorted(folder.glob("responses/arithmetic/*.parquet"))
+    parts[0].write_bytes(parts[0].read_bytes()[:-100])
+    damaged = bytearray(parts[1].read_bytes())
+    damaged[100:140] = bytes(40)
+    parts[1].write_bytes(damaged)
+    done = server.run(["resume=run"], tmp_path, **script)
+    assert done.code == 0, done.err
+    assert [line.split(" can't be read")[0] for line in done.err.splitlines() if "are drawn again" in line] == [
+        f"WARNING: run/responses/arithmetic/{part.name}" for part in parts
+    ]
+    again = pd.concat(pd.read_parquet(part) for part in parts).drop(columns="seconds")
+    first = pd.concat(pd.read_parquet(io.BytesIO(before[f"responses/arithmetic/{p.name}"])) for p in parts)
+    pd.testing.assert_frame_equal(again, first.drop(columns="seconds"))
 
 
 def test_points_of_lists_paths_and_long_names_have_folders_of_their_own(tmp_path: Path) -> None:

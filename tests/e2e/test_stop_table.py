@@ -1,6 +1,6 @@
-"""The table of docs/signals.md: each signal in each phase of a run.
+"""The table of docs/signals.md: each signal in each phase of a run, of one rank and of two.
 
-All of them: ``R1ZERO_SIGNALS=all``; otherwise one signal a phase, by turns. Two ranks: ``tests/e2e/test_ranks_cli.py``.
+All of them: ``R1ZERO_SIGNALS=all``; otherwise one signal a phase, by turns, of one rank. Of two, one gets the signal.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from run_support import ROOT, SMALL, Server, status
 
 PHASES = ("start", "rollout", "reward", "learn", "checkpoint", "evaluation", "export")
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+ALL = os.environ.get("R1ZERO_SIGNALS") == "all"
 CASES = [
-    (phase, name)
+    (ranks, phase, name)
+    for ranks in ((1, 2) if ALL else (1,))
     for i, phase in enumerate(PHASES)
     for j, name in enumerate(NAMES)
-    if os.environ.get("R1ZERO_SIGNALS") == "all" or i % len(NAMES) == j
+    if ALL or i % len(NAMES) == j
 ]
 RUN = [
     *SMALL,
@@ -32,6 +34,7 @@ RUN = [
     "checkpoint.every=1",
     "logger=none",
 ]
+RANKS = {1: [], 2: ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]}
 
 
 def table() -> dict[str, tuple[str, str]]:
@@ -40,10 +43,10 @@ def table() -> dict[str, tuple[str, str]]:
     return {phase: (what.strip(), saved.strip()) for phase, what, saved in rows}
 
 
-@pytest.mark.parametrize(("phase", "name"), CASES)
-def test_a_signal_does_what_the_page_says(server: Server, tmp_path: Path, phase: str, name: str) -> None:
+@pytest.mark.parametrize(("ranks", "phase", "name"), CASES)
+def test_a_signal_does_what_the_page_says(server: Server, tmp_path: Path, ranks: int, phase: str, name: str) -> None:
     number = getattr(signal, name)
-    done = server.run([*RUN, "hydra.run.dir=run"], tmp_path, f"signal_in_{phase}:{int(number)}")
+    done = server.run([*RUN, *RANKS[ranks], "hydra.run.dir=run"], tmp_path, f"signal_in_{phase}:{int(number)}")
     assert done.code == 128 + number, done.err
     assert "Traceback" not in done.err
     folder = tmp_path / "run"

@@ -134,6 +134,7 @@ def source(module: str) -> str:
             "vllm.model_executor.layers.vocab_parallel_embedding",
             ["class VocabParallelEmbedding(", "class ParallelLMHead(VocabParallelEmbedding):"],
         ),
+        ("vllm.model_executor.models.transformers.base", ["def _decorate_cls_for_torch_compile("]),
         ("ray._private.worker", ["def listen_error_messages(", "target=listen_error_messages"]),
         ("ray._private.ray_constants", ["ENABLE_RAY_CLUSTER = "]),
         ("ray._private.services", ["process = ConsolePopen(", "def find_bootstrap_address("]),

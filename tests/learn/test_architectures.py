@@ -57,6 +57,26 @@ def test_log_probabilities_are_those_of_the_models_own_logits(name: str, tempera
     torch.testing.assert_close(ours[0], theirs, atol=2e-4, rtol=2e-4)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_short_response_is_the_same_beside_a_long_one(name: str) -> None:
+    """Point 4 of B12: alone, and in one batch with a sequence of three times its length."""
+    policy = build(name, **MODELS[name]).eval()
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight.mul_(20)
+    policy.check_head()
+    short, long = torch.arange(3, 15), torch.arange(3, 39)
+    ids = torch.stack([torch.nn.functional.pad(short, (0, 24)), long])
+    mask = torch.zeros(2, 35, dtype=torch.bool)
+    mask[0, :11] = mask[1] = True
+    source = torch.cat([torch.arange(11), 36 + torch.arange(35)])
+    positions = torch.arange(36).repeat(2, 1)
+    with torch.no_grad():
+        both, _ = policy(MicroBatch(ids, positions, source, torch.cat([short[1:], long[1:]]), mask))
+        one = MicroBatch(short[None], positions[:1, :12], torch.arange(11), short[1:], mask[:1, :11])
+        alone, _ = policy(one)
+    torch.testing.assert_close(both[0, :11], alone[0], atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("size", [1e-3, 1.0, 100.0])
 def test_capped_logits_are_refused_by_name_whatever_their_size(size: float) -> None:
     """B14: small logits pass through a cap unchanged, and a check of them alone would not see it."""
@@ -123,6 +143,7 @@ CONFIGS = [
     ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 64}, 128, "hf", "type dynamic"),
     ({"rope_parameters": {"a": {"rope_type": "longrope"}}}, 64, "vllm", "use another model"),
     ({"num_experts": 4}, 64, "vllm", "num_experts=4, a mixture of experts"),
+    ({"attn_logit_softcapping": 50.0}, 64, "hf", r"attn_logit_softcapping=50\.0, a cap of attention's scores"),
     ({"text_config": {"rope_parameters": {"rope_type": "dynamic"}}}, 64, "hf", "type dynamic"),
 ]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from rollout_support import CONTEXT, Served, differences, learner_logprobs, rng_states
 
+from r1zero.algo.loss import sampler_weight
 from r1zero.errors import SyncError, UserError
 from r1zero.rollout.engine import Sampling
 from tiny_models import perturb
@@ -143,24 +144,27 @@ def test_greedy_is_the_learners_argmax(served: Served, texts: list[str]) -> None
         )
 
 
-def test_top_p_renormalises(served: Served, texts: list[str]) -> None:
-    """Trap 20: with top-p the sampler's log-probability is the learner's less log(mass kept), not equal to it."""
+@pytest.mark.parametrize(("top_p", "top_k"), [(0.5, -1), (1.0, 3), (0.7, 4)])
+def test_filters_renormalise_and_the_correction_takes_it_back(
+    served: Served, texts: list[str], top_p: float, top_k: int
+) -> None:
+    """Trap 20, B19: the sampler's log-probability is the learner's less log(mass kept); the weight is that mass."""
     prompts = served.prompts(texts)
-    top_p = 0.5
-    groups = served.engine.generate(prompts, Sampling(n=4, max_tokens=10, top_p=top_p), seed=9)
-    gaps = []
+    groups = served.engine.generate(prompts, Sampling(n=4, max_tokens=10, top_p=top_p, top_k=top_k), seed=9)
+    weights = []
     for prompt, group in zip(prompts, groups, strict=True):
         for completion in group:
             with torch.no_grad():
                 logits = served.learner(torch.tensor([prompt + completion.ids])).logits[0, len(prompt) - 1 : -1]
             probabilities, _ = logits.softmax(-1).sort(descending=True)
-            kept = (probabilities.cumsum(-1) - probabilities) < top_p
-            mass = (probabilities * kept).sum(-1)
+            if top_k > 0:
+                probabilities = probabilities[:, :top_k]
+            shares = probabilities / probabilities.sum(-1, keepdim=True)
+            mass = (probabilities * ((shares.cumsum(-1) - shares) < top_p)).sum(-1)
             own = learner_logprobs(served.learner, prompt, completion.ids)
-            gap = torch.tensor(completion.logprobs) - own
-            assert torch.allclose(gap, -mass.log(), atol=1e-4)
-            gaps.append(gap)
-    assert torch.cat(gaps).mean() > 0.1
+            weights.append(sampler_weight(own, torch.tensor(completion.logprobs), cap=2.0))
+            torch.testing.assert_close(weights[-1], mass, atol=1e-4, rtol=1e-4)
+    assert torch.cat(weights).mean() < 0.9
 
 
 def test_top_k_keeps_k(served: Served, texts: list[str]) -> None:

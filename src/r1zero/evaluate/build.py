@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from r1zero.batch import Prompt
 from r1zero.config import DataConfig
 from r1zero.data.datamodule import PromptDataModule
@@ -18,6 +16,7 @@ from r1zero.errors import UserError
 from r1zero.evaluate.config import SamplingConfig
 from r1zero.evaluate.sampler import EngineSampler, Sampler
 from r1zero.launch.console import console
+from r1zero.launch.files import read_yaml
 from r1zero.launch.gpu import has_gpu
 from r1zero.launch.seeding import derive_seed
 from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
@@ -136,8 +135,8 @@ class Subject:
         file = self.folder.parent / "config.yaml" if self.folder is not None else None
         if file is None or not file.is_file() or not self.folder.name.startswith("policy"):  # type: ignore[union-attr]
             return {}
-        content = yaml.safe_load(file.read_text())
-        return content if isinstance(content, dict) and "algo" in content else {}
+        content = read_yaml(file)
+        return content if "algo" in content else {}
 
     def overlaps(self) -> dict[str, Any]:
         """What each set has in common with the training questions; empty where none are known (trap 36)."""

@@ -15,7 +15,7 @@ import pandas as pd
 from r1zero.batch import Prompt, Question
 from r1zero.errors import UserError
 from r1zero.evaluate.sampler import Failure, Key, Response, Sampler
-from r1zero.launch.files import whole, write_whole
+from r1zero.launch.files import read_json, whole, write_whole
 from r1zero.launch.run_folder import one_line, shown
 from r1zero.launch.seeding import derive_seed
 from r1zero.reward.grader import Grader
@@ -226,9 +226,9 @@ def check_draw(folder: Path, draw: dict[str, Any]) -> None:
     if not path.is_file():
         return
     try:
-        stored = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{shown(path)} can't be read ({one_line(error)}): start a new evaluation") from error
+        stored = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}: start a new evaluation") from error
     for key, old, new in _differences(stored, json.loads(json.dumps(draw))):
         raise UserError(
             f"resume={folder}: its responses were drawn with {key}={old}, not {new}; "

@@ -179,8 +179,11 @@ def stored_overrides(file: Path) -> list[str]:
         UserError: it would change Hydra's own parts (launchers, callbacks, log handlers), which Hydra builds
             before any setting is looked at.
     """
-    found = yaml.safe_load(file.read_text()) or []
-    for argument in found:
+    try:
+        found = yaml.safe_load(file.read_text()) or []
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} can't be read as YAML: it can't be resumed") from error
+    for argument in found if isinstance(found, list) else [found]:
         if not isinstance(argument, str) or re.match(r"[+~]*(hydra\b|-)", argument):
             raise UserError(f"{file} holds {str(argument)[:80]!r}, which no run stores: it can't be resumed")
     return found

@@ -142,6 +142,23 @@ def engine_on_card(index: int) -> Iterator[None]:
         UniProcExecutor._distributed_args = theirs
 
 
+@contextlib.contextmanager
+def classes_left_alone() -> Iterator[None]:
+    """Keep an engine that starts here from changing a class of transformers that the learner has an instance of.
+
+    Where vLLM has no model of its own (SmolLM 3, OLMo 2, GPT-NeoX), it serves transformers' and turns its class, in
+    place, into one to compile: the learner's passes then fail. vLLM 0.32: ``Base._decorate_cls_for_torch_compile``.
+    """
+    from vllm.model_executor.models.transformers.base import Base
+
+    theirs = Base._decorate_cls_for_torch_compile
+    Base._decorate_cls_for_torch_compile = lambda *args, **keywords: None
+    try:
+        yield
+    finally:
+        Base._decorate_cls_for_torch_compile = theirs
+
+
 def sequences_at_a_time(responses: int, devices: int = 1) -> int:
     """Enough sequences for some responses, at least vLLM's own default for this machine; a decoding step bounds them.
 

@@ -109,6 +109,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Raises:
+        UserError: naming the file that can't be read, or holds something else.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:200]
+        raise UserError(f"{path} can't be read as YAML: {why}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold settings, not a {type(content).__name__}")
+    return content
+
+
 def without_nan(content: Any) -> Any:
     """Dicts, lists and values with None in place of every NaN and infinity."""
     if isinstance(content, dict):

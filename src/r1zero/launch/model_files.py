@@ -75,6 +75,11 @@ def check_trainable(folder: Path, context: int | None, engine: str) -> None:
                 f"{folder / 'config.json'}: rope of type {kind} depends on the longest sequence of a batch, so "
                 f"a response's log-probabilities would depend on its neighbours; use {limit}"
             )
+    if cap := config.get("attn_logit_softcapping"):
+        raise UserError(
+            f"{folder / 'config.json'}: attn_logit_softcapping={cap}, a cap of attention's scores that sdpa leaves out "
+            "and other code applies; such a model can't be trained here: set it to null, or use another model"
+        )
     experts = next((name for name in EXPERTS if isinstance(config.get(name), int) and config[name] > 1), None)
     if experts is not None and engine != "hf":
         raise UserError(

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
-from r1zero.launch.files import stored_json, write_whole
+from r1zero.launch.files import read_yaml, stored_json, write_whole
 from r1zero.launch.masking import masked
 from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import shown
@@ -49,9 +49,9 @@ def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:
     if not stored.is_file():
         return []
     try:
-        old = yaml.safe_load(stored.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{stored} can't be read, so the run can't be resumed: it is not YAML any more") from error
+        old = read_yaml(stored)
+    except UserError as error:
+        raise UserError(f"{error}; so the run can't be resumed") from error
     settings = OmegaConf.create(old)
     bring_up_to_date(settings, log.debug)
     before, now = flatten(OmegaConf.to_container(settings)), flatten(masked(new))

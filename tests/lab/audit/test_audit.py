@@ -193,6 +193,9 @@ def test_what_cannot_be_audited_is_one_line(wrong: Path, tmp_path: Path, capsys:
         error(str(tmp_path))
         == f"error: {tmp_path} is not a run folder of this release: it needs config.yaml, metrics.csv and updates.csv"
     )
+    for content in ("[1]", "a: [b\nc: {", "algo: {}"):
+        (tmp_path / "config.yaml").write_text(content)
+        assert "is not a run folder of this release" in error(str(tmp_path))
     assert "holds no responses of step 3 (completions/ has steps 7 to 7)" in error(str(folder.path), "--step", "3")
     edit(folder, lambda table: table.drop(columns=["ids", "prompt_ids", "logprobs", "mask", "credit", "graded"]))
     assert "holds text alone (no ids, prompt_ids, graded): rollout.save=full keeps what an audit needs" in error(

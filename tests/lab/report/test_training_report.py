@@ -407,10 +407,19 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
         find_runs([tmp_path])
 
 
-@pytest.mark.parametrize("name", ["summary.json", "bias.csv", "config.yaml"])
-def test_a_damaged_file_of_a_run_is_one_line(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", "{\n"),
+        ("status.json", "[]"),
+        ("bias.csv", ""),
+        ("config.yaml", "a: [b\nc: {"),
+        ("config.yaml", "[1]"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_one_line(name: str, content: str, tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    (folder / name).write_text("{\n" if name == "summary.json" else "a: [b\nc: {" if name == "config.yaml" else "")
+    (folder / name).write_text(content)
     with pytest.raises(UserError, match="holds no whole run") as error:
         find_runs([tmp_path])
     assert "\n" not in str(error.value)

@@ -35,6 +35,7 @@ class RunFolder:
         self.path = path
         try:
             self.config: dict[str, Any] = yaml.safe_load(self._settings(step).read_text())
+            self.algo, self.optim, self.rollout = (self.config[name] for name in ("algo", "optim", "rollout"))
             with (path / "metrics.csv").open(newline="") as file:
                 self.metrics = {int(float(row["step"])): row for row in csv.DictReader(file)}
             with (path / "updates.csv").open(newline="") as file:
@@ -43,7 +44,6 @@ class RunFolder:
             raise UserError(
                 f"{path} is not a run folder of this release: it needs config.yaml, metrics.csv and updates.csv"
             ) from error
-        self.algo, self.optim, self.rollout = (self.config[name] for name in ("algo", "optim", "rollout"))
         self.responses: int = self.rollout["questions"] * self.rollout["group_size"]
         self.updates: int = self.algo["inner_epochs"] * self.responses // self.algo["minibatch_size"]
         """Optimizer steps of a rollout step."""

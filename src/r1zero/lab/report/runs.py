@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from r1zero.errors import UserError
+from r1zero.launch.files import read_json, read_yaml
 
 
 @dataclass
@@ -89,17 +88,18 @@ def read_run(folder: Path) -> Run:
         UserError: the folder holds no run with figures.
     """
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = read_yaml(folder / "config.yaml")
         metrics = pd.read_csv(folder / "metrics.csv")
         bias = pd.read_csv(folder / "bias.csv") if (folder / "bias.csv").is_file() else None
-        summary = json.loads(_text(folder / "summary.json", "{}"))
-        state = json.loads(_text(folder / "status.json", "{}")).get("state", "unknown")
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        summary, status = (
+            read_json(folder / name) if (folder / name).is_file() else {} for name in ("summary.json", "status.json")
+        )
+    except (UserError, OSError, ValueError) as error:
         first = next((line for line in str(error).splitlines() if line), type(error).__name__)
         raise UserError(
             f"{folder} holds no whole run (config.yaml, metrics.csv and what lies beside): {first}"
         ) from error
-    return Run(folder.name, config, metrics, bias, summary, state, folder)
+    return Run(folder.name, config, metrics, bias, summary, status.get("state", "unknown"), folder)
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:
@@ -173,7 +173,3 @@ def around_wandb(path: Path) -> Path:
 def _is_training(folder: Path) -> bool:
     with (folder / "metrics.csv").open() as file:
         return "reward/mean" in file.readline()
-
-
-def _text(path: Path, default: str) -> str:
-    return path.read_text() if path.is_file() else default

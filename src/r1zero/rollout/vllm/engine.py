@@ -172,7 +172,7 @@ class VLLMEngine:
         default_group_is_ours |= not torch.distributed.is_initialized()
         set_num_threads, threads, begun = torch.set_num_threads, torch.get_num_threads(), clock()
         try:
-            with preserved_rng(), quiet(), launcher_environment(card) as launcher:
+            with preserved_rng(), quiet(), compat.classes_left_alone(), launcher_environment(card) as launcher:
                 self._llm = LLM(**settings, **launcher)
         except (ValueError, RuntimeError, torch.OutOfMemoryError) as error:
             release_process_groups()
