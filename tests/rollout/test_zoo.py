@@ -40,7 +40,7 @@ ZOO: dict[str, dict[str, Any]] = {
     "Llama": TIED, "Qwen2": {}, "Qwen3": HEAD, "Mistral": HEAD, "Ministral3": HEAD, "Phi3": {},
     "Gemma": HEAD | TIED,
     "Gemma2": GEMMA | {"final_logit_softcapping": None, "attn_logit_softcapping": None}, "Gemma3Text": GEMMA,
-    "Granite": {"logits_scaling": 8.0}, "SmolLM3": {}, "Olmo2": {},
+    "Granite": {"logits_scaling": 8.0}, "SmolLM3": {}, "Olmo2": {}, "Olmo3": {}, "Glm": HEAD, "Nemotron": HEAD,
     "Falcon": {"new_decoder_architecture": True, "num_kv_heads": 1, "alibi": False},
     "GPTNeoX": {"num_key_value_heads": 2}, "Starcoder2": {}, "StableLm": {}, "Glm4": HEAD,
     "Cohere": {"logit_scale": 0.0625} | TIED, "Cohere2": {"logit_scale": 0.25} | HEAD | TIED,

@@ -108,6 +108,16 @@ def test_every_point_of_every_sweep_composes(name: str, size: str) -> None:
         assert len(recipes) == len(points) / (len(seeds) if name != "seeds" else 1)
 
 
+def test_no_command_gives_two_points_one_folder() -> None:
+    """A8: points differ in any setting, so a folder is named after all that varies, or numbered."""
+    named = "${folder_name:${hydra.job.override_dirname},${hydra.overrides.task}}"
+    files = {file.stem: yaml.safe_load(file.read_text()) for file in (ROOT / "conf" / "hydra").glob("*.yaml")}
+    found = {
+        name: content["sweep"]["subdir"] for name, content in files.items() if "subdir" in content.get("sweep", {})
+    }
+    assert {name: subdir for name, subdir in found.items() if subdir != named} == {"study": "${hydra.job.num}"}
+
+
 def test_fig8_is_the_two_by_two_of_both_normalisations() -> None:
     config.register()
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
