@@ -152,11 +152,11 @@ def classes_left_alone() -> Iterator[None]:
     from vllm.model_executor.models.transformers.base import Base
 
     theirs = Base._decorate_cls_for_torch_compile
-    Base._decorate_cls_for_torch_compile = lambda *args, **keywords: None
+    Base._decorate_cls_for_torch_compile = lambda *args, **keywords: None  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Base._decorate_cls_for_torch_compile = theirs
+        Base._decorate_cls_for_torch_compile = theirs  # type: ignore[method-assign]
 
 
 def sequences_at_a_time(responses: int, devices: int = 1) -> int:
