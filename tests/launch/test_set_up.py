@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,35 @@ def test_the_engine_is_what_is_installed(arguments: list[str], monkeypatch: pyte
     assert "rollout=hf" not in expand(arguments, conf)
     assert ("rollout=vllm" in expand(arguments, conf)) == ("rollout=auto" in arguments)
     assert "rollout=ray" in expand(["experiment=demo", "rollout=ray"], conf)
+
+
+def resolves(python: str, folder: Path) -> bool:
+    """Whether an index has wheels of what decides, as pyproject.toml asks for them, for a version of Python."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = ("torch", "pytorch-lightning", "transformers", "hydra-core", "pyarrow")
+    wanted = [one for one in project["dependencies"] if one.startswith(tuple(f"{name}>" for name in named))]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--dry-run",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--target",
+    ]
+    command += ["--target", str(folder), "--python-version", python, *wanted, *project["optional-dependencies"]["cpu"]]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_lowest_and_the_highest_python_can_be_installed_on(tmp_path: Path) -> None:
+    """C17: what pyproject.toml promises, vLLM's wheels among it; the version below the lowest has none."""
+    if not resolves(f"{sys.version_info.major}.{sys.version_info.minor}", tmp_path):
+        pytest.skip("no index can be reached")
+    assert resolves("3.11", tmp_path)
+    assert resolves("3.14", tmp_path)
+    assert not resolves("3.10", tmp_path)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11,<3.15"

@@ -231,7 +231,7 @@ def check_draw(folder: Path, draw: dict[str, Any]) -> None:
         raise UserError(f"{error}: start a new evaluation") from error
     for key, old, new in _differences(stored, json.loads(json.dumps(draw))):
         raise UserError(
-            f"resume={folder}: its responses were drawn with {key}={old}, not {new}; "
+            f"resume={shown(folder)}: its responses were drawn with {key}={old}, not {new}; "
             "give the same settings, or start a new evaluation"
         )
 
