@@ -15,7 +15,6 @@ SCHEMAS = {
     "Evaluation": ["evaluate/config.py"],
     "Analysis": ["lab/analysis/config.py"],
     "Pretraining": ["pretrain/config.py"],
-    "Pipeline": ["lab/pipeline/config.py"],
     "Study": ["lab/study/config.py"],
     "Benchmark": ["lab/benchmark/config.py"],
 }

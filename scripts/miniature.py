@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 try:
-    from r1zero.errors import UserError
+    from r1zero.errors import exit_code
     from r1zero.launch import jobs, sweep
     from r1zero.launch.console import console
 except ModuleNotFoundError as error:
@@ -202,23 +202,16 @@ def main() -> int:
         table.start()
         try:
             errors = jobs.Jobs(plan_jobs(todo, arguments.out / "table1", design), arguments.workers).run()
-        except KeyboardInterrupt:
-            print("stopped; the same command continues with what is missing", file=sys.stderr)
-            return 130
         finally:
             table.close()
     for name, error in errors.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
-    try:
-        if arguments.design == "compare":
-            compare([point.folder for point in todo])
-        else:
-            report(arguments.out, arguments.seeds)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if arguments.design == "compare":
+        compare([point.folder for point in todo])
+    else:
+        report(arguments.out, arguments.seeds)
     return 1 if errors else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main, "stopped; the same command continues with what is missing"))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 try:
     from r1zero.data.sources import READERS
-    from r1zero.errors import UserError
+    from r1zero.errors import UserError, exit_code
     from r1zero.lab.real import questions
     from r1zero.launch import jobs, sweep
     from r1zero.launch.console import console
@@ -131,31 +131,28 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run what is missing, then write the table."""
-    arguments = parse()
+    """Run what is missing, then write the table; the exit code."""
+    return exit_code(lambda: run(parse()), "stopped; the same command continues with what is missing")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """As :func:`main`; errors are raised."""
     os.environ.setdefault("WANDB_MODE", "offline")
     errors: dict[str, str] = {}
-    try:
-        if not arguments.data.is_file():
-            raise UserError(f"--data {arguments.data} is no file")
-        rows = list(READERS[".jsonl"](arguments.data, ""))
-        found = questions.usable(rows, tuple(arguments.kinds), tuple(arguments.grades))
-        parts = questions.parted(found, arguments.form, arguments.heldout, seed=0)
-        files = questions.write(parts, arguments.out / "questions")
-        counts = ", ".join(f"{name} {len(part)}" for name, part in vars(parts).items())
-        console.print(f"{len(found)} of {len(rows)} questions are usable: {counts}", highlight=False)
-        todo, states = plan_jobs(arguments, files)
-        if not arguments.report_only:
-            errors = jobs.Jobs(todo, arguments.workers).run()
-        for name, error in errors.items():
-            print(f"failed: {name}: {error}", file=sys.stderr)
-        report(arguments, states, files["heldout"])
-    except KeyboardInterrupt:
-        print("stopped; the same command continues with what is missing", file=sys.stderr)
-        return 130
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    if not arguments.data.is_file():
+        raise UserError(f"--data {arguments.data} is not a file")
+    rows = list(READERS[".jsonl"](arguments.data, ""))
+    found = questions.usable(rows, tuple(arguments.kinds), tuple(arguments.grades))
+    parts = questions.parted(found, arguments.form, arguments.heldout, seed=0)
+    files = questions.write(parts, arguments.out / "questions")
+    counts = ", ".join(f"{name} {len(part)}" for name, part in vars(parts).items())
+    console.print(f"{len(found)} of {len(rows)} questions are usable: {counts}", highlight=False)
+    todo, states = plan_jobs(arguments, files)
+    if not arguments.report_only:
+        errors = jobs.Jobs(todo, arguments.workers).run()
+    for name, error_line in errors.items():
+        print(f"failed: {name}: {error_line}", file=sys.stderr)
+    report(arguments, states, files["heldout"])
     return 1 if errors else 0
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 try:
-    from r1zero.errors import UserError
+    from r1zero.errors import exit_code
     from r1zero.lab.report import tables
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
@@ -40,52 +40,50 @@ def main() -> int:
     browse.add_argument("runs", nargs="+", type=Path, help="one run folder, or two")
     browse.add_argument("--output", type=Path, help="file to write; default: completions.html in the first folder")
     arguments = parser.parse_args()
-    try:
-        if arguments.command == "models":
-            from r1zero.lab.analysis.figures import write_models
+    return exit_code(lambda: write(arguments))
 
-            for path in write_models(arguments.folders, arguments.figures, arguments.output):
-                print(path)
-            return 0
-        if arguments.command == "completions":
-            from r1zero.lab.report.completions import completions_page
 
-            print(completions_page(arguments.runs, arguments.output))
-            return 0
-        if arguments.command == "bias":
-            from r1zero.lab.report.biases import report
+def write(arguments: argparse.Namespace) -> int:
+    """Write the report that is asked for."""
+    if arguments.command == "models":
+        from r1zero.lab.analysis.figures import write_models
 
-            print(report(CONF, arguments.runs, arguments.into), end="")
-            return 0
-        if arguments.command == "near-zero":
-            from r1zero.lab.study.near_zero import report as near_zero
+        for path in write_models(arguments.folders, arguments.figures, arguments.output):
+            print(path)
+        return 0
+    if arguments.command == "completions":
+        from r1zero.lab.report.completions import completions_page
 
-            for path in near_zero(arguments.runs, arguments.output or arguments.runs[0] / "figures"):
-                print(path)
-            return 0
-        if arguments.command == "figures":
-            from r1zero.lab.report.training import write_figures
+        print(completions_page(arguments.runs, arguments.output))
+        return 0
+    if arguments.command == "bias":
+        from r1zero.lab.report.biases import report
 
-            for path in write_figures(arguments.runs, arguments.figures, arguments.output):
-                print(path)
-            return 0
-        text = tables.report(arguments.folders, CONF, arguments.format)
-        if arguments.bars is not None:
-            from r1zero.lab.report.bars import draw_systems
+        print(report(CONF, arguments.runs, arguments.into), end="")
+        return 0
+    if arguments.command == "near-zero":
+        from r1zero.lab.study.near_zero import report as near_zero
 
-            print(draw_systems(tables.lines_of(arguments.folders, CONF), arguments.bars))
-        if arguments.output is None:
-            print(text, end="")
-        else:
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(text)
-            print(arguments.output)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {f'{error.strerror}: {error.filename}' if error.filename else error}", file=sys.stderr)
-        return 1
+        for path in near_zero(arguments.runs, arguments.output or arguments.runs[0] / "figures"):
+            print(path)
+        return 0
+    if arguments.command == "figures":
+        from r1zero.lab.report.training import write_figures
+
+        for path in write_figures(arguments.runs, arguments.figures, arguments.output):
+            print(path)
+        return 0
+    text = tables.report(arguments.folders, CONF, arguments.format)
+    if arguments.bars is not None:
+        from r1zero.lab.report.bars import draw_systems
+
+        print(draw_systems(tables.lines_of(arguments.folders, CONF), arguments.bars))
+    if arguments.output is None:
+        print(text, end="")
+    else:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text)
+        print(arguments.output)
     return 0
 
 

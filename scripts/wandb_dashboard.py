@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 try:
-    from r1zero.errors import UserError
+    from r1zero.errors import exit_code
     from r1zero.lab.report import dashboard
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[dev]'`")
@@ -15,7 +15,7 @@ PAPER = ("aime24", "amc", "math500", "minerva", "olympiadbench")
 
 
 def main() -> int:
-    """Send both, or write them down."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Build a W&B workspace and a report for a project.")
     parser.add_argument("--entity", required=True, help="W&B user or team")
     parser.add_argument("--project", default="r1zero", help="W&B project (default: r1zero)")
@@ -24,22 +24,23 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="send nothing; write workspace.json and report.json")
     parser.add_argument("--output", type=Path, default=Path("outputs/dashboard"), help="folder of --dry-run")
     arguments = parser.parse_args()
+    return exit_code(lambda: build(arguments))
+
+
+def build(arguments: argparse.Namespace) -> int:
+    """Send both, or write them down."""
     benchmarks = [name.strip() for name in arguments.benchmarks.split(",") if name.strip()]
     sources = [name.strip() for name in arguments.sources.split(",") if name.strip()]
     about = (arguments.entity, arguments.project, benchmarks, sources)
-    try:
-        if not arguments.dry_run:
-            for url in dashboard.send(*about):
-                print(url)
-            return 0
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        for name, content in dashboard.serialised(*about).items():
-            path = arguments.output / f"{name}.json"
-            path.write_text(json.dumps(content, indent=1) + "\n")
-            print(path)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if not arguments.dry_run:
+        for url in dashboard.send(*about):
+            print(url)
+        return 0
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for name, content in dashboard.serialised(*about).items():
+        path = arguments.output / f"{name}.json"
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        print(path)
     return 0
 
 

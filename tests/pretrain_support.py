@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
+from pathlib import Path
 
-from run_support import ROOT
+from run_support import Finished, Server
 
 
-def pretrain(*arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "scripts" / "pretrain.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+def pretrain(server: Server, *arguments: str) -> Finished:
+    """``scripts/pretrain.py``, to its end."""
+    return server.run(arguments, Path.cwd(), script="scripts/pretrain.py")
 
 
 class Counting:

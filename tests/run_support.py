@@ -126,6 +126,11 @@ class Running:
         """Send a signal to this process alone."""
         os.kill(self.pid, number)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, well or not; :meth:`wait` says how."""
+        return psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+
     def wait(self) -> Finished:
         """Wait for the end, and see that nothing of it is left running."""
         code = self.server._ask({"wait": self.pid})["code"]
@@ -186,13 +191,13 @@ def wait(process: subprocess.Popen[str], timeout: float = 600) -> Finished:
     return Finished(process.returncode, out, err)
 
 
-def until(condition: Callable[[], bool], seconds: float = 300.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 300.0, poll: float = 0.05) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("it never came to pass")
-        time.sleep(0.05)
+        time.sleep(poll)
 
 
 # -- what a run leaves --------------------------------------------------------------------------------

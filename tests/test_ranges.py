@@ -18,7 +18,6 @@ from r1zero.errors import UserError
 from r1zero.evaluate.config import EvaluateConfig
 from r1zero.lab.analysis.config import AnalyzeConfig
 from r1zero.lab.benchmark.config import BenchmarkConfig
-from r1zero.lab.pipeline.config import PipelineConfig
 from r1zero.lab.study.config import StudyConfig
 from r1zero.pretrain.config import PretrainConfig
 from r1zero.ranges import KEY, Range, check_ranges, chosen, ranged
@@ -29,7 +28,6 @@ ROOTS = (
     EvaluateConfig,
     AnalyzeConfig,
     BenchmarkConfig,
-    PipelineConfig,
     StudyConfig,
     PretrainConfig,
 )
@@ -135,7 +133,6 @@ COMMANDS = {
     "scripts/evaluate.py": (["model=tiny", "benchmarks=arithmetic", "limit=-1"], "limit=-1 must be at least 1"),
     "scripts/analyze.py": (["model=tiny", "sampling.temperature=inf"], "sampling.temperature=inf must be"),
     "scripts/benchmark.py": (["benchmark=tiny", "benchmark.lr=nan"], "benchmark.lr=nan must be"),
-    "scripts/pipeline.py": (["experiment=smollm_pipeline", "heldout=0"], "heldout=0 must be at least 1"),
     "scripts/pretrain.py": (["experiment=tiny_base", "optim.lr=inf"], "optim.lr=inf must be at least 0"),
     "scripts/plan.py": (["experiment=demo", "rollout.temperature=inf"], "rollout.temperature=inf must be above 0"),
     "scripts/data.py": (["arithmetic", "data.max_prompt_tokens=-1"], "data.max_prompt_tokens=-1 must be at least 1"),

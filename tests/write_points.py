@@ -13,12 +13,13 @@ import errno
 import io
 import json
 import os
-import runpy
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from forkserver import preload, run_to_the_end
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ("train.log",)
@@ -159,10 +160,7 @@ def serve(work: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> None:
-    import matplotlib.pyplot  # noqa: F401
-    import pandas  # noqa: F401
-    from transformers import AutoModelForCausalLM, Qwen2ForCausalLM  # noqa: F401
-
+    preload()
     import r1zero.launch.resume as resume
     import r1zero.train.run as run
 
@@ -170,7 +168,7 @@ def main() -> None:
     owner, name = (resume, "finished") if resuming else (run, "train")
     setattr(owner, name, serve(getattr(owner, name)))
     sys.argv[0] = str(ROOT / "train.py")
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    run_to_the_end()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ COMMANDS = {
     "gpu_check": "what only a GPU can settle",
     "report": "tables and figures from finished runs",
     "plan": "memory and time that a run needs, settings that fit",
-    "pipeline": "pretraining, RL and evaluation of one model, stage by stage",
     "benchmark": "step times beside TRL's",
     "miniature": "the paper in miniature: every figure and claim",
     "real": "a small real model on real questions, GRPO beside Dr. GRPO",

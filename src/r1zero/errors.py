@@ -24,7 +24,7 @@ class Stopped(KeyboardInterrupt):
         self.number = int(number)
 
 
-def exit_code(command: Callable[[], int]) -> int:
+def exit_code(command: Callable[[], int], stopped: str = "interrupted") -> int:
     """Exit code of a command without a config: 1 after an error, said in one line, and 130 after Ctrl-C."""
     try:
         return command()
@@ -32,8 +32,8 @@ def exit_code(command: Callable[[], int]) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)
+        print(f"error: {f'{error.strerror}: {error.filename}' if error.filename else error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         return 130

@@ -67,7 +67,7 @@ def test_every_benchmark_contributes_one_typed_set(cfg, name):
     assert list(sets) == [name]
     assert sets[name].name == name
     assert sets[name].max_prompt_tokens == 1024
-    # A file that scripts/pipeline.py cut off a training set may hold what that set holds.
+    # A file that scripts/real.py cuts off a training set may hold what that set holds.
     assert sets[name].bad_gold == (config.BadGold.drop if name == "heldout" else config.BadGold.error)
 
 

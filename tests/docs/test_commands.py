@@ -22,7 +22,7 @@ SMALL = ["rollout=hf", "steps=1", "rollout.questions=2", "algo.minibatch_size=16
          "eval.limit=2", "logger=none"]  # fmt: skip
 TINY = ["model=tiny", "data=arithmetic", "benchmarks=arithmetic", "optim.micro_batch_tokens=4096",
         "data.max_prompt_tokens=256"]  # fmt: skip
-COMPOSED = ("analyze", "benchmark", "pipeline", "pretrain")
+COMPOSED = ("analyze", "benchmark", "pretrain")
 """Scripts whose own tests run them; here their settings are composed."""
 NOT_RUN = {
     "set_up_trl": "makes an environment of gigabytes",

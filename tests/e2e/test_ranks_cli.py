@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
@@ -14,7 +13,7 @@ import psutil
 import pytest
 
 from r1zero.launch.rank_watch import ORPHAN
-from run_support import SMALL, audited, members, start, status, table, until, wait
+from run_support import SMALL, Server, audited, members, start, status, table, until, wait
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "steps=2", "eval.every=0", "eval.at_start=false"]
 TWO += ["checkpoint.every=1"]
@@ -51,8 +50,8 @@ def assert_two_ranks_ran(folder: Path) -> None:
 
 
 @pytest.mark.vllm
-def test_lightning_starts_two_ranks_with_vllm(tmp_path: Path) -> None:
-    done = wait(start([*SMALL, *TWO, "rollout=vllm", "rollout.kv_cache_gib=0.3", "hydra.run.dir=run"], tmp_path))
+def test_lightning_starts_two_ranks_with_vllm(server: Server, tmp_path: Path) -> None:
+    done = server.run([*SMALL, *TWO, "rollout=vllm", "rollout.kv_cache_gib=0.3", "hydra.run.dir=run"], tmp_path)
     assert done.code == 0, done.err
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     assert done.out.count("2 rank(s)") == 1, "one rank speaks"
@@ -79,35 +78,35 @@ def test_a_sweep_over_two_ranks_is_one_sweep(tmp_path: Path) -> None:
     assert_two_ranks_ran(folder)
 
 
-def test_ctrl_c_ends_both_ranks_with_one_checkpoint(tmp_path: Path) -> None:
+def test_ctrl_c_ends_both_ranks_with_one_checkpoint(server: Server, tmp_path: Path) -> None:
     """The signal reaches one rank; both finish the step, and the resumed run goes on."""
     args = [*SMALL, *TWO, "steps=100", "hydra.run.dir=run"]
     folder = tmp_path / "run"
-    process = start(args, tmp_path)
-    until(lambda: (folder / "completions" / "step_000000_rank1.parquet").exists() or process.poll() is not None)
-    os.kill(process.pid, signal.SIGINT)
-    done = wait(process)
+    process = server.start(args, tmp_path)
+    until(lambda: (folder / "completions" / "step_000000_rank1.parquet").exists() or process.ended)
+    process.signal(signal.SIGINT)
+    done = process.wait()
     assert done.code == 130, done.err
     state = status(folder)
     assert state["state"] == "interrupted"
     step = state["step"]
     assert (folder / "checkpoints" / f"step_{step:06d}.ckpt").is_file()
-    done = wait(start(["resume=run", f"steps={step + 1}"], tmp_path))
+    done = server.run(["resume=run", f"steps={step + 1}"], tmp_path)
     assert done.code == 0, done.err
     assert status(folder)["step"] == step + 1
 
 
 @pytest.mark.parametrize("rank", [1, 0])
-def test_a_rank_that_dies_ends_the_run_with_the_reason(tmp_path: Path, rank: int) -> None:
+def test_a_rank_that_dies_ends_the_run_with_the_reason(server: Server, tmp_path: Path, rank: int) -> None:
     """kill -9 of one rank: the other, waiting in a collective, ends within a minute and says why."""
-    process = start([*SMALL, *TWO, "steps=1000", "hydra.run.dir=run"], tmp_path)
+    process = server.start([*SMALL, *TWO, "steps=1000", "hydra.run.dir=run"], tmp_path)
     folder = tmp_path / "run"
-    until(lambda: (folder / "completions" / "step_000000_rank1.parquet").exists() or process.poll() is not None)
+    until(lambda: (folder / "completions" / "step_000000_rank1.parquet").exists() or process.ended)
     (second,) = (p for p in psutil.Process(process.pid).children() if any("train.py" in word for word in p.cmdline()))
     (second if rank else psutil.Process(process.pid)).kill()
     begun = time.monotonic()
     until(lambda: not members(process.pid), 60)
-    done = wait(process, timeout=60)
+    done = process.wait()
     assert time.monotonic() - begun < 60
     said = [line for line in done.errors if "error: " in line]
     if rank:

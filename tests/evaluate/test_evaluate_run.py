@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +17,7 @@ from r1zero.evaluate.build import Subject, sampling_of
 from r1zero.launch.seeding import derive_seed
 from r1zero.reward.grader import Grader
 from r1zero.rollout.scoring import evaluate as evaluate_in_training
+from run_support import until
 
 SETTINGS = (
     *SMALL,
@@ -91,25 +90,17 @@ def test_an_interrupted_evaluation_goes_on_and_equals_the_whole_one(whole, tmp_p
     assert figures(tmp_path / "run") == figures(whole)
 
 
-def test_a_killed_process_goes_on_too(whole, tmp_path):
+def test_a_killed_process_goes_on_too(server, whole, tmp_path):
     """SIGKILL in the middle, then resume=<folder> on the command line."""
-    script = [sys.executable, str(ROOT / "scripts" / "evaluate.py")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    folder = tmp_path / "run"
-    process = subprocess.Popen(
-        [*script, *SETTINGS, f"hydra.run.dir={folder}"], env=environment, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 240
-    while not list(folder.glob("responses/arithmetic/part_00000.parquet")):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    script, folder = "scripts/evaluate.py", tmp_path / "run"
+    process = server.start([*SETTINGS, f"hydra.run.dir={folder}"], tmp_path, script=script)
+    until(lambda: list(folder.glob("responses/arithmetic/part_00000.parquet")) or process.ended, poll=0.005)
+    process.signal(signal.SIGKILL)
+    assert process.wait().code == -signal.SIGKILL
     assert not (folder / "results.json").exists()
     before = {p: p.stat().st_mtime_ns for p in folder.glob("responses/arithmetic/*.parquet")}
-    made = subprocess.run([*script, f"resume={folder}"], env=environment, capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
+    made = server.run([f"resume={folder}"], tmp_path, script=script)
+    assert made.code == 0, made.err
     assert {p: p.stat().st_mtime_ns for p in before} == before
     pd.testing.assert_frame_equal(responses(folder), responses(whole))
     assert figures(folder) == figures(whole)

@@ -16,39 +16,30 @@ import torch
 
 from objective_support import furthest, random_policy
 from r1zero.launch.rank_watch import ORPHAN
-from run_support import assert_no_orphans
+from run_support import ROOT, Server, assert_no_orphans
 
-WORKER = Path(__file__).with_name("ranks_worker.py")
 STEPS = 4
 
 
-def train(folder: Path, algo: str, ranks: int, strategy: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+def train(
+    server: Server, folder: Path, algo: str, ranks: int, strategy: str
+) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     out = folder / f"{algo}_{ranks}_{strategy}.pt"
     settings: dict[str, Any] = {"algo": algo, "ranks": ranks, "strategy": strategy, "steps": STEPS, "out": str(out)}
     if algo == "drgrpo":
         settings["kl_coef"] = 0.1
     file = folder / f"{out.stem}.settings.json"
     file.write_text(json.dumps(settings))
-    # A test of one process may have left its own rank in the environment.
-    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK")}
-    tests = Path(__file__).parents[1]
-    paths = os.pathsep.join([str(tests), str(tests.parent / "src")])
-    done = subprocess.run(
-        [sys.executable, str(WORKER), str(file)],
-        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "src")])
+    done = server.run([str(file)], folder, env={"PYTHONPATH": paths}, script="tests/launch/ranks_worker.py")
+    assert done.code == 0, done.err[-3000:]
     return torch.load(out, weights_only=True), json.loads(out.with_suffix(".json").read_text())
 
 
 @pytest.fixture(scope="module")
-def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def one_rank(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("ranks")
-    found = {algo: train(folder, algo, 1, "auto") for algo in ("token", "drgrpo")}
+    found = {algo: train(server, folder, algo, 1, "auto") for algo in ("token", "drgrpo")}
     return folder, found
 
 
@@ -88,7 +79,7 @@ def test_a_rank_ends_with_the_one_that_started_it() -> None:
 @pytest.mark.parametrize(
     ("algo", "strategy"), [("token", "ddp"), ("drgrpo", "ddp"), ("token", "fsdp")], ids=lambda value: str(value)
 )
-def test_two_ranks_make_the_weights_of_one(one_rank: Any, algo: str, strategy: str) -> None:
+def test_two_ranks_make_the_weights_of_one(server: Server, one_rank: Any, algo: str, strategy: str) -> None:
     """Four rollout steps of two optimizer steps over the same responses: weights to 1e-6, figures to rounding.
 
     In the second step one rank holds no response with an advantage, in the third neither does; ranks need
@@ -99,7 +90,7 @@ def test_two_ranks_make_the_weights_of_one(one_rank: Any, algo: str, strategy: s
     weights, history = found[algo]
     moved = furthest(weights, {n: p.detach() for n, p in random_policy().model.named_parameters()})
     assert moved > 1e-3
-    parallel, parallel_history = train(folder, algo, 2, strategy)
+    parallel, parallel_history = train(server, folder, algo, 2, strategy)
     assert furthest(weights, parallel) < 1e-6
     for one, two in zip(history, parallel_history, strict=True):
         assert one.keys() == two.keys()

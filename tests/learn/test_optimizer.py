@@ -104,8 +104,6 @@ def config(**changed: Any) -> TrainConfig:
 
 def test_what_does_not_go_together_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_memory(config())
-    with pytest.raises(UserError, match=r"optim\.state_bits=16 is unknown"):
-        check_memory(config(bits=16))
     with pytest.raises(UserError, match="cuts the states over ranks"):
         check_memory(config(bits=8, strategy={"_target_": "pytorch_lightning.strategies.ModelParallelStrategy"}))
     with pytest.raises(UserError, match=r"needs model\.gradient_checkpointing=true"):

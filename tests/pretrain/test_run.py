@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +27,7 @@ from r1zero.pretrain import config as pretrain_config
 from r1zero.pretrain.callbacks import MetricsCallback, PretrainContext
 from r1zero.pretrain.config import WorkingConfig
 from r1zero.pretrain.text import EOS, ArithmeticText
+from run_support import Server, until
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["experiment=tiny_base", "steps=20", "optim.warmup_steps=5", "eval_every=4", "data.heldout_documents=64"]
@@ -55,12 +52,12 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, mixed: list[str]) -> Path:
+def whole(server: Server, tmp_path_factory: pytest.TempPathFactory, mixed: list[str]) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    result = pretrain(*SHORT, *mixed, f"hydra.run.dir={folder}")
-    assert result.returncode == 0, result.stderr
-    assert "held-out loss" in result.stdout
-    assert "Traceback" not in result.stderr
+    result = pretrain(server, *SHORT, *mixed, f"hydra.run.dir={folder}")
+    assert result.code == 0, result.err
+    assert "held-out loss" in result.out
+    assert "Traceback" not in result.err
     return folder
 
 
@@ -84,25 +81,18 @@ def test_a_short_run_lowers_the_loss_and_leaves_a_model_folder(whole: Path) -> N
     assert model(input_ids=ids).logits.shape == (1, ids.shape[1], 384)
 
 
-def test_a_killed_run_goes_on_exactly(whole: Path, mixed: list[str], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_exactly(server: Server, whole: Path, mixed: list[str], tmp_path: Path) -> None:
     """SIGKILL as soon as a checkpoint is there, then resume: losses and weights of the run that never stopped."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "scripts" / "pretrain.py"), *SHORT, *mixed, f"hydra.run.dir={tmp_path}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
-    try:
-        end = time.monotonic() + 120
-        while not (tmp_path / "checkpoints" / "step_000008.ckpt").exists():
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.005)
-    finally:
-        process.kill()
-    assert process.wait() == -signal.SIGKILL
+    arguments = [*SHORT, *mixed, f"hydra.run.dir={tmp_path}"]
+    process = server.start(arguments, tmp_path, script="scripts/pretrain.py")
+    until(lambda: (tmp_path / "checkpoints" / "step_000008.ckpt").exists() or process.ended, poll=0.005)
+    process.signal(signal.SIGKILL)
+    assert process.wait().code == -signal.SIGKILL
     assert not (tmp_path / "policy").exists()
 
-    result = pretrain(f"resume={tmp_path}")
-    assert result.returncode == 0, result.stderr
-    assert "continuing from" in result.stdout
+    result = pretrain(server, f"resume={tmp_path}")
+    assert result.code == 0, result.err
+    assert "continuing from" in result.out
     columns = ["step", "train/loss", "optim/lr", "optim/grad_norm", "progress/targets", "heldout/loss"]
     a, b = (pd.read_csv(folder / "metrics.csv")[columns] for folder in (whole, tmp_path))
     pd.testing.assert_frame_equal(a, b, check_exact=True)
@@ -115,11 +105,19 @@ def test_a_killed_run_goes_on_exactly(whole: Path, mixed: list[str], tmp_path: P
     assert a["heldout_loss"] == b["heldout_loss"]
 
 
-def test_continued_pretraining_starts_from_a_folder(whole: Path, mixed: list[str], tmp_path: Path) -> None:
+def test_continued_pretraining_starts_from_a_folder(
+    server: Server, whole: Path, mixed: list[str], tmp_path: Path
+) -> None:
     result = pretrain(
-        *SHORT, *mixed[:5], "init=null", f"model.path={whole / 'policy'}", "steps=10", f"hydra.run.dir={tmp_path}"
+        server,
+        *SHORT,
+        *mixed[:5],
+        "init=null",
+        f"model.path={whole / 'policy'}",
+        "steps=10",
+        f"hydra.run.dir={tmp_path}",
     )
-    assert result.returncode == 0, result.stderr
+    assert result.code == 0, result.err
     before = json.loads((whole / "summary.json").read_text())["heldout_loss"]["last"]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["heldout_loss"]["first"] == pytest.approx(before, abs=1e-4)
@@ -177,49 +175,49 @@ def test_bad_settings_are_one_line(
     ("argument", "says"),
     [("data.mix.qa=-1", "must be above 0"), ("data.wrking.slip=0", "wrking")],
 )
-def test_bad_input_leaves_no_traceback(argument: str, says: str, tmp_path: Path) -> None:
-    result = pretrain(*SHORT, argument, f"hydra.run.dir={tmp_path}")
-    assert result.returncode == 1
-    assert says in result.stderr
-    assert "Traceback" not in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+def test_bad_input_leaves_no_traceback(server: Server, argument: str, says: str, tmp_path: Path) -> None:
+    result = pretrain(server, *SHORT, argument, f"hydra.run.dir={tmp_path}")
+    assert result.code == 1
+    assert says in result.err
+    assert "Traceback" not in result.err
+    assert len(result.err.strip().splitlines()) == 1
 
 
-def test_a_refused_resume_leaves_the_folder_as_it_was(whole: Path, tmp_path: Path) -> None:
+def test_a_refused_resume_leaves_the_folder_as_it_was(server: Server, whole: Path, tmp_path: Path) -> None:
     """Other settings are stored when a run accepts them; what a kill left half-written goes then, too."""
     cut = tmp_path / "run"
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "policy")
     shutil.copy(cut / "checkpoints" / "step_000016.ckpt", cut / "checkpoints" / "step_000099.tmp")
     before = {name: (cut / name).read_text() for name in ("status.json", "config.yaml", ".hydra/overrides.yaml")}
-    result = pretrain(f"resume={cut}", "data.sources.web.path=/nowhere.jsonl")
-    assert result.returncode == 1
-    assert "/nowhere.jsonl does not exist" in result.stderr
+    result = pretrain(server, f"resume={cut}", "data.sources.web.path=/nowhere.jsonl")
+    assert result.code == 1
+    assert "/nowhere.jsonl does not exist" in result.err
     assert (cut / "checkpoints" / "step_000099.tmp").exists()
     assert {name: (cut / name).read_text() for name in before} == before
-    result = pretrain(*SHORT, f"hydra.run.dir={cut}")  # a new run beside another one's checkpoints
-    assert result.returncode == 1
+    result = pretrain(server, *SHORT, f"hydra.run.dir={cut}")  # a new run beside another one's checkpoints
+    assert result.code == 1
     saved = len(list(cut.glob("checkpoints/*.ckpt")))
-    assert result.stderr == (
+    assert result.err == (
         f"error: {cut} holds {saved} checkpoint(s) of an earlier run: continue with resume={cut}, remove it, or choose "
         "another folder\n"
     )
     assert {name: (cut / name).read_text() for name in before} == before
     more = ["steps=24", "optim.warmup_steps=6", "optim.lr=1e-3", "eval_every=7"]
-    result = pretrain(f"resume={cut}", *more)  # of a finished run: it would train nothing, and say that it had
-    assert result.returncode == 1
-    assert f"error: {cut} has taken its 20 steps to the end of their schedule: more of them are a new" in result.stderr
+    result = pretrain(server, f"resume={cut}", *more)  # of a finished run: it would train nothing, and say that it had
+    assert result.code == 1
+    assert f"error: {cut} has taken its 20 steps to the end of their schedule: more of them are a new" in result.err
     assert {name: (cut / name).read_text() for name in before} == before
     (cut / "checkpoints" / "step_000020.ckpt").unlink()
-    result = pretrain(f"resume={cut}", *more)
-    assert result.returncode == 0, result.stderr
-    assert "step_000099.tmp is half-written" in result.stderr
+    result = pretrain(server, f"resume={cut}", *more)
+    assert result.code == 0, result.err
+    assert "step_000099.tmp is half-written" in result.err
     assert not (cut / "checkpoints" / "step_000099.tmp").exists()
     assert "steps: 24" in (cut / "config.yaml").read_text()
     assert "optim.warmup_steps=6" in (cut / ".hydra" / "overrides.yaml").read_text()
     # What is changed is said and holds, and the last measurement stands in the table though none was due.
     said = "eval_every: 4 -> 7, optim.lr: 0.003 -> 0.001, optim.warmup_steps: 5 -> 6, steps: 20 -> 24"
-    assert f"continuing with changed settings: {said}" in result.stderr
+    assert f"continuing with changed settings: {said}" in result.err
     table = pd.read_csv(cut / "metrics.csv").set_index("step")
     optim = OptimConfig(schedule="cosine", warmup_steps=6)
     assert table.loc[[22], "optim/lr"].dropna().tolist() == [

@@ -17,6 +17,7 @@ from pretrain_support import Counting, pretrain
 from r1zero.errors import UserError
 from r1zero.pretrain.data import PackedLoader
 from r1zero.rollout.engine import Sampling
+from run_support import Server
 
 RANKS = [
     "experiment=tiny_base", "init.architecture=llama", "trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2",
@@ -26,11 +27,11 @@ RANKS = [
 
 
 @pytest.fixture(scope="module")
-def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sharded(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama trained by two ranks, two micro-batches a step each."""
     folder = tmp_path_factory.mktemp("sharded") / "run"
-    result = pretrain(*RANKS, f"hydra.run.dir={folder}")
-    assert result.returncode == 0, result.stderr
+    result = pretrain(server, *RANKS, f"hydra.run.dir={folder}")
+    assert result.code == 0, result.err
     return folder
 
 
@@ -76,14 +77,14 @@ def test_every_rank_goes_on_at_its_own_place(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-def test_a_sharded_run_goes_on_exactly(sharded: Path, tmp_path: Path) -> None:
+def test_a_sharded_run_goes_on_exactly(server: Server, sharded: Path, tmp_path: Path) -> None:
     cut = tmp_path / "run"
     shutil.copytree(sharded, cut)
     (cut / "checkpoints" / "step_000004.ckpt").unlink()
     shutil.rmtree(cut / "policy")
-    result = pretrain(f"resume={cut}")
-    assert result.returncode == 0, result.stderr
-    assert "step_000002.ckpt" in result.stdout
+    result = pretrain(server, f"resume={cut}")
+    assert result.code == 0, result.err
+    assert "step_000002.ckpt" in result.out
     first, second = (load_file(folder / "policy" / "model.safetensors") for folder in (sharded, cut))
     assert all(torch.equal(first[name], second[name]) for name in first)
     columns = ["step", "train/loss", "optim/grad_norm", "heldout/loss"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
-import sys
 import threading
 from pathlib import Path
 
@@ -19,16 +18,13 @@ from run_support import (
     checkpoint,
     completions,
     members,
-    start,
     status,
     table,
     until,
-    wait,
 )  # fmt: skip
 
 pytestmark = pytest.mark.ray
 HF = [*SMALL[2:], "rollout=ray", "rollout.samplers=2", "rollout.ray.engine=hf"]
-RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 def own_folder(session: int) -> Path:
@@ -76,7 +72,7 @@ def test_the_weights_are_those_of_a_run_with_the_engine_in_its_own_process(serve
 
 
 @pytest.mark.slow
-def test_ranks_that_sample_ahead_go_on_exactly(tmp_path: Path) -> None:
+def test_ranks_that_sample_ahead_go_on_exactly(server: Server, tmp_path: Path) -> None:
     """Two ranks share two samplers and are one step ahead of the learner. Killed and resumed, they train on the very
     responses that waited, of every rank, and end with the weights of a run that nothing disturbed."""
     args = [
@@ -89,23 +85,23 @@ def test_ranks_that_sample_ahead_go_on_exactly(tmp_path: Path) -> None:
         "steps=8",
     ]
     args += ["eval.every=0", "checkpoint.keep=9", "checkpoint.every=1"]
-    whole = wait(start([*args, f"hydra.run.dir={tmp_path / 'whole'}"], tmp_path, command=RANKS))
+    whole = server.run([*args, f"hydra.run.dir={tmp_path / 'whole'}"], tmp_path)
     assert whole.code == 0, whole.err
     lags = [int(float(row["sync/lag"])) for row in table(tmp_path / "whole") if "reward/mean" in row]
     assert lags == [0, *[2] * 7], "in optimizer steps"
     folder = tmp_path / "killed"
-    run = start([*args, f"hydra.run.dir={folder}"], tmp_path, command=RANKS)
-    until(lambda: run.poll() is not None or (folder / "checkpoints/step_000001.ckpt").exists())
+    run = server.start([*args, f"hydra.run.dir={folder}"], tmp_path)
+    until(lambda: run.ended or (folder / "checkpoints/step_000001.ckpt").exists())
     everybody = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]  # ranks lead groups
     for process in everybody:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    run.communicate()
+    run.wait()
     newest = max((folder / "checkpoints").glob("*.ckpt"))
     waiting = checkpoint(folder, int(newest.stem[-6:]))["callbacks"]["RolloutCallback"]["ahead"]["ranks"]
     assert len({state["step"] for state in waiting}) == 1
     assert waiting[0]["groups"] != waiting[1]["groups"]
-    again = wait(start([f"resume={folder}"], tmp_path, command=RANKS))
+    again = server.run([f"resume={folder}"], tmp_path)
     assert again.code == 0, again.err
     assert_same_run(tmp_path / "whole", folder, 8)
     assert status(folder)["state"] == "finished"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +11,19 @@ import torch
 from safetensors.torch import load_file
 
 from objective_support import furthest, random_policy
-from run_support import SMALL, checkpoint, differing, status, table, train
-
-WORKER = Path(__file__).with_name("sharded_worker.py")
+from run_support import SMALL, Server, checkpoint, differing, status, table
 
 
-def trained(folder: Path, ranks: int, **settings: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def trained(
+    server: Server, folder: Path, ranks: int, **settings: Any
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Weights and report of a worker."""
     settings = {"tied": True, "lora": False, "dtype": "float32"} | settings
     out = folder / f"{ranks}.pt"
     file = folder / f"{ranks}.settings.json"
     file.write_text(json.dumps(settings | {"ranks": ranks, "out": str(out)}))
-    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK")}
-    done = subprocess.run(
-        [sys.executable, str(WORKER), str(file)],
-        env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = server.run([str(file)], folder, script="tests/scale/sharded_worker.py")
+    assert done.code == 0, done.err[-3000:]
     return torch.load(out, weights_only=True), json.loads(out.with_suffix(".json").read_text())
 
 
@@ -44,7 +37,9 @@ def trained(folder: Path, ranks: int, **settings: Any) -> tuple[dict[str, torch.
     ],
     ids=["untied", "lora", "bfloat16", "lora-bfloat16"],
 )
-def test_two_shards_make_the_weights_of_one_process(tmp_path: Path, settings: Any, rounding: float) -> None:
+def test_two_shards_make_the_weights_of_one_process(
+    server: Server, tmp_path: Path, settings: Any, rounding: float
+) -> None:
     """Three rollout steps of two optimizer steps with a KL term; ranks need different numbers of passes.
 
     Each rank holds half of policy and reference; what it trains is float32 whatever compute is in, and a
@@ -52,8 +47,8 @@ def test_two_shards_make_the_weights_of_one_process(tmp_path: Path, settings: An
     stream is rounded and the other is not; updates still go the same way.
     """
     start = random_policy(tied=settings.get("tied", True)).model.state_dict()
-    one, single = trained(tmp_path, 1, **settings)
-    two, report = trained(tmp_path, 2, **settings)
+    one, single = trained(server, tmp_path, 1, **settings)
+    two, report = trained(server, tmp_path, 2, **settings)
     assert furthest(one, two) < (1e-2 if rounding else 1e-6)
     if rounding:
         moved = sum(float((one[n] - start[n]).abs().sum()) for n in one)
@@ -75,13 +70,13 @@ FSDP = ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "eval.at
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True], ids=["all", "lora"])
-def test_a_sharded_run_resumes_exactly(tmp_path: Path, lora: bool) -> None:
+def test_a_sharded_run_resumes_exactly(server: Server, tmp_path: Path, lora: bool) -> None:
     """Its checkpoint is one file in the layout of the other trainers; four steps are two and two."""
     more = ["model.lora.rank=4"] if lora else []
     for name, steps in (("whole", 4), ("cut", 2)):
-        done = train([*SMALL, *FSDP, *more, f"steps={steps}", f"hydra.run.dir={tmp_path / name}"], tmp_path)
+        done = server.run([*SMALL, *FSDP, *more, f"steps={steps}", f"hydra.run.dir={tmp_path / name}"], tmp_path)
         assert done.code == 0, done.err
-    done = train(["resume=cut", "steps=4"], tmp_path)
+    done = server.run(["resume=cut", "steps=4"], tmp_path)
     assert done.code == 0, done.err
     assert status(tmp_path / "cut")["state"] == "finished"
     one, two = checkpoint(tmp_path / "whole", 4), checkpoint(tmp_path / "cut", 4)
@@ -98,10 +93,10 @@ def test_a_sharded_run_resumes_exactly(tmp_path: Path, lora: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.vllm
-def test_a_sharded_run_with_vllm(tmp_path: Path) -> None:
+def test_a_sharded_run_with_vllm(server: Server, tmp_path: Path) -> None:
     """Each rank's engine is given every weight, gathered one at a time: sampler and learner agree (traps 40, 44)."""
     settings = ["rollout=vllm", "rollout.enforce_eager=true", "rollout.kv_cache_gib=0.1", "steps=2"]
-    done = train([*SMALL, *settings, *FSDP, f"hydra.run.dir={tmp_path / 'run'}"], tmp_path)
+    done = server.run([*SMALL, *settings, *FSDP, f"hydra.run.dir={tmp_path / 'run'}"], tmp_path)
     assert done.code == 0, done.err
     rows = [row for row in table(tmp_path / "run") if "sync/logprob_diff_mean" in row]
     assert len(rows) == 2

@@ -50,8 +50,9 @@ def on_ray(samplers: int = 2, **settings: Any) -> RolloutConfig:
 def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine with an NVIDIA driver, of which torch is not asked."""
     file = tmp_path / "version"
-    file.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n")
+    file.touch()
     monkeypatch.setattr(gpu, "DRIVER", file)
+    monkeypatch.setattr(gpu, "driver_release", lambda: ("535.183.01", "12.2"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return file
 

@@ -21,11 +21,6 @@ def shuffled(count: int, seed: int, pass_index: int) -> list[int]:
     return order
 
 
-def in_order(count: int, seed: int, pass_index: int) -> list[int]:
-    """The order of the set, in every pass."""
-    return list(range(count))
-
-
 class PromptLoader:
     """Hands out the questions of one rollout step as one Lightning batch; the whole run is one epoch.
 

@@ -50,7 +50,11 @@ class Template:
     def __post_init__(self) -> None:
         if self.text.count("{question}") != 1:
             raise UserError(f"template.text of '{self.name}' must hold {{question}} exactly once")
-        check_extractor(self.extractor)
+        if self.extractor not in EXTRACTORS and "." not in self.extractor:  # whether it is there, the grader sees
+            raise UserError(
+                f"template.extractor={self.extractor} is unknown; choose one of {', '.join(EXTRACTORS)}, or the import "
+                "path of a function of yours"
+            )
         self._today()
         if taken := sorted(set(self.chat_template_kwargs) & OURS):
             raise UserError(f"template.chat_template_kwargs.{taken[0]} has no place here: the run sets it itself")
@@ -128,19 +132,6 @@ def template_of(cfg: TemplateConfig) -> Template:
     """The template that a config describes."""
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(cfg).items()}
     return Template(**settings)
-
-
-def check_extractor(name: str) -> None:
-    """Refuse an extractor that is neither known nor an import path; whether that leads anywhere the grader sees.
-
-    Raises:
-        UserError: Naming those that are known.
-    """
-    if name not in EXTRACTORS and "." not in name:
-        known = ", ".join(EXTRACTORS)
-        raise UserError(
-            f"template.extractor={name} is unknown; choose one of {known}, or the import path of a function of yours"
-        )
 
 
 def adds_bos(tokenizer: Any) -> bool:

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from r1zero.data.sources import check_source
+from r1zero.data.templates import template_of
 from r1zero.errors import UserError
 from r1zero.launch.gpu import check_cuda, has_gpu
 from r1zero.launch.model_files import check_files
@@ -62,8 +63,7 @@ def check_common(config: DictConfig) -> None:
         hint = f"this row needs {needs}" if needs else f"give it on the command line as {missing[0]}=..."
         raise UserError(f"{missing[0]} is not set: {hint}")
     check_ranges(config)
-    if config.template.text.count("{question}") != 1:
-        raise UserError(f"template.text of template {config.template.name} must hold {{question}} exactly once")
+    template_of(OmegaConf.to_object(config.template))  # type: ignore[arg-type]
     if "reward" in config:
         check_named(config.reward, config.template.extractor)
     if config.get("rescore") is not None:

@@ -103,12 +103,10 @@ def open_client(url: str, key_env: str | None, timeout: float) -> Any:
     """An asynchronous client of the ``openai`` package that makes no attempts of its own.
 
     Raises:
-        UserError: the package is missing, or the key's environment variable is not set.
+        UserError: the key's environment variable is not set.
     """
-    try:
-        import openai
-    except ModuleNotFoundError as error:
-        raise UserError("models behind a server need the package openai: pip install openai") from error
+    import openai
+
     key = os.environ.get(key_env, "") if key_env else "none"
     if not key:
         raise UserError(f"environment variable {key_env} is not set; export the key, or set key_env=null")

@@ -25,8 +25,6 @@ from r1zero.rollout.scoring import grade_texts
 
 log = logging.getLogger("r1zero")
 
-GRADE_COLUMNS = ("right", "status", "reward", "extracted", "rule", "seconds")
-
 
 class ResponseStore:
     """The folder ``responses/<set>/part_00000.parquet`` of an evaluation.

@@ -1,1 +1,1 @@
-"""Studies around the training run: analysis, benchmark, pipeline, plan, report. Nothing below imports it."""
+"""Studies around the training run: analysis, benchmark, plan, report. Nothing below imports it."""

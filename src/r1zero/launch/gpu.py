@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 from r1zero.errors import UserError
@@ -41,11 +42,17 @@ def check_cuda(instead: str) -> None:
             f"torch {torch.__version__} with CUDA {torch.version.cuda} finds no card it can use: update the driver, "
             "or install a torch built for an older CUDA"
         )
-    raise UserError(f"{driver()} is here and {why}; {instead} insists on the CPU")
+    found = driver_release()
+    driver = f"NVIDIA driver {found[0]}" if found else "an NVIDIA driver"
+    raise UserError(f"{driver} is here and {why}; {instead} insists on the CPU")
 
 
-def driver() -> str:
-    """The driver's release, in words."""
-    text = DRIVER.read_text() if DRIVER.exists() else ""
-    found = re.search(r"\d+\.\d+(\.\d+)?", text)
-    return f"NVIDIA driver {found[0]}" if found else "an NVIDIA driver"
+def driver_release() -> tuple[str, str] | None:
+    """Release of NVIDIA's driver and the newest CUDA that it serves, as its own tool says; None where there is none."""
+    try:
+        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    release = re.search(r"Driver Version:\s*([\d.]+)", done.stdout)
+    cuda = re.search(r"CUDA Version:\s*([\d.]+)", done.stdout)
+    return (release[1], cuda[1] if cuda else "?") if release else None

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from r1zero.errors import UserError
 from r1zero.launch.files import write_whole
+from r1zero.launch.resume import flatten
 from r1zero.launch.run_folder import one_line
 
 log = logging.getLogger("r1zero")
@@ -129,7 +130,7 @@ class MLflowTracker(Tracker):
         """One parameter a setting; MLflow refuses to change one, so a resumed run keeps those of its start."""
         entities = self.module.entities
         known = self.client.get_run(self.run).data.params
-        found = {name: str(value)[:6000] for name, value in flat(settings)}
+        found = {name: str(value)[:6000] for name, value in flatten(settings).items()}
         new = [entities.Param(name, value) for name, value in found.items() if name not in known]
         for start in range(0, len(new), 100):
             self.client.log_batch(self.run, params=new[start : start + 100])
@@ -206,7 +207,11 @@ class TrackioTracker(Tracker):
 
     def put_settings(self, settings: dict[str, Any]) -> None:
         """See :meth:`Tracker.put_settings`. Trackio has no tags: they are a setting."""
-        self.run.config.update({"tags": self.tags} | dict(flat(settings)))
+        plain = {
+            name: value if isinstance(value, (bool, int, float)) else str(value)
+            for name, value in flatten(settings).items()
+        }
+        self.run.config.update({"tags": self.tags} | plain)
 
     def put(self, figures: dict[str, float], step: int) -> None:
         """See :meth:`Tracker.put`."""
@@ -248,12 +253,3 @@ class SwanLabTracker(Tracker):
     def end(self, failed: bool) -> None:
         """See :meth:`Tracker.end`."""
         self.run.finish(state="crashed" if failed else "success")
-
-
-def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(path with dots, value) of every leaf of a nest of dicts; a list is one value."""
-    for name, value in settings.items():
-        if isinstance(value, dict) and value:
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, (bool, int, float)) else str(value)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from r1zero.algo.batching import minibatches
 from r1zero.algo.stats import Tally, check_finite, reduce_over_ranks
@@ -25,7 +25,7 @@ from r1zero.learn.objective import configured_objective
 from r1zero.learn.optimizer import build_optimizer
 from r1zero.learn.policy import Policy
 from r1zero.learn.step import Learner
-from r1zero.learn.zero import ZeroStrategy
+from r1zero.learn.zero import ZeroStrategy, is_plain_ddp
 
 log = logging.getLogger("r1zero")
 
@@ -136,7 +136,7 @@ class PolicyGradientModule(pl.LightningModule):
         any other strategy every pass may be a collective, and all ranks must make as many.
         """
         strategy = self.trainer.strategy
-        if isinstance(strategy, ZeroStrategy) or not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+        if not (isinstance(strategy, SingleDeviceStrategy) or is_plain_ddp(strategy)):
             self.learner.most_passes = lambda own: int(self._reduce(torch.tensor([own]), "max").item())
         if self.learner.reference is not None:
             self.learner.reference.to(self.device)
@@ -308,7 +308,7 @@ class PolicyGradientModule(pl.LightningModule):
                 )
         # DDP's gradients are views into buckets that stay. Let go of, each would be made anew beside its bucket in the
         # next backward pass that exchanges nothing: 4 bytes a parameter more at the peak.
-        optimizer.zero_grad(set_to_none=isinstance(strategy, ZeroStrategy) or not isinstance(strategy, DDPStrategy))
+        optimizer.zero_grad(set_to_none=not is_plain_ddp(strategy))
         scheduler.step()
 
     def _check_sync(self, tally: Tally, lag: int) -> None:

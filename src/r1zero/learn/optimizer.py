@@ -13,8 +13,6 @@ from r1zero.errors import UserError
 if TYPE_CHECKING:  # checks are made before torch is loaded
     import torch
 
-STATE_BITS = (32, 8)
-
 
 def check_memory(cfg: TrainConfig) -> None:
     """Whether the options go together and what they need is installed.
@@ -23,8 +21,6 @@ def check_memory(cfg: TrainConfig) -> None:
         UserError: they don't, or it isn't.
     """
     bits, strategy = cfg.optim.state_bits, str(cfg.trainer.get("strategy", "auto"))
-    if bits not in STATE_BITS:
-        raise UserError(f"optim.state_bits={bits} is unknown; choose 32, or 8 for moments in blocks of 8 bits")
     if bits == 8:
         if "ModelParallelStrategy" in strategy or "ZeroStrategy" in strategy:
             raise UserError("optim.state_bits=8 is for whole weights; this trainer cuts the states over ranks instead")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pytorch_lightning.strategies import DeepSpeedStrategy
+from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy
 
 from r1zero.errors import UserError
 
@@ -64,3 +64,8 @@ class ZeroStrategy(DeepSpeedStrategy):
         for group in optimizer.averaged_gradients:
             optimizer.averaged_gradients[group] = None
         optimizer.zero_grad(set_to_none=True)
+
+
+def is_plain_ddp(strategy: Any) -> bool:
+    """Whether a strategy is DDP itself, and not DeepSpeed's, a subclass of it that works otherwise."""
+    return isinstance(strategy, DDPStrategy) and not isinstance(strategy, ZeroStrategy)

@@ -20,7 +20,6 @@ from r1zero.reward.gold import prepare_gold
 
 log = logging.getLogger("r1zero")
 
-FORMATS = ("text", "qa_text")
 TEXT_NAMES = ("text", "content", "document", "raw_content", "body")
 ANSWER_PLACES = ("solution", "output", "response", "completion", "answer", "final_answer", "expected_answer")
 """Names of the answer's field for qa_text: a worked solution before a bare answer."""
@@ -64,8 +63,6 @@ def form_of(source: SourceConfig, first: Mapping[str, Any], key: str) -> Form:
 
 
 def _form_of(source: SourceConfig, first: Mapping[str, Any], what: str, key: str) -> Form:
-    if source.format not in FORMATS:
-        raise UserError(f"{what}: format={source.format} is unknown; choose {' or '.join(FORMATS)}")
     if source.format == "text":
         name = source.text_key or _named(first, TEXT_NAMES)
         if name is None or fields.lookup(first, name) is None:

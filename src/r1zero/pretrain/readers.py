@@ -30,7 +30,6 @@ DATA_SUFFIXES = (*SUFFIXES, ".json", ".json.gz", ".csv", ".arrow")
 SHARD = re.compile(r"(?P<split>\w[\w.]*)-\d{5}-of-\d{5}\..*")
 """A file of a hub data set: train-00000-of-00002.parquet."""
 SPLITS = frozenset(("train", "test", "validation", "valid", "val", "dev", "eval"))
-SEPARATE = ("paragraph", "line", "file")
 
 Record = dict[str, Any]
 
@@ -150,8 +149,6 @@ def reader_of(source: SourceConfig, what: str, key: str = "path") -> Reader:
     path = source.heldout_path if key == "heldout_path" else source.path
     if path is None:
         raise UserError(f"{what}.path is not set: give a hub id, a {', '.join(SUFFIXES)} file, or a folder of such")
-    if source.separate not in SEPARATE:
-        raise UserError(f"{what}.separate={source.separate} is unknown; choose one of {', '.join(SEPARATE)}")
     files = files_of(path, what, source.split)
     return FileReader(files, source.separate) if files else HubReader(source, what, path, key)
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.algo_config import AlgoConfig
 from r1zero.config import DataConfig, Gold, RewardConfig, TrainConfig
 from r1zero.data.sources import check_source
-from r1zero.data.templates import check_extractor
+from r1zero.data.templates import template_of
 from r1zero.errors import UserError
 from r1zero.launch.cluster import knock
 from r1zero.launch.files import read_json
@@ -239,9 +239,7 @@ def check_model(cfg: TrainConfig) -> None:
     check_compile(cfg)
     check_attention(cfg)
     check_memory(cfg)
-    check_extractor(cfg.template.extractor)
-    if cfg.template.text.count("{question}") != 1:
-        raise UserError(f"template.text of template {cfg.template.name} must hold {{question}} exactly once")
+    template_of(cfg.template)
     if line := not_made(cfg.model.path):
         raise UserError(line)
     folder = Path(cfg.model.path).expanduser()

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.algo_config import AlgoConfig
 from r1zero.config import TrainConfig
 from r1zero.data.datamodule import PromptDataModule
-from r1zero.data.templates import Template, template_of
+from r1zero.data.templates import template_of
 from r1zero.errors import UserError
 from r1zero.launch import compat
 from r1zero.launch.console import console, titled
@@ -60,10 +60,11 @@ def train(config: DictConfig, run_dir: Path) -> int:
         cfg: TrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
         if status.is_main and not cfg.resume:
             record_settings(run_dir, config)
-        return _train(cfg, config, run_dir, status)
+        with Grader(cfg.reward, extractor=cfg.template.extractor) as grader:
+            return _train(cfg, config, run_dir, status, grader)
 
 
-def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) -> int:
+def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status, grader: Grader) -> int:
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(derive_seed(cfg.seed, "initialisation"))
     checkpoint = newest_checkpoint(run_dir) if cfg.resume else None
@@ -75,22 +76,7 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status) 
     check_trainable(folder, cfg.model.context, cfg.rollout.name)  # a hub id has a folder from here on
     tokenizer = load_tokenizer(folder, cfg.model.trust_remote_code)
     template = template_of(cfg.template)
-    with Grader(cfg.reward, extractor=template.extractor) as grader:
-        grader.check_functions()
-        return _train_with(grader, cfg, config, run_dir, status, folder, tokenizer, template, checkpoint)
-
-
-def _train_with(
-    grader: Grader,
-    cfg: TrainConfig,
-    config: DictConfig,
-    run_dir: Path,
-    status: Status,
-    folder: Path,
-    tokenizer: Any,
-    template: Template,
-    checkpoint: Path | None,
-) -> int:
+    grader.check_functions()
     data = PromptDataModule(
         cfg.data,
         cfg.benchmarks,

@@ -128,4 +128,4 @@ def test_a_missing_file_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     monkeypatch.setattr("sys.argv", ["real.py", "--data", "nowhere.jsonl"])
     assert real.main() == 1
-    assert capsys.readouterr().err == "error: --data nowhere.jsonl is no file\n"
+    assert capsys.readouterr().err == "error: --data nowhere.jsonl is not a file\n"

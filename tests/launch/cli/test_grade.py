@@ -79,7 +79,7 @@ def test_explain_a_response_without_an_answer(capsys):
             '{"response": "x", "gold": "1", "template": "r2"}\n',
             "line 1: template 'r2' is unknown; choose one of",
         ),
-        (["missing.jsonl"], "", "error: missing.jsonl: No such file or directory"),
+        (["missing.jsonl"], "", "error: No such file or directory: missing.jsonl"),
         ([], "", "give a file of JSON lines"),
         (["--audit", "missing"], "", "no completions (*.parquet) under missing"),
         (["-", "--timeout", "0"], "", "reward.timeout=0 must be above 0"),

@@ -64,8 +64,6 @@ def check_judge_sizes(judge: DictConfig) -> None:
 
 def check_judge(judge: DictConfig) -> None:
     """The judge: how it is reached, its key, its prompts."""
-    if judge.via not in ("server", "model", "none"):
-        raise UserError(f"judge.via={judge.via} is unknown; choose server, model or none")
     if judge.via == "none":
         return
     if judge.model is None:

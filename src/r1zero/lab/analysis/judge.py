@@ -124,7 +124,7 @@ class Judge:
             f"judge {self.config.model}: none of its first {TRIED} answers ({task}) has 'LABEL: <number>' as its "
             f"{line} line; the first is {shorten(' '.join(answers[0].text.split()), 80)!r}. No more was asked, and "
             "all responses are kept: choose another judge.model, more judge.max_tokens, or judge.guided=true with "
-            "vLLM's server, and go on with resume=<this folder>"
+            "vLLM's server, and continue with resume=<this folder>"
         )
 
     def messages(self, task: str, question: str, response: str) -> Messages:

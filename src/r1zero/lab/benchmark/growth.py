@@ -13,6 +13,7 @@ from rich.table import Table
 from r1zero.launch.console import console
 from r1zero.launch.files import write_json
 from r1zero.launch.run_folder import shown
+from r1zero.train import plotting as style
 
 
 def exponent(tokens: Sequence[float], seconds: Sequence[float]) -> float:
@@ -77,12 +78,7 @@ def draw(
     lengths: Sequence[float], seconds: Sequence[float], rest: Sequence[float], file: Path, fit: dict[str, float]
 ) -> None:
     """Seconds over length, both axes logarithmic, with the line of linear growth through the shortest."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, (axes,) = style.panels(1, 1, width=6, height=4)
     axes.loglog(lengths, seconds, "o-", label=f"measured, exponent {fit['exponent']:.2f}")
     label = f"without attention's own term, exponent {fit['exponent_without_attention']:.2f}"
     axes.loglog(lengths, rest, "s--", label=label)
@@ -91,6 +87,5 @@ def draw(
     axes.set_xticks([], minor=True)
     axes.set_xlabel("tokens of a response")
     axes.set_ylabel("forward and backward, s a step")
-    axes.legend(frameon=False)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    axes.legend()
+    style.save_png(figure, file, dpi=150)

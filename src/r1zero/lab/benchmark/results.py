@@ -17,6 +17,7 @@ from r1zero.lab.plan.hardware import Shape
 from r1zero.launch.console import console
 from r1zero.launch.files import read_json, write_whole
 from r1zero.launch.run_folder import shown
+from r1zero.train import plotting as style
 
 MARKS = "<!-- benchmark -->", "<!-- /benchmark -->"
 PARTS = ("rollout", "reward", "sync", "old_logprobs", "forward_backward", "optimizer", "everything else")
@@ -177,3 +178,21 @@ def write_table(folder: Path, into: Path | None) -> int:
             write_whole(into, block + "\n")
         console.print(f"  {shown(into)}", soft_wrap=True)
     return 0
+
+
+def draw(record: dict[str, Any], file: Path) -> None:
+    """Stacked bars of the medians by part."""
+    sides = record["sides"]
+    figure, (axes,) = style.panels(1, 1, width=7, height=1.6 + 0.6 * len(sides))
+    left = dict.fromkeys(sides, 0.0)
+    for part in PARTS:
+        values = [max(side["parts"][part], 0.0) for side in sides.values()]
+        if max(values) == 0:
+            continue
+        axes.barh(list(sides), values, left=list(left.values()), label=part)
+        left = {name: left[name] + value for name, value in zip(left, values, strict=True)}
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds of a step, medians")
+    axes.set_title(record["case"]["name"], loc="left")
+    style.shared_legend(figure, [axes])
+    style.save_png(figure, file, dpi=150)

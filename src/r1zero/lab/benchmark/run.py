@@ -18,7 +18,6 @@ from r1zero.data.arithmetic import generate
 from r1zero.errors import UserError
 from r1zero.lab.benchmark import growth, results
 from r1zero.lab.benchmark.config import BenchmarkConfig
-from r1zero.lab.benchmark.plot import draw
 from r1zero.lab.benchmark.side import Side
 from r1zero.lab.plan.hardware import shape_of
 from r1zero.launch.console import console
@@ -56,7 +55,7 @@ def benchmark(config: DictConfig, run_dir: Path, conf: Path) -> int:
     measured = take_turns(cfg, case, run_dir, python)
     record = results.summarise(case, machine, measured, shape_of(case["model"]))
     write_json(run_dir / "results.json", record)
-    draw(record, run_dir / "steps.png")
+    results.draw(record, run_dir / "steps.png")
     console.print(results.table(record))
     for name in ("results.json", "steps.png"):
         console.print(f"  {shown(run_dir / name)}", soft_wrap=True)

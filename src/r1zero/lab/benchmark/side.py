@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1zero.errors import UserError
-
-MARK = "@@"
+from r1zero.lab.benchmark.trl_side import MARK
 
 
 class Side:

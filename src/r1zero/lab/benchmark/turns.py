@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import random
-import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytorch_lightning as pl
 import torch
 
 from r1zero.batch import Completion, PromptBatch
+from r1zero.lab.benchmark import trl_side
+from r1zero.lab.benchmark.trl_side import say
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.reward.grader import GradeItem, Grader
 from r1zero.reward.outcome import Outcome, Status
@@ -24,7 +22,6 @@ from r1zero.rollout.engine import Sampling
 from r1zero.train.callbacks.rollout import RolloutCallback
 from r1zero.train.context import RunContext
 
-MARK = "@@"
 PARTS = {
     "time/rollout": "rollout",
     "time/reward": "reward",
@@ -35,19 +32,11 @@ PARTS = {
 }
 
 
-def say(**message: Any) -> None:
-    """One message to the process that compares."""
-    print(MARK + json.dumps(message), flush=True)
-
-
 def peak_memory() -> int:
     """Most memory so far, bytes: of the GPU that is worked on; else resident sets, started processes included."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
-    me = psutil.Process()
-    files = [Path(f"/proc/{process.pid}/status") for process in (me, *me.children(recursive=True))]
-    found = [re.search(r"VmHWM:\s+(\d+)", file.read_text()) for file in files if file.exists()]
-    return sum(int(match[1]) * 1024 for match in found if match)
+    return trl_side.peak_memory()
 
 
 class TurnStart(pl.Callback):

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from r1zero.launch.gpu import driver_release
 from r1zero.launch.number_format import FLAGS, processor_flags
 from r1zero.launch.run_folder import stack_versions
 
@@ -101,17 +102,6 @@ def memory() -> Check:
     """The host's memory."""
     now = psutil.virtual_memory()
     return Check("memory", "ok", f"{now.available / GIB:.1f} of {now.total / GIB:.1f} GiB free")
-
-
-def driver_release() -> tuple[str, str] | None:
-    """Release of NVIDIA's driver and the newest CUDA that it serves, as its own tool says; None where there is none."""
-    try:
-        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    release = re.search(r"Driver Version:\s*([\d.]+)", done.stdout)
-    cuda = re.search(r"CUDA Version:\s*([\d.]+)", done.stdout)
-    return (release[1], cuda[1] if cuda else "?") if release else None
 
 
 def driver() -> Check:

@@ -19,7 +19,7 @@ from r1zero.lab.plan.hardware import GPUS, SUSTAINED, Shape, gpu_named, shape_of
 from r1zero.lab.plan.published import RANGE, RUNS, compared
 from r1zero.launch.console import console, titled
 from r1zero.ranges import check_ranges
-from r1zero.train.checks import check_lora, check_sizes, optimizer_steps
+from r1zero.train.checks import check_lora, check_set, check_sizes, optimizer_steps
 
 DEFAULT_RANK = 16
 """Rank of the adapters in the lora column where ``model.lora.rank`` is 0."""
@@ -111,9 +111,7 @@ def settings(overrides: list[str], conf: Path) -> TrainConfig:
         raise UserError(
             f"model={config.model.name} is served elsewhere, by the server at server.url: nothing to plan here"
         )
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"{missing[0]} is not set: give it on the command line as {missing[0]}=...")
+    check_set(config)
     check_ranges(config)
     cfg: Any = OmegaConf.to_object(config)
     check_sizes(cfg)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from r1zero.evaluate.intervals import LEVEL, resampled_means
+from r1zero.evaluate.intervals import estimates, resampled_means
 from r1zero.launch.files import write_json, write_whole
 from r1zero.launch.seeding import derive_seed
 
@@ -30,9 +30,7 @@ def by_question(table: pd.DataFrame) -> pd.Series:
 def estimate(values: np.ndarray, name: str, lowest: float = 0.0) -> dict[str, float]:
     """Mean over questions with its 95 % interval by resampling questions."""
     draws = resampled_means(values[:, None], RESAMPLES, derive_seed(0, "real", name), prior=0.1, lowest=lowest)
-    tail = (1.0 - LEVEL) / 2
-    low, high = np.quantile(draws, (tail, 1.0 - tail))
-    return {"value": float(values.mean()), "low": float(low), "high": float(high)}
+    return estimates(values[:, None], draws)[0].as_dict()
 
 
 def collect(states: dict[str, Sequence[Path]]) -> dict[str, Any]:

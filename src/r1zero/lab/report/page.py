@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,6 +18,7 @@ from r1zero.lab.report.figures import FIGURES
 from r1zero.lab.report.runs import Run
 from r1zero.lab.report.verdicts import Verdict, interval
 from r1zero.launch.files import write_whole
+from r1zero.launch.resume import flatten
 
 TEMPLATES = Environment(loader=PackageLoader("r1zero.lab.report"), autoescape=True, undefined=StrictUndefined)
 MACROS: Any = TEMPLATES.get_template("macros.html.j2").module
@@ -122,13 +122,6 @@ def environment_section(runs: Sequence[Run]) -> Markup:
     return table(["", ""], rows)
 
 
-def frame_table(frame: pd.DataFrame) -> Markup:
-    """A data frame as it stands."""
-    numeric = [i for i, name in enumerate(frame.columns) if pd.api.types.is_numeric_dtype(frame[name])]
-    cells = [[_short(value) for value in row] for row in frame.itertuples(index=False)]
-    return table([str(c) for c in frame.columns], cells, numeric)
-
-
 def write(path: Path, text: str) -> Path:
     """Write the document."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,10 +135,3 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
-
-
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one dict with dotted keys."""
-    if isinstance(node, dict) and node:
-        return {k: v for key, child in node.items() for k, v in flatten(child, f"{prefix}{key}.").items()}
-    return {prefix[:-1]: node}

@@ -10,6 +10,7 @@ from typing import Any
 from r1zero.errors import UserError
 from r1zero.lab.report import figures, page
 from r1zero.lab.report.runs import Run, around_wandb, find_runs, wandb_runs
+from r1zero.launch.resume import flatten
 
 WANDB = "wandb:"
 
@@ -68,7 +69,7 @@ def mixed(runs: Sequence[Run]) -> list[str]:
     """
     recipes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in runs:
-        flat = {k: v for k, v in page.flatten(run.config).items() if k.split(".")[0] not in NAMING}
+        flat = {k: v for k, v in flatten(run.config).items() if k.split(".")[0] not in NAMING}
         recipes.setdefault(run.recipe, []).append(flat)
     found = []
     for recipe, settings in recipes.items():
