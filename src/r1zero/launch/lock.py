@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from r1zero.errors import UserError
+from r1zero.launch.files import stored_json
 
 log = logging.getLogger("r1zero")
 
@@ -40,7 +41,7 @@ class FolderLock:
             if self._file is not None:
                 self._file.close()
             if error.errno in (errno.EAGAIN, errno.EACCES) and self._file is not None:
-                raise self._used(holder_of(run_dir / "status.json")) from error
+                raise self._used(stored_json(run_dir / "status.json")) from error
             if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
                 raise
             self._name_holder(error)
@@ -65,7 +66,7 @@ class FolderLock:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError as error:
-            other = holder_of(path)
+            other = stored_json(path)
             if other.get("host") != us["host"] or lives(int(other.get("pid") or 0)):
                 raise self._used(other, f"; where that one is gone, remove {self.shown / HOLDER}") from error
             path.unlink(missing_ok=True)  # its process was killed
@@ -82,15 +83,6 @@ class FolderLock:
     def _used(self, other: dict[str, Any], advice: str = "") -> UserError:
         who = f" ({other['pid']} on {other['host']})" if "pid" in other and "host" in other else ""
         return UserError(f"another run is using {self.shown}{who}; wait for it or choose another folder{advice}")
-
-
-def holder_of(file: Path) -> dict[str, Any]:
-    """Process and host that a file names; empty where it says nothing."""
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def lives(pid: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from r1zero.launch.files import SUMS, stored_json, unlike_sums
-from r1zero.launch.lock import HOLDER, holder_of, lives
+from r1zero.launch.lock import HOLDER, lives
 from r1zero.launch.point_state import read_state
 from r1zero.launch.record import checkpoints, damage, steps_in
 
@@ -44,14 +44,14 @@ def status(run_dir: Path) -> Iterator[str]:
     if not (run_dir / "status.json").is_file():
         yield "status.json: it is missing; the run ended before it held its folder, or was made elsewhere"
         return
-    content = holder_of(run_dir / "status.json")
+    content = stored_json(run_dir / "status.json")
     state = content.get("state")
     if state not in STATES:
         yield f"status.json: the state {state!r} is none of {', '.join(STATES)}"
         return
     if state in ("starting", "running") and read_state(run_dir).state == "interrupted":
         yield f"status.json: it says {state}, and process {content.get('pid')} is gone: resume={run_dir} goes on"
-    other = holder_of(run_dir / HOLDER)
+    other = stored_json(run_dir / HOLDER)
     if other and state not in ("starting", "running") and not lives(int(other.get("pid") or 0)):
         yield f"{HOLDER}: it names process {other.get('pid')} on {other.get('host')}, which is gone: remove it"
     if state == "finished" and (run_dir / "metrics.csv").is_file():
