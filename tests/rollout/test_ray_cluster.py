@@ -14,8 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rollout_support import Served, differences
 
-from run_support import ENVIRONMENT, SMALL, Server, assert_no_orphans, assert_same_run, members, table
+from r1zero.rollout.engine import Sampling
+from run_support import ENVIRONMENT, SMALL, Server, assert_no_orphans, assert_same_run, members, table, until
+from tiny_models import perturb
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 HERE = Path(__file__).resolve().parent
@@ -82,6 +85,27 @@ def test_a_wrong_token_is_one_line(tmp_path: Path) -> None:
     finally:
         ray.communicate("", timeout=60)
     assert_no_orphans(ray.pid)
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(not os.environ.get("R1ZERO_SOAK"), reason="R1ZERO_SOAK is not set")
+def test_a_model_that_is_cut_over_two_processes(folders: dict[str, Path]) -> None:
+    """rollout.tensor_parallel=2 on a CPU: both shares follow every sync, draws follow the seed, nothing is left."""
+    one = Served("ray", folders["tied"], tensor_parallel=2)
+    engine = one.engine
+    try:
+        workers = psutil.Process(engine.remotes.all[0].pid).children(recursive=True)
+        assert len(workers) >= 2
+        model, prompts = one.fresh(), one.prompts(["What is 12 + 30?", "A"])
+        sampling = Sampling(n=4, max_tokens=20, stop_ids=(0,))
+        for version in (1, 2):
+            engine.load_weights(perturb(model, seed=version).named_parameters(), version)
+            groups = engine.generate(prompts, sampling, seed=3)
+            assert differences(model, prompts, groups).max() < 1e-5
+            assert engine.generate(prompts, sampling, seed=3) == groups
+    finally:
+        engine.close()
+    until(lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers), 60)
 
 
 @pytest.mark.skipif(not os.environ.get("R1ZERO_SOAK"), reason="R1ZERO_SOAK is not set")
