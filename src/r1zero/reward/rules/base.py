@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from r1zero.reward.rules.structure import unbracketed
+from r1zero.reward.rules.structure import sides, unbracketed
 from r1zero.reward.rules.word import raw_text
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def base(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
     if wanted and given:
         return wanted == given
     if wanted:
+        if sides(answer):
+            return None
         plain = unbracketed(answer)
         return plain.replace(",", "").lstrip("0") == wanted[0] if re.fullmatch(r"[-0-9A-F.,]+", plain) else False
     assert given is not None

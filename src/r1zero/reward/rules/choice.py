@@ -30,6 +30,10 @@ _OPTION = re.compile(
 )
 
 
+_MORE = re.compile(r"\b(?:or|and|not|if)\b|\([A-J]\)|\b(?:squared|cubed|dozen|half|halves)\b")
+"""What makes several answers of a letter with a value behind it, or another one."""
+
+
 @lru_cache(maxsize=16384)
 def option(text: str) -> tuple[str, bool, str] | None:
     r"""Letter of a choice, whether it is marked as one by brackets or text, and what follows it.
@@ -51,8 +55,8 @@ def option(text: str) -> tuple[str, bool, str] | None:
         if not enclosed or letter not in "ABCDEFGHIJ":
             return None
         rest = rest.lstrip(".: ")
-        if rest[:1] in ("(", "+", "=", "^", "_", "/", "!") or rest.startswith("\\cdot"):
-            return None  # (A)(B) is a product
+        if rest[:1] in set("(+=^_/!,;") or rest.startswith("\\cdot") or _MORE.search(rest):
+            return None  # (A)(B) is a product, and "(A) 5 (B) 6" no choice
     return letter, marked, rest
 
 

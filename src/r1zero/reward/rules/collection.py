@@ -127,7 +127,8 @@ def collection(answer: str, gold: str, compare: Compare, inner: bool) -> bool | 
             return True if alike else _listed(ours, theirs, compare)
         return _listed(ours, theirs, compare)
     if kinds == {"tuple"}:
-        if len(ours.members) == 2 and ours.brackets != theirs.brackets:
+        pair = len(ours.members) == 2 or {ours.brackets, theirs.brackets} & {"(]", "[)"}
+        if pair and ours.brackets != theirs.brackets:
             return False
         return _in_order(list(ours.members), list(theirs.members), compare)
     if "set" in kinds:

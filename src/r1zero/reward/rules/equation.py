@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from r1zero.reward.rules import values
 from r1zero.reward.rules.latex import key
-from r1zero.reward.rules.number import parse_number
 from r1zero.reward.rules.quantity import split_unit
 from r1zero.reward.rules.structure import CONSTANTS, is_list, sides, split, tokens
 from r1zero.reward.rules.word import is_name as is_word
@@ -39,9 +38,11 @@ _GREEK = (
 )
 _RUN = r"[A-Z]'?(?:_\w)?(?:[A-Z]'?(?:_\w)?){1,4}"
 _MARK = r"\\(?:overline|overrightarrow|vec|widehat|hat|bar|tilde|dot)"
-_PLAIN = rf"(?:(?:[a-zA-Z]|{_GREEK}|\\text\{{[a-zA-Z]+\}}){_SUB}'*(?:\^\{{?(?:-1|\*)\}}?)?{_SUB})"
+_PLAIN = rf"(?:(?:[a-zA-Z]|{_GREEK}|\\text\{{(?!gcd|lcm|max|min)[a-zA-Z]+\}}){_SUB}'*(?:\^\{{?(?:-1|\*)\}}?)?{_SUB})"
 _APPLIED = rf"{_PLAIN}\((?:-?\d+|{_PLAIN}|{_RUN})(?:, ?(?:-?\d+|{_PLAIN}))*\)"
-_CHANCE = r"(?:P|Pr|E|Var|\\Pr|\\mathbb\{[PE]\}|\\text\{(?:P|Pr|E|Var|Cov)\})(?:\(.*\)|\[.*\])"
+_CHANCE = (
+    r"(?:P|Pr|E|Var|\\Pr|\\mathbb\{[PE]\}|\\text\{(?:P|Pr|E|Var|Cov)\})(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]]*\])"
+)
 _LENGTH = (
     rf"(?:m ?)?(?:\\(?:angle|measuredangle|triangle|square) ?)?(?:{_RUN}|[A-Z])"
     rf"|\|(?:{_RUN}|{_MARK}\{{[A-Za-z]+\}}|[A-Z])\||\[{_RUN}\]"
@@ -52,12 +53,13 @@ _NAME = re.compile(
 _POINT = re.compile(rf"\({_PLAIN}(?:, ?{_PLAIN})+\)")
 _ASKED = re.compile(
     rf"\|[^|]*\||{_CHANCE}|{_APPLIED}|{_PLAIN}\([^()]*\)"
-    rf"|\\(?:sin|cos|tan|cot|sec|csc|ln|log|max|min|lim|det|dim|gcd)(?:\^\{{?-?\d\}}?|_\{{[^{{}}]*\}})? ?"
-    rf"(?:\([^()]*\)|\\angle ?[A-Z]+|{_PLAIN}|{_RUN})"
+    r"|\\(?:sin|cos|tan|cot|sec|csc|ln|log|max|min|lim|det|dim|gcd|text\{(?:gcd|lcm|max|min)\})"
+    rf"(?:\^\{{?-?\d\}}?|_\{{[^{{}}]*\}})? ?"
+    rf"(?:\([^()]*\)|\\angle ?[A-Z]+|{_APPLIED}|{_PLAIN}|{_RUN})"
     rf"|{_MARK}(?:\{{[^{{}}]*\}}| ?[A-Za-z])|\\angle ?(?:[A-Z]+|{_PLAIN})|{_RUN}"
     rf"|(?:[a-zA-Z]|{_GREEK})_(?:\{{[^{{}}]*\}}|\w)"
 )
-_AROUND = re.compile(r"(?:[Q\d+\-*/^{}() .!:]|\\frac|\\cdot|\\sqrt|\\text\{Area\})*")
+_AROUND = re.compile(r"(?:[Q\d+\-*/^{}() .!]|\\frac|\\cdot|\\sqrt|\\text\{Area\})*")
 _NEARLY = frozenset({r"\approx", r"\simeq", r"\approxeq", r"\doteq"})
 
 
@@ -73,10 +75,11 @@ def is_name(side: str, gold: bool = False) -> bool:
     said = words_of(side)
     if (said is not None and is_word(*said)) or _NAME.fullmatch(side) or _POINT.fullmatch(side):
         return True
-    if not gold:
-        return False
+    terms = split(side, {":"}) or []
+    if len(terms) > 1:
+        return all(is_name(term, gold) for term in terms)
     rest = _ASKED.sub("Q", side)
-    return ("Q" in rest or ":" in rest) and bool(_AROUND.fullmatch(re.sub("[A-Z]", "Q", rest) if ":" in rest else rest))
+    return gold and "Q" in rest and bool(_AROUND.fullmatch(rest))
 
 
 def equation(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
@@ -90,11 +93,12 @@ def equation(answer: str, gold: str, compare: Compare, inner: bool) -> bool | No
         assert ours is not None
         return _for_value(ours, gold, compare, inner)
     if ours is None:
-        if all(values.constant(split_unit(side).body) is not None for side in theirs):
+        known = [values.constant(split_unit(side).body) is not None for side in theirs]
+        if all(known):
             return any(compare(answer, side, inner) for side in theirs)
         if is_name(theirs[0], gold=True):
             return compare(answer, theirs[-1], inner)
-        return compare(answer, theirs[0], inner) if is_name(theirs[-1], gold=True) else False
+        return compare(answer, theirs[0], inner) if known[0] and is_name(theirs[-1], gold=True) else False
     if key(ours[0]) == key(theirs[0]) or (_function(ours[0]) and _function(theirs[0]) and "y" in (ours[0], theirs[0])):
         return compare(ours[-1], theirs[-1], inner)
     if len(ours) != 2 or len(theirs) != 2:
@@ -118,13 +122,11 @@ def _for_value(ours: list[str], gold: str, compare: Compare, inner: bool) -> boo
         first, last = last, first
     if re.fullmatch(r"[a-zA-Z]|\\[a-z]+", gold) and gold not in CONSTANTS and not _function(first):
         return False
-    if words_of(gold) is not None and not inner and parse_number(gold) is None and not is_name(first):
-        return None
     chain = [side for side in ours[:-1] if side]
-    if is_name(first) or all(values.constant(side) is not None for side in chain):
-        return compare(last, gold, inner)
     equal = len(chain) > 1 and all(values.same_value(side, chain[0]) for side in chain[1:])
-    return compare(last, gold, inner) if equal else False
+    if is_name(first) or equal or all(compare(side, last, inner) for side in chain):
+        return compare(last, gold, inner)
+    return False
 
 
 def _function(side: str) -> bool:

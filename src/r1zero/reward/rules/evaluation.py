@@ -11,7 +11,8 @@ from typing import Any
 from r1zero.reward.rules.formula import Node, parse
 
 DIGITS = 50
-_MAX_BITS = 20000
+_MAX_BITS = 20_000
+_MAX_WHOLE_BITS = 400_000
 _MAX_POWER = 10**5
 _MAX_FACTORIAL = 9999
 _MAX_STEPS = 400
@@ -49,6 +50,15 @@ def value_at(text: str, point: str, digits: int = DIGITS) -> Value:
     return value
 
 
+def _bits(value: Fraction) -> int:
+    return value.numerator.bit_length() + value.denominator.bit_length()
+
+
+def _limit(value: Fraction) -> int:
+    """Bits that an exact value may have; whole numbers are cheap."""
+    return _MAX_WHOLE_BITS if value.denominator == 1 else _MAX_BITS
+
+
 def coordinate(name: str, point: str) -> Fraction:
     """The value of a letter at a point: a fraction that depends on its name alone, so that trees can be cached."""
     share = Fraction(zlib.crc32(name.encode()) % 9973 + 1, 10007)
@@ -64,8 +74,7 @@ def coordinate(name: str, point: str) -> Fraction:
         return 3 + 5 * share
     if point == "below":
         return -1 - share * share
-    offset = zlib.crc32(name.encode()) % 5
-    return Fraction(int(point[5:]) + offset)
+    return Fraction(int(point[5:]) + zlib.crc32((name + point).encode()) % 5)
 
 
 def inexact(context: Any, value: Value) -> Any:
@@ -139,7 +148,7 @@ class _Evaluator:
 
     def arithmetic(self, kind: str, left: Value, right: Value) -> Value:
         if isinstance(left, Fraction) and isinstance(right, Fraction):
-            if left.numerator.bit_length() + left.denominator.bit_length() > _MAX_BITS:
+            if _bits(left) > _limit(left):
                 left = self.inexact(left)
             elif kind == "div" and right == 0:
                 raise Undefined
@@ -159,10 +168,8 @@ class _Evaluator:
             return Fraction(0)
         if isinstance(exponent, Fraction) and exponent.denominator == 1:
             whole = exponent.numerator
-            if isinstance(base, Fraction):
-                bits = (base.numerator.bit_length() + base.denominator.bit_length()) * abs(whole)
-                if bits <= _MAX_BITS:
-                    return base**whole
+            if isinstance(base, Fraction) and _bits(base) * abs(whole) <= _limit(base):
+                return base**whole
             return self.inexact(base) ** whole
         return self.context.power(self.inexact(base), self.inexact(exponent))
 
@@ -192,13 +199,13 @@ class _Evaluator:
         number = self.whole(value)
         if number < 0:
             raise Undefined
-        return self.context.factorial(number)
+        return Fraction(math.factorial(number))
 
     def binomial(self, over: Value, under: Value) -> Value:
         top, bottom = self.whole(over), self.whole(under)
         if top < 0 or bottom < 0:
             raise Undefined
-        return self.context.binomial(top, bottom)
+        return Fraction(math.comb(top, bottom))
 
     def function(self, name: str, value: Value) -> Value:
         context = self.context

@@ -7,6 +7,7 @@ Nothing is evaluated here.
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from r1zero.reward.rules.formula_tokens import FUNCTIONS, GREEK, INVERSE, MAX_NO
 MAX_DEPTH = 20
 
 _APPLIED = set("fghFGHPQ")
+_DERIVATIVE = re.compile(r"\{d(?:[a-zA-Z]|\\[a-z]+)\}\{d[a-zA-Z]\}")
 _CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
 
 
@@ -269,6 +271,13 @@ class _Reader(Cursor):
 
     def command(self, name: str) -> Node:
         if name == "frac":
+            derivative = _DERIVATIVE.match("".join(self.tokens[self.position : self.position + 12]).replace(" ", ""))
+            if derivative:
+                for _ in range(2):
+                    while self.take() != "}":
+                        pass
+                self.symbols.add(derivative.group())
+                return self.node("sym", derivative.group())
             return self.node("div", self.argument(), self.argument())
         if name == "binom":
             self.whole = True

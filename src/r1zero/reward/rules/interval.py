@@ -153,7 +153,7 @@ def interval(answer: str, gold: str, compare: Compare, inner: bool) -> bool | No
     for piece in theirs.pieces:
         match = next((one for one in left if _same(one, piece, compare)), None)
         if match is None:
-            return None if len(left) > 1 and not (ours.unequal or theirs.unequal) else False
+            return False
         left.remove(match)
     return True
 

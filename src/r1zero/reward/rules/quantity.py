@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from r1zero.reward.rules.number import parse_number
-from r1zero.reward.rules.structure import shape
+from r1zero.reward.rules.structure import shape, sides
 from r1zero.reward.rules.units import (
     ALONE,
     CANON,
@@ -207,7 +207,8 @@ def conflict(left: Unit, right: Unit) -> bool:
     if not left or not right or left == right:
         return False
     ours, theirs = dict(left), dict(right)
-    if {"deg"} in (set(ours), set(theirs)) and ({*ours, *theirs} - {"deg"}) <= set(SCALE_NAMES.values()):
+    scales = set(SCALE_NAMES.values())
+    if {"deg": 1} in (ours, theirs) and all(one == {"deg": 1} or set(one) <= scales for one in (ours, theirs)):
         return False
     shared = {name for name in ours if theirs.get(name) == ours[name]}
     rest = (set(ours) | set(theirs)) - shared
@@ -222,8 +223,9 @@ def quantity(answer: str, gold: str, compare: Compare, inner: bool) -> bool | No
         ours = names_unit(answer, theirs.unit) or ours
     if ours.unit and not theirs.unit:
         theirs = names_unit(gold, ours.unit) or theirs
-    if (ours.body, theirs.body) == (answer, gold):
-        return None
+    chains = [side for side in (sides(answer), sides(gold)) if side]
+    if (ours.body, theirs.body) == (answer, gold) or any(parse_number(split_unit(one[0]).body) for one in chains):
+        return None  # 1/2 = 50% is an equation
     left, right = parse_number(ours.body, not inner), parse_number(theirs.body, not inner)
     if ours.percent != theirs.percent and (ours.unit == () or theirs.unit == ()) and left and right:
         if left.value * (100 if theirs.percent else 1) == right.value * (100 if ours.percent else 1):

@@ -34,7 +34,7 @@ _SPAN = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _DENIAL = re.compile(r", (?:and )?not \$?-?[\d.]*\d\$?[.\s]*$")
 _SAYS = re.compile(
     r"(?:^|[\s:=])(?:is|are|was|were|be|has|have|had|gets?"
-    r"|got|equals?|equal to|costs?|needs?|earns?|makes?|sold|sells|spent"
+    r"|got|equals?|equal to|costs?|needs?|earn(?:s|ed)?|makes?|sold|sells|spent"
     r"|spends?|paid|pays?|total of|becomes|obtain|=|:)"
     r"(?: exactly| only| simply| just| thus| then| therefore| now| a total of| to| at)*[:=]?\s*$",
     re.IGNORECASE,

@@ -55,7 +55,7 @@ def words_of(text: str) -> tuple[tuple[str, ...], bool] | None:
     """
     explicit = "\\text{" in text
     plain = raw_text(text)
-    if not plain or re.search(r"[^a-zA-Z\s.'\-]", plain):
+    if not plain or re.search(r"[^a-zA-Z\s.'\-]|^-", plain):
         return None
     if not _LETTERS.search(plain):
         return None
