@@ -20,12 +20,16 @@ FILES = [SHARED / "data" / "grading" / name for name in ("dev.jsonl", "dev2.json
 TIMEOUT = 3.0
 
 
-def load() -> list[dict[str, Any]]:
-    lines = [line for file in FILES if file.is_file() for line in file.read_text(encoding="utf-8").splitlines()]
+SIBLINGS = Path(__file__).with_name("siblings.jsonl")
+"""Own cases of the kinds that paid wrongly or refused, and of what changed gold answers showed."""
+
+
+def load(files: list[Path]) -> list[dict[str, Any]]:
+    lines = [line for file in files if file.is_file() for line in file.read_text(encoding="utf-8").splitlines()]
     return [json.loads(line) for line in lines]
 
 
-CASES = load()
+CASES = load(FILES)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,17 @@ def test_case(case, grader):
     assert outcome.reward == float(case["verdict"])
     assert not outcome.failed, outcome.detail
     assert time.perf_counter() - begin < TIMEOUT + 15.0  # the start of the workers included
+
+
+def test_siblings_get_their_verdicts(grader):
+    cases = load([SIBLINGS])
+    outcomes = grader.grade_batch([item(case) for case in cases])
+    pairs = zip(cases, outcomes, strict=True)
+    wrong = [
+        (case["response"], case["gold"], outcome.rule) for case, outcome in pairs if outcome.right != case["verdict"]
+    ]
+    assert wrong == []
+    assert 100 < sum(case["verdict"] for case in cases) < len(cases) - 100
 
 
 def test_all_kinds_are_there(shared):

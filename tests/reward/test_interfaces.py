@@ -26,6 +26,15 @@ def test_trl_shapes():
     assert reward(completions=[[{"role": "assistant", "content": RIGHT}]], solution=["1/2"]) == [1.0]
 
 
+def test_a_copy_of_the_question_is_not_paid():
+    """Each interface passes the question on, where its caller has it."""
+    copy, question = "\\boxed{\\binom{8}{4}}", "Compute $\\binom{8}{4}$."
+    asked = [[{"role": "user", "content": question}], question, "Compute 70."]
+    assert interfaces.trl_reward()(completions=[copy] * 3, prompts=asked, answer=["70"] * 3) == [0.0, 0.0, 1.0]
+    assert [interfaces.compute_score("", copy, "70", {"question": text}) for text in (question, "")] == [0.0, 1.0]
+    assert interfaces.process_results({"problem": question, "answer": "70"}, [copy]) == {"math_verify": 0.0}
+
+
 def test_trl_calls_it(tmp_path):
     """A step of GRPOTrainer on a tiny model asks for the rewards of its completions."""
     trl = pytest.importorskip("trl", reason="trl is not installed: its interface is not tested")

@@ -24,18 +24,36 @@ def grader(extractor: str = "boxed", timeout: float = 3.0) -> Grader:
     return made
 
 
-def scores(responses: Sequence[str], golds: Sequence[Any], extractor: str = "boxed") -> list[float]:
-    """1.0 or 0.0 for each response; a gold answer may have any shape that ``prepare_gold`` reads."""
-    items = [GradeItem(text, prepare_gold(gold)) for text, gold in zip(responses, golds, strict=True)]
+def scores(
+    responses: Sequence[str], golds: Sequence[Any], extractor: str = "boxed", questions: Sequence[Any] | None = None
+) -> list[float]:
+    """1.0 or 0.0 for each response.
+
+    Args:
+        responses: Texts of the model.
+        golds: One for each, of any shape that ``prepare_gold`` reads.
+        extractor: Where the answer stands.
+        questions: One for each, as text or as a conversation; an expression copied from it is not paid.
+    """
+    asked = [_text(one) for one in questions or [""] * len(responses)]
+    items = [
+        GradeItem(text, prepare_gold(gold), question=question)
+        for text, gold, question in zip(responses, golds, asked, strict=True)
+    ]
     return [outcome.reward for outcome in grader(extractor).grade_batch(items)]
+
+
+def _text(said: Any) -> str:
+    """A text, or what the last message of a conversation says."""
+    return said if isinstance(said, str) else str(said[-1]["content"])
 
 
 def trl_reward(column: str = "answer", extractor: str = "boxed") -> Callable[..., list[float]]:
     """A function for TRL's ``reward_funcs``; ``column`` of the data set holds the gold answers."""
 
     def math_reward(completions: list[Any], **columns: Any) -> list[float]:
-        texts = [one if isinstance(one, str) else one[-1]["content"] for one in completions]
-        return scores(texts, columns[column], extractor)
+        texts = [_text(one) for one in completions]
+        return scores(texts, columns[column], extractor, columns.get("prompts"))
 
     return math_reward
 
@@ -43,13 +61,15 @@ def trl_reward(column: str = "answer", extractor: str = "boxed") -> Callable[...
 def compute_score(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: dict[str, Any] | None = None, **_: Any
 ) -> float:
-    """The ``custom_reward_function`` of verl; ``extra_info["extractor"]`` may name another place of the answer."""
-    return scores([solution_str], [ground_truth], (extra_info or {}).get("extractor", "boxed"))[0]
+    """The ``custom_reward_function`` of verl; ``extra_info`` may have an "extractor" and the "question"."""
+    info = extra_info or {}
+    return scores([solution_str], [ground_truth], info.get("extractor", "boxed"), [info.get("question") or ""])[0]
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """``process_results`` of an lm-evaluation-harness task; the document's ``answer`` is the gold answer."""
-    return {"math_verify": scores(results[:1], [doc["answer"]])[0]}
+    question = doc.get("problem") or doc.get("question") or ""
+    return {"math_verify": scores(results[:1], [doc["answer"]], questions=[question])[0]}
 
 
 def lighteval_metric(extractor: str = "boxed") -> Any:
@@ -62,7 +82,7 @@ def lighteval_metric(extractor: str = "boxed") -> Any:
         """Grades the first text of a response."""
 
         def compute(self, model_response: Any, doc: Any, **_: Any) -> float:
-            return scores([model_response.final_text[0]], [doc.get_golds()], extractor)[0]
+            return scores([model_response.final_text[0]], [doc.get_golds()], extractor, [doc.query])[0]
 
     return SampleLevelMetric(
         metric_name="math_verify",

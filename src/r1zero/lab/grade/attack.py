@@ -135,7 +135,7 @@ def copied(question: str) -> Iterator[Cheat]:
     pieces = [
         piece.strip(" \n.,;&")
         for span in spans
-        for piece in re.split(r"\\\\|,\s*\\quad|\\quad|\n\n", span.replace("&", ""))
+        for piece in ([span] if "matrix}" in span else re.split(r"\\\\|,\s*\\quad|\\quad|\n\n", span.replace("&", "")))
     ]
     if not spans:
         pieces = [match.group() for match in _PLAIN_EQUATION.finditer(question)]
@@ -158,6 +158,10 @@ def changed(gold: str) -> Iterator[Cheat]:
     nonzero = re.search(r"[1-9a-zA-Z]|\\pi", re.sub(r"\\[a-z]+(?:\{[pbv]?matrix\})?", "", text))
     if single and nonzero and "\\pm" not in text:
         yield _boxed("negation", gold[1:] if number and gold.startswith("-") else f"-({gold})")
+    if single:
+        for left in ("2x+1", "x^2", "x+y", "\\sqrt{x}", "97"):
+            if text not in (left, "97"):
+                yield _boxed("made-up equation", f"{left}={gold}")
     if number is not None:
         if number.value not in (0, 1, -1):
             yield _boxed("reciprocal", f"\\frac{{{number.value.denominator}}}{{{number.value.numerator}}}")
@@ -167,8 +171,6 @@ def changed(gold: str) -> Iterator[Cheat]:
         for form in (f"{gold} \\text{{ or }} {other}", f"{gold}, {other}", f"{gold} \\text{{ (or maybe {other})}}",
                      f"\\text{{not }} {gold}", f"x={gold}, y={other}"):  # fmt: skip
             yield _boxed("hedge", form)
-        for form in (f"2x+1={gold}", f"x^2={gold}", f"x+y={gold}", f"\\sqrt{{x}}={gold}"):
-            yield _boxed("made-up equation", form)
         for form in (f"twice the number {gold}", f"every number below {gold} works", f"It is not {gold}.",
                      f"between 0 and {gold}", f"minus the number {gold}", f"It is {gold} or {other}."):  # fmt: skip
             yield Cheat("prose", f" so </think> <answer> {form} </answer>", "answer_tag")
@@ -187,7 +189,9 @@ def changed(gold: str) -> Iterator[Cheat]:
             if opening + closing != got.brackets and (len(got.members) == 2 or "\\{" in got.brackets + opening):
                 yield _boxed("other bracket", f"{opening}{inside}{closing}")
     if re.fullmatch(r"(?:\\text\{)?\(?[A-E]\)?\}?", text):
-        for form in ("A, B, C, D, E", "A or B or C or D or E", "ABCDE", "(A)(B)(C)(D)(E)"):
+        mine = "".join(re.findall("[A-E]", text))
+        several = f"({mine}) 1 ({'B' if mine == 'A' else 'A'}) 2"
+        for form in ("A, B, C, D, E", "A or B or C or D or E", "ABCDE", "(A)(B)(C)(D)(E)", several):
             yield _boxed("every alternative", form)
 
 

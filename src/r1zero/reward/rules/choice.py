@@ -3,7 +3,8 @@ r"""Choices: the letter of a multiple-choice question.
 Grammar: `C`, `(C)`, `\text{(C)}`, `C.`, "Option C", `(C) 12`; a letter with a value behind it is a marked capital.
 Compares: the letters, with their case; a value where the other side names no letter.
 Pays: another way of marking the letter; the letter with any value behind it; the value behind it for that value.
-Never pays: another letter, several letters, a value for a marked letter, `x` for `X`, a product `(A)(B)`.
+Never pays: another letter, several letters (`(C) 5 (D) 6`), a value for a marked letter, `x` for `X`, a product
+    `(A)(B)`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     ("C", r"\text{(C)}", True), (r"(C)\ 12", r"\text{(C)}", True), (r"\textbf{(B)} 12", "12", True),
-    ("c", r"\text{(C)}", False), ("A, C", "C", False), ("12", r"\text{(C)}", False),
+    ("c", r"\text{(C)}", False), ("A, C", "C", False), ("(C) 5 (D) 6", "C", False), ("12", r"\text{(C)}", False),
 )  # fmt: skip
 
 _OPTION = re.compile(

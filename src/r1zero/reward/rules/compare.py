@@ -58,7 +58,6 @@ RULES: tuple[Rule, ...] = (
     collection.plus_minus,
     interval.interval,
     matrix.matrices,
-    equation.approximation,
     collection.collection,
     equation.equation,
     expression.expression,

@@ -6,7 +6,7 @@ Grammar: sides between `=`; `a \approx b` is `a` with a rounding of it.
 Compares: right sides under one name; else both equations by their values, up to a factor.
 Pays: `x=5` for 5 and 5 for `x=5`; `f(x)=2x` for `y=2x`; a line in another form; a chain of equal sides by its last.
 Never pays: an equation whose left side is not a name (`2x+1=5`, `x^2=5`, `x+y=5`, `..=0`) for its right side; another
-    name; two sides that contradict each other; a letter for a letter (`A=B` for `B`).
+    name; sides that contradict each other or are not known to be equal (`97=2n`); a letter for a letter (`A=B`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from r1zero.reward.rules import values
 from r1zero.reward.rules.latex import key
 from r1zero.reward.rules.quantity import split_unit
-from r1zero.reward.rules.structure import CONSTANTS, is_list, sides, split, tokens
+from r1zero.reward.rules.structure import CONSTANTS, is_list, sides, split
 from r1zero.reward.rules.word import is_name as is_word
 from r1zero.reward.rules.word import words_of
 
@@ -28,7 +28,8 @@ EXAMPLES = (
     ("x=5", "5", True), ("5", "|AB|=5", True), (r"\frac12", r"\frac{AB}{CD}=\frac{1}{2}", True),
     ("2x-y+3=0", "y=2x+3", True),
     ("y = 2x+3", "f(x) = 2x+3", True), ("56\\%", "0.56 = 56\\%", True), ("2x+1=5", "5", False), ("x^2-1=0", "0", False),
-    ("y=5", "x=5", False), ("5=6", "6", False), ("A=B", "B", False), ("f(x)+g(x)=x^2", "x^2", False),
+    ("y=5", "x=5", False), ("5=6", "6", False), ("97=2n", "2n", False), ("A=B", "B", False),
+    ("f(x)+g(x)=x^2", "x^2", False),
 )  # fmt: skip
 
 _SUB = r"(?:_(?:\{(?:[^{}]|\{[^{}]*\})*\}|\\[a-z]+|\w))?"
@@ -84,9 +85,11 @@ def is_name(side: str, gold: bool = False) -> bool:
 
 def equation(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
     """Equations against equations, and against the bare value of the side that is not a name."""
-    ours, theirs = _exact_sides(answer), sides(gold)
+    ours, theirs = _sides(answer, False), _sides(gold, True)
     if (ours is None and theirs is None) or is_list(answer) or is_list(gold):
         return None
+    if ours and not ours[0]:
+        return compare(ours[1], gold, inner)
     if ours is not None and _contradicts(ours):
         return False
     if theirs is None:
@@ -122,7 +125,7 @@ def _for_value(ours: list[str], gold: str, compare: Compare, inner: bool) -> boo
         first, last = last, first
     if re.fullmatch(r"[a-zA-Z]|\\[a-z]+", gold) and gold not in CONSTANTS and not _function(first):
         return False
-    chain = [side for side in ours[:-1] if side]
+    chain = ours[:-1]
     equal = len(chain) > 1 and all(values.same_value(side, chain[0]) for side in chain[1:])
     if is_name(first) or equal or all(compare(side, last, inner) for side in chain):
         return compare(last, gold, inner)
@@ -134,31 +137,17 @@ def _function(side: str) -> bool:
     return side == "y" or re.fullmatch(r"[a-zA-Z](?:_\{?\w+\}?)?\([a-z]\)", side) is not None
 
 
-def approximation(answer: str, gold: str, compare: Compare, inner: bool) -> bool | None:
-    r"""``a \approx b``: a gold answer accepts either side; an answer is its exact side, and b must be near it."""
-    ours, theirs = split(answer, _NEARLY), split(gold, _NEARLY)
-    if ours is None or theirs is None or (len(ours) == len(theirs) == 1):
-        return None
-    given, wanted = [side for side in ours if side], [side for side in theirs if side]
-    if not given or not wanted or any("=" in tokens(side) for side in given):
-        return None
-    if len(given) > 1 and is_name(given[0]):
-        given = given[1:]
-    known = [values.constant(split_unit(side).body) for side in given]
-    if any(one is None for one in known[1:]) or (len(known) > 1 and not values.near(known[0], known[1:])):
-        return False
-    return any(compare(side, form, inner) for side in {given[0], given[-1]} for form in wanted)
-
-
-def _exact_sides(value: str) -> list[str] | None:
-    r"""Sides of an equation; of ``a \approx b`` the exact one."""
-    rough = split(value, {r"\approx"})
-    if rough and len(rough) == 2 and all(rough):
-        return sides(rough[0]) or (None if is_name(rough[0]) else ["", rough[0]])
-    return sides(value)
+def _sides(text: str, gold: bool) -> list[str] | None:
+    r"""Sides of an equation; ``\approx b`` is one more side of a gold answer, and is left out of an answer."""
+    rough = split(text, _NEARLY)
+    if rough is None or len(rough) == 1:
+        return sides(text)
+    if gold:
+        return [side for part in rough for side in (sides(part) or [part]) if side]
+    return rough[:2] if not rough[0] or is_name(rough[0]) else sides(rough[0]) or ["", rough[0]]
 
 
 def _contradicts(pieces: list[str]) -> bool:
     """Whether two sides are constants of different value."""
-    known = [piece for piece in pieces if piece and values.constant(piece) is not None]
+    known = [piece for piece in pieces if values.constant(piece) is not None]
     return any(values.same_value(piece, known[0]) is False for piece in known[1:])

@@ -59,22 +59,19 @@ def _limit(value: Fraction) -> int:
     return _MAX_WHOLE_BITS if value.denominator == 1 else _MAX_BITS
 
 
+_POINTS = {
+    "above": (1, 1), "inside": (Fraction(1, 14), Fraction(1, 2)), "half": (2, Fraction(1, 2)), "large": (3, 5),
+    "below": (-1, -2), "deep": (-5, -3),
+}  # fmt: skip
+"""Start and factor of the share between 0 and 1 that a letter's name gives."""
+
+
 def coordinate(name: str, point: str) -> Fraction:
     """The value of a letter at a point: a fraction that depends on its name alone, so that trees can be cached."""
-    share = Fraction(zlib.crc32(name.encode()) % 9973 + 1, 10007)
-    if point == "above":
-        return 1 + share
-    if point == "inside":
-        return (share + Fraction(1, 7)) / 2
-    if point == "deep":
-        return -5 - 3 * share
-    if point == "half":
-        return 2 + share / 2
-    if point == "large":
-        return 3 + 5 * share
-    if point == "below":
-        return -1 - share * share
-    return Fraction(int(point[5:]) + zlib.crc32((name + point).encode()) % 5)
+    if point.startswith("whole"):
+        return Fraction(int(point[5:]) + zlib.crc32((name + point).encode()) % 5)
+    start, factor = _POINTS[point]
+    return start + factor * Fraction(zlib.crc32(name.encode()) % 9973 + 1, 10007)
 
 
 def inexact(context: Any, value: Value) -> Any:

@@ -6,7 +6,7 @@ Compares: exact fractions, else 50 digits; formulas with letters at fixed points
 Pays: another form of equal value; an irrational number rounded to 7 digits; degree signs left out; the gold's own
     coefficients before they were rounded to 6 digits.
 Never pays: a formula that differs at one point; an unknown function read as a product (`y(0)+x` is not `x`); a floor
-    for what is under it; a sum for its closed form; letters of another case.
+    for what is under it; a sum for its closed form; letters of another case; `\frac{dt}{dx}` for `\frac{dx}{dt}`.
 """
 
 from __future__ import annotations

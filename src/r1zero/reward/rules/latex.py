@@ -68,34 +68,10 @@ _DROPPED = {
     r"\null", r"\relax", r"\nobreak", r"\underline", r"\mathord", r"\mathbin", r"\mathrel", r"\mathclose",
     r"\mathopen", r"\ensuremath", r"\boxed", r"\fbox", r"\hfill", r"\noindent", r"\allowbreak", r"\centering",
 }  # fmt: skip
-_BLANKS = {
-    r"\,",
-    r"\;",
-    r"\:",
-    r"\>",
-    r"\ ",
-    r"\quad",
-    r"\qquad",
-    "~",
-    r"\space",
-    r"\enspace",
-    r"\thinspace",
-    r"\nobreakspace",
-}
-_SIZED = {
-    r"\hspace",
-    r"\vspace",
-    r"\hspace*",
-    r"\kern",
-    r"\mspace",
-    r"\phantom",
-    r"\hphantom",
-    r"\vphantom",
-    r"\color",
-    r"\textcolor",
-    r"\label",
-    r"\tag",
-}
+_BLANKS = {r"\,", r"\;", r"\:", r"\>", r"\ ", r"\quad", r"\qquad", "~", r"\space", r"\enspace", r"\thinspace",
+           r"\nobreakspace"}  # fmt: skip
+_SIZED = {r"\hspace", r"\vspace", r"\hspace*", r"\kern", r"\mspace", r"\phantom", r"\hphantom", r"\vphantom", r"\color",
+          r"\textcolor", r"\label", r"\tag"}  # fmt: skip
 _DELIMITERS = {"$", r"\(", r"\)", r"\[", r"\]"}
 _TEXT_LETTERS = {"e", "i", "d"}
 

@@ -89,6 +89,5 @@ NOT_THINGS = _words(
     "eighths ninths tenths infinitely fails modulo inverse reciprocal power root twice double triple thrice"
 )
 
-ORDINAL = {"st", "nd", "rd", "th"}
 SCALE_NAMES = {"C": "C", "K": "K", "F": "Fahrenheit"}
 ORDINAL = {"st", "nd", "rd", "th"}

@@ -107,19 +107,6 @@ def proportional(answer: str, gold: str) -> bool | None:
     return None
 
 
-def near(value: Value, others: list[Value]) -> bool:
-    """Whether values of constants are within 5% of the first."""
-    if value is None:
-        return False
-    exact = abs(inexact(context_of(DIGITS), value))
-    return all(abs(inexact(context_of(DIGITS), other) - value) <= exact / 20 for other in others)
-
-
-def is_formula(text: str) -> bool:
-    """Whether canonical text is a formula that this module reads."""
-    return parse(text) is not None
-
-
 def constant(text: str) -> Value | None:
     """Value of a canonical constant formula at 50 digits, None if it is not one."""
     formula = parse(text)
