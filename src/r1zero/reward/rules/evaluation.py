@@ -59,7 +59,7 @@ def _limit(value: Fraction) -> int:
     return _MAX_WHOLE_BITS if value.denominator == 1 else _MAX_BITS
 
 
-_POINTS = {
+_POINTS: dict[str, tuple[int | Fraction, int | Fraction]] = {
     "above": (1, 1), "inside": (Fraction(1, 14), Fraction(1, 2)), "half": (2, Fraction(1, 2)), "large": (3, 5),
     "below": (-1, -2), "deep": (-5, -3),
 }  # fmt: skip
@@ -71,7 +71,7 @@ def coordinate(name: str, point: str) -> Fraction:
     if point.startswith("whole"):
         return Fraction(int(point[5:]) + zlib.crc32((name + point).encode()) % 5)
     start, factor = _POINTS[point]
-    return start + factor * Fraction(zlib.crc32(name.encode()) % 9973 + 1, 10007)
+    return start + Fraction(factor) * Fraction(zlib.crc32(name.encode()) % 9973 + 1, 10007)
 
 
 def inexact(context: Any, value: Value) -> Any:
