@@ -28,6 +28,7 @@ EXAMPLES = (
     ("Is x+1 or 2x larger for x=3?", "2x", "2x", False), ("Compute 2+2.", r"2+2\text{ cm}", "4", True),
     (r"Compute $|3-5|$.", "|5-3|", "2", False), ("Where do (1,2) and x meet?", "(1,2)", "(1, 2)", False),
     (r"Find $\cos(-150^\circ)$.", r"\cos(-150^\circ)", r"-\frac{\sqrt3}{2}", True),
+    (r"Compute $\frac{\cos 7^\circ}{\sin 83^\circ}$.", r"\frac{\cos 7^\circ}{\sin 83^\circ}", "1", True),
     (r"Evaluate $99\times 99$.", r"99 \cdot 99", "9801", True), (r"Find $2.4 \div 6$.", "2.4/6", "0.4", True),
     (r"Write $0.\overline{54}$ as a fraction.", r"0.\overline{54}", r"\frac{6}{11}", True),
     (r"Solve $x = \frac{35}{6-1}$ for $x$.", r"x=\frac{35}{6-1}", "7", True),
@@ -36,7 +37,7 @@ EXAMPLES = (
 """(question, answer, gold answer, whether it is a copy that is not paid)."""
 
 _GROUPS = {"{", "}", r"\cdot", "*", " "}
-_UNITS = re.compile(r"\^\{?\\circ\}?|\\%|%|\\\$|\\text\{[^}]*\}")
+_UNITS = re.compile(r"\^(?:\{\\circ\}|\\circ)|\\%|%|\\\$|\\text\{[^}]*\}")
 _PAIR = re.compile(r"(?:\\frac\{(?P<top>[\d.]+)\}\{|(?P<over>[\d.]+)/)(?P<under>[\d.]+)\}?")
 
 
