@@ -240,7 +240,7 @@ def fig15(bases: Sequence[Base]) -> Drawn:
         mean, low, high, median = (100 * summary[key] for key in ("value", "low", "high", "median"))
         label = f"mean {mean:+.1f} [{low:+.1f}, {high:+.1f}]"
         axis.axhline(mean, color=style.BLUE, linestyle="--", linewidth=1.4, label=label)
-        axis.axhspan(low, high, color=style.BLUE, alpha=0.12, linewidth=0)
+        axis.axhspan(low, high, color=style.BLUE, alpha=0.12, linewidth=0, zorder=0)  # behind the bars
         axis.axhline(median, color=style.ORANGE, linestyle=":", linewidth=1.8, label=f"median {median:+.1f}")
         signs = f"better on {summary['above']}, equal on {summary['equal']}, worse on {summary['below']} questions"
         stage = f"; {summary['samples']} responses each" if summary["stage"] == 2 else ""
