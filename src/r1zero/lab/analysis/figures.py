@@ -14,7 +14,7 @@ from r1zero.evaluate.results import model_title
 from r1zero.lab.analysis.keywords import KEYWORDS
 from r1zero.lab.analysis.measures import CLASSES
 from r1zero.lab.analysis.protocol import SCREENING
-from r1zero.lab.analysis.results import mean_answering
+from r1zero.lab.analysis.results import share_answering
 from r1zero.launch.files import read_json, write_whole
 from r1zero.train import plotting as style
 
@@ -49,10 +49,8 @@ class Analysis:
 
     @property
     def answering(self) -> float:
-        """Share that decides between templates; without a judge that of responses with an answer in place."""
-        share = mean_answering(self.figures)
-        rows = self.figures["temperatures"].values()
-        return share if share is not None else sum(row["formatted_frac"] for row in rows) / len(rows)
+        """Share that decides between templates."""
+        return share_answering(self.figures)
 
     def line(self, pick: Callable[[dict[str, Any]], dict[str, float] | float | None]) -> pd.DataFrame:
         """A figure over temperatures: columns x, value, low, high; temperatures without one are left out."""

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from r1zero.lab.analysis.config import AnalyzeConfig
-from r1zero.lab.analysis.results import mean_answering
+from r1zero.lab.analysis.results import share_answering
 from r1zero.launch.console import console
 from r1zero.launch.seeding import derive_seed
 
@@ -45,19 +45,12 @@ def choose_template(cfg: AnalyzeConfig, run_dir: Path, study: Study) -> tuple[An
         trial = replace(
             cfg, template=template, templates={}, sampling=sampling, pass_k=cfg.screen_n, judge=judge, second_n=None
         )
-        results = study(trial, run_dir / SCREENING / name)
-        share = mean_answering(results) if by == "answering" else _formatted(results)
-        shares[name] = share if share is not None else 0.0
+        shares[name] = share_answering(study(trial, run_dir / SCREENING / name))
     chosen = max(shares, key=lambda name: shares[name])
     found = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
     what = "responses that answer" if by == "answering" else "responses with an answer in place (there is no judge)"
     console.print(f"template {chosen} is kept: {what}: {found}", soft_wrap=True)
     return replace(cfg, template=cfg.templates[chosen]), {"chosen": chosen, "by": by, "shares": shares}
-
-
-def _formatted(results: dict[str, Any]) -> float:
-    rows = list(results["temperatures"].values())
-    return float(sum(row["formatted_frac"] for row in rows) / len(rows))
 
 
 def second_stage(cfg: AnalyzeConfig, table: pd.DataFrame) -> tuple[AnalyzeConfig, list[int]] | None:

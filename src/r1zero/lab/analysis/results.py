@@ -68,10 +68,13 @@ def temperature_figures(cfg: AnalyzeConfig, rows: pd.DataFrame, temperature: Any
     return figures
 
 
-def mean_answering(results: dict[str, Any]) -> float | None:
-    """Share of responses that answer, over all temperatures; None where nothing was judged."""
-    found = [row["answering"]["value"] for row in results["temperatures"].values() if row["answering"]]
-    return sum(found) / len(found) if found else None
+def share_answering(results: dict[str, Any]) -> float:
+    """Share of responses that answer, over all temperatures; without a judge that with an answer in place."""
+    rows = results["temperatures"].values()
+    if not results["judged"]:
+        return float(sum(row["formatted_frac"] for row in rows) / len(rows))
+    found = [row["answering"]["value"] for row in rows if row["answering"]]
+    return float(sum(found) / len(found)) if found else 0.0
 
 
 def show(results: dict[str, Any], run_dir: Path, shown: int, pictures: Sequence[Path]) -> None:
