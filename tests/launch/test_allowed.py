@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,18 @@ def test_the_users_own_functions_callbacks_and_loggers_are_accepted(folder: Path
         check_kinds(OmegaConf.create({"logger": {"x": {"_target_": f"ideas_a.{name}"}}}))
     with pytest.raises(UserError, match="it is not a trainer, callback, logger"):
         check_kinds(OmegaConf.create({"callbacks": {"x": {"_target_": "ideas_a.Other"}}}))
+
+
+def test_every_function_that_a_config_names_is_accepted() -> None:
+    """A row, a reward or an algorithm of this project is no use if the project refuses it."""
+    named: list[tuple[str, str]] = []
+    for file in sorted((ROOT / "conf").rglob("*.yaml")):
+        settings = re.sub(r"#.*|_target_: \S+", "", file.read_text())
+        named += [(file.name, path) for path in re.findall(r"\br1zero(?:\.\w+){2,}", settings)]
+    assert "r1zero.reward.functions.tag_format" in {path for _, path in named}
+    for name, path in named:
+        check_path(path, name)
+        load(path, name)
 
 
 def test_a_file_beside_the_script_is_the_users(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,11 @@ def group(batch: RolloutBatch, std_norm: bool = False) -> torch.Tensor:
     return group_advantages(batch.rewards, batch.group_size, std_norm=std_norm)
 
 
+def right_only(batch: RolloutBatch) -> torch.Tensor:
+    """:func:`group` without the pushes down, by import path (``sweep=near_zero``); float32 [N]."""
+    return group(batch).clamp(min=0)
+
+
 def leave_one_out(batch: RolloutBatch) -> torch.Tensor:
     """RLOO (arXiv 2402.14740): reward less the mean of the *other* responses of its group; float32 [N].
 

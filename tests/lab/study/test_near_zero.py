@@ -10,6 +10,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from r1zero.algo.advantages import right_only
 from r1zero.batch import Completion, RolloutBatch
 from r1zero.errors import UserError
 from r1zero.lab.study import near_zero
@@ -32,7 +33,7 @@ def sharper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_right_answers_alone_are_pushed() -> None:
     rewards = torch.tensor([1.0, 0, 0, 0])
     batch = RolloutBatch([Completion([1], "", "stop")] * 4, 4, 0, rewards, rewards == 1, mask=[])
-    assert near_zero.right_only(batch).tolist() == [0.75, 0, 0, 0]
+    assert right_only(batch).tolist() == [0.75, 0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,6 @@ import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1zero.algo.advantages import group
-from r1zero.batch import RolloutBatch
 from r1zero.config import TemplateConfig
 from r1zero.data.arithmetic import generate
 from r1zero.data.templates import template_of
@@ -35,11 +33,6 @@ KINDS = ("numbers", "signs", "hesitation", "box", "end", "other")
 
 FIRST = 3
 """First tokens that are listed for base and policy."""
-
-
-def right_only(batch: RolloutBatch) -> torch.Tensor:
-    """Advantages of Dr. GRPO without the pushes down: float32 [N]."""
-    return group(batch).clamp(min=0)
 
 
 def kind_of(token: str) -> str:
@@ -107,8 +100,16 @@ def moved(base: Any, policy: Any, tokenizer: Any, prompts: Sequence[list[int]], 
     return table, pd.DataFrame(opening, columns=["token", "base", "policy"])
 
 
-def measure(run: Run, questions: int = QUESTIONS) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """:func:`moved` of one run, on held-out sums in its template. Raises ``UserError`` without its policy."""
+def measure(
+    run: Run, questions: int = QUESTIONS, written: dict[tuple[str, str], list[list[int]]] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """:func:`moved` of one run, on held-out sums in its template. Raises ``UserError`` without its policy.
+
+    Args:
+        run: it.
+        questions: held-out sums.
+        written: {(base, template): its texts}, which runs on the same base share.
+    """
     assert run.folder is not None
     if not (run.folder / "policy" / "config.json").is_file():
         raise UserError(f"{run.folder} has no policy")
@@ -118,7 +119,11 @@ def measure(run: Run, questions: int = QUESTIONS) -> tuple[pd.DataFrame, pd.Data
     known = {field.name for field in fields(TemplateConfig)}
     template = template_of(TemplateConfig(**{k: v for k, v in run.config["template"].items() if k in known}))
     prompts = [template.encode(q.text, tokenizer)[1] for q in generate("heldout", questions, 0)]
-    return moved(base, policy, tokenizer, prompts, texts_of(base, tokenizer, prompts))
+    written = {} if written is None else written
+    key = source, run.template
+    if key not in written:
+        written[key] = texts_of(base, tokenizer, prompts)
+    return moved(base, policy, tokenizer, prompts, written[key])
 
 
 def report(folders: Sequence[Path], out: Path, questions: int = QUESTIONS) -> list[Path]:
@@ -131,8 +136,9 @@ def report(folders: Sequence[Path], out: Path, questions: int = QUESTIONS) -> li
     if not runs:
         raise UserError(f"no finished run in {', '.join(map(str, folders))}")
     tables, openings = [], []
+    written: dict[tuple[str, str], list[list[int]]] = {}
     for run in runs:
-        table, opening = measure(run, questions)
+        table, opening = measure(run, questions, written)
         tables.append(table.assign(run=run.algo, seed=run.seed))
         openings.append(opening.assign(run=run.algo, seed=run.seed))
     kinds, first = pd.concat(tables), pd.concat(openings)
