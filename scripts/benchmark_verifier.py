@@ -10,13 +10,15 @@ math-verify, the 99th percentile of the deciding time, and every disagreement wi
 from __future__ import annotations
 
 import argparse
-import json
 import random
+import sys
 import time
 from itertools import islice
 from pathlib import Path
 
 from r1zero.config import RewardConfig
+from r1zero.data.sources import READERS
+from r1zero.errors import UserError, exit_code
 from r1zero.lab.grade.variants import mistakes, rewrites
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.grader import GradeItem, Grader
@@ -41,8 +43,8 @@ def plain(answer: str, gold: str) -> bool:
     return bool(verify(parse(f"${gold}$"), parse(answer)))
 
 
-def main() -> None:
-    """Run the benchmark and print its figures."""
+def main() -> int:
+    """Run the benchmark and print its figures; 0. Raises ``UserError`` for a file without gold answers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--limit", type=int, default=12000, help="gold answers used")
@@ -50,9 +52,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    with options.file.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in islice(lines, options.limit)]
-    golds = [forms[0] for row in rows if (forms := prepare_gold(row["answer"]))]
+    rows = islice(READERS[".jsonl"](options.file, ""), max(options.limit, 0))
+    golds = [forms[0] for row in rows if (forms := prepare_gold(row.get("answer")))]
+    if not golds or options.plain < 1:
+        raise UserError(f"{options.file} holds no gold answers (field answer) within --limit, or --plain is below 1")
     made = pairs(golds, options.seed)
     items = [GradeItem(f"so the answer is $\\boxed{{{answer}}}$.", (gold,)) for answer, gold, _, _ in made]
     with Grader(RewardConfig(name="benchmark", workers=options.workers)) as grader:
@@ -76,7 +79,8 @@ def main() -> None:
     for (answer, gold, expected, name), outcome in wrong:
         wanted = "right" if expected else "wrong"
         print(f"  {name}: {answer!r} for {gold!r} is {wanted}, graded {outcome.status.value} by {outcome.rule}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))
