@@ -263,6 +263,16 @@ def test_records_that_make_no_question_answer_text(record: dict, settings: dict,
     assert says in one_line(error)
 
 
+def test_content_that_is_left_out_of_the_text_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """B5, for text."""
+    record = {"question": "How many?", "context": "Tom has 3 apples.", "answer": "3"}
+    made = form_of(SourceConfig(format="qa_text", path="x"), record, "data.sources.x")(record, "x record 0")
+    assert made == "Tom has 3 apples.\n\nHow many?\n3"
+    assert not caplog.records
+    form_of(SourceConfig(format="qa_text", path="x", question_key="question"), record, "data.sources.x")
+    assert "data.sources.x (x): left out of the text: 'context'" in caplog.text
+
+
 def test_bytes_and_short_floats_of_a_parquet_file_are_what_they_mean(tmp_path: Path) -> None:
     """B6, B7, for text: 0.1 of 32 bits and b"What?" in columns."""
     import pyarrow as pa

@@ -76,6 +76,8 @@ def _form_of(source: SourceConfig, first: Mapping[str, Any], what: str, key: str
             raise UserError(f"{what}: template must hold {place} exactly once")
     answer_key = source.answer_key or _named(first, ANSWER_PLACES)
     found = fields.resolve(first, source.question_key, answer_key, what, key)
+    if found.unread:
+        log.warning("%s: left out of the text: %s", what, "; ".join(found.unread))
 
     def form(record: Mapping[str, Any], where: str) -> str:
         try:
