@@ -245,7 +245,6 @@ def test_fields_are_found_by_name_or_named(record: dict, settings: dict, documen
         ({"question": "p", "r": "a"}, {}, "name it with data.sources.x.answer_key. Its fields are: question, r"),
         ({"question": "p", "answer": "a"}, {"question_key": "qq"}, "no field data.sources.x.question_key=qq"),
         ({"question": "p", "answer": "a"}, {"template": "{question}"}, "{answer} exactly once"),
-        ({"question": "p", "answer": "a"}, {"format": "chat"}, "format=chat is unknown"),
         ({"question": "", "answer": "a"}, {}, "'question' is empty"),
         ({"question": "p", "answer": None}, {}, "no field 'answer'"),
         ({"question": "p", "answer": True}, {}, "no field 'answer', or nothing in it"),
@@ -354,7 +353,6 @@ def test_bad_files_are_one_line(name: str, content: bytes, says: str, tmp_path: 
     [
         ("/nowhere/a.jsonl", {}, "path=/nowhere/a.jsonl does not exist"),
         ("/nowhere/*.jsonl", {}, "no file matches"),
-        (".", {"separate": "page"}, "separate=page is unknown"),
         ("a.jsonl", {"text_key": "body"}, "has no field 'body'"),
         ("empty", {}, "holds no file of a known kind"),
     ],
