@@ -220,8 +220,21 @@ def checkpoint(folder: Path, step: int) -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / f"step_{step:06d}.ckpt", weights_only=True)
 
 
-def wandb_records(run: Path) -> list[Any]:
-    """Records of an offline W&B run: its file is a log of protocol buffers in blocks of 32 KiB, as LevelDB's is."""
+def wandb_records(run: Path, seconds: float = 10.0) -> list[Any]:
+    """Records of a finished W&B run on disk, as far as they are there after so many seconds.
+
+    ``finish()`` may return before W&B's process has written them; the exit record is the last.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        records = _records_on_disk(run)
+        if time.monotonic() > deadline or any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+
+
+def _records_on_disk(run: Path) -> list[Any]:
+    """A log of protocol buffers in blocks of 32 KiB, as LevelDB's is."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, block, offset = next(run.glob("*.wandb")).read_bytes(), 32768, 7

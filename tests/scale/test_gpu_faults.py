@@ -308,10 +308,13 @@ def test_b5_the_engine_takes_the_learners_card(monkeypatch: pytest.MonkeyPatch) 
     for name, value in (("is_initialized", True), ("get_world_size", 16), ("get_rank", 9)):
         monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     with launcher_environment(1) as arguments:
         assert arguments == {"distributed_executor_backend": "external_launcher"}
         assert ExecutorWithExternalLauncher._distributed_args(executor) == ("env://", 9, 1)
+        os.environ["LOCAL_WORLD_SIZE"] = "1"  # as vLLM does on a CPU
     assert "LOCAL_RANK" not in os.environ
+    assert os.environ["LOCAL_WORLD_SIZE"] == "8"
 
 
 def test_b5_the_card_is_the_strategys(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,27 +39,25 @@ def launcher_environment(card: int) -> Iterator[dict[str, Any]]:
 
     With the external launcher a rank's engine takes the card that LOCAL_RANK names. That is the learner's, neither the
     rank among all machines (srun sets no LOCAL_RANK) nor its number here (``trainer.devices=[2,3]``). Alone, it would
-    take card 0. Lightning's own launcher sets no RANK, so it is taken from torch.distributed.
+    take card 0. Lightning's own launcher sets no RANK, so it is taken from torch.distributed. On a CPU vLLM sets
+    LOCAL_WORLD_SIZE to the size of its own group; what comes later in this process reads the job's.
 
     Args:
         card: index of the learner's card among those visible; 0 on a CPU.
     """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
-        with compat.engine_on_card(card):
-            yield {}
-        return
-    wanted = {"RANK": str(distributed.get_rank()), "LOCAL_RANK": str(card)}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    distributed, names = torch.distributed, ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    before = {name: os.environ[name] for name in names if name in os.environ}
     try:
-        yield {"distributed_executor_backend": "external_launcher"}
+        if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+            with compat.engine_on_card(card):
+                yield {}
+        else:
+            os.environ.update(RANK=str(distributed.get_rank()), LOCAL_RANK=str(card))
+            yield {"distributed_executor_backend": "external_launcher"}
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def start_error(error: Exception, settings: dict[str, Any], memory: str) -> Exception:
