@@ -24,12 +24,17 @@ class Stopped(KeyboardInterrupt):
         self.number = int(number)
 
 
+def whole_message(error: BaseException) -> str:
+    """What an error says, whole and on one line; empty where it says nothing."""
+    return " ".join(str(error).split())
+
+
 def exit_code(command: Callable[[], int], stopped: str = "interrupted") -> int:
     """Exit code of a command without a config: 1 after an error, said in one line, and 130 after Ctrl-C."""
     try:
         return command()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {whole_message(error)}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"error: {f'{error.strerror}: {error.filename}' if error.filename else error}", file=sys.stderr)

@@ -11,6 +11,7 @@ import torch
 
 from r1zero.algo.objective import Loss, Scale, TokenValues, moves_without_advantage
 from r1zero.algo_config import AlgoConfig
+from r1zero.errors import whole_message
 
 LENGTHS = (5, 2, 7, 4, 0, 3, 6)
 """Tokens of the responses it is tried on; one is left out of the loss, as algo.truncated=exclude does."""
@@ -117,7 +118,7 @@ def _run(
     try:
         loss = objective(replace(values, new=new, entropy=entropy), SCALE, algo, **params)
     except Exception as error:
-        raise ObjectiveError(f"it raised {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise ObjectiveError(f"it raised {type(error).__name__}: {whole_message(error)}") from error
     if not isinstance(loss, Loss):
         raise ObjectiveError(f"it gave a {type(loss).__name__}: return Loss(value), from r1zero.algo")
     _check_shapes(loss, values)

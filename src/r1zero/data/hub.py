@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from r1zero.config import DataConfig
 from r1zero.data import fields
 from r1zero.data.values import typed_rows
-from r1zero.errors import UserError
+from r1zero.errors import UserError, whole_message
 
 
 def read_hub(cfg: DataConfig) -> list[dict[str, Any]]:
@@ -174,4 +174,4 @@ def _at(cfg: DataConfig) -> str:
 def _brief(error: BaseException) -> str:
     while error.__cause__ is not None:  # the library's outer message is often a bare "an error occurred"
         error = error.__cause__
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return whole_message(error)[:300] or type(error).__name__

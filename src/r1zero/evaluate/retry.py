@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from r1zero.errors import UserError
+from r1zero.errors import UserError, whole_message
 
 T = TypeVar("T")
 LONGEST_WAIT = 60.0
@@ -84,7 +84,7 @@ class Caller:
         raise error
 
     def _clean(self, error: BaseException) -> str:
-        text = " ".join(str(error).split())[:300]
+        text = whole_message(error)[:300]
         key = os.environ.get(self.key_env or "", "")
         return text.replace(key, "***") if key else text
 

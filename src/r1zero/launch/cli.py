@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from r1zero import config
-from r1zero.errors import SyncError, UserError
+from r1zero.errors import SyncError, UserError, whole_message
 from r1zero.launch import compat, masking, run_folder, signals, sweep
 from r1zero.launch.arguments import expand, folder_name, options
 from r1zero.launch.objective import ACCURACY, objective_of, searches
@@ -207,7 +207,7 @@ def run_point(overrides: list[str], run_dir: Path, names: sweep.Names | None) ->
         code = sweep.run_point(os.environ[sweep.SCRIPT], overrides, run_dir, names)
         why = sweep.why(run_dir) if code else ""
     except UserError as error:
-        code, why = 1, first_line(error)
+        code, why = 1, whole_message(error)
     if code:
         print(f"sweep point {run_dir.name} failed: {why}", file=sys.stderr)
         job_result.code = 1
@@ -266,7 +266,7 @@ def explain(error: Exception, arguments: list[str]) -> str:
     """Any error in one line, with what to do where that is known."""
     run_dir = job_result.run_dir and shown(job_result.run_dir)
     if isinstance(error, (UserError, SyncError)):
-        return first_line(error)
+        return whole_message(error)
     if "No trials are completed yet" in str(error):
         return "no trial of the search has finished, so there is no best one; the lines above say why each failed"
     if "torchvision::nms" in str(error):
@@ -274,7 +274,7 @@ def explain(error: Exception, arguments: list[str]) -> str:
         return f"the installed torchvision does not fit torch; nothing here needs it: pip uninstall {unused}"
     if disk_full(error):
         again = f"; free some space and {how_to_go_on(job_result.run_dir)}" if job_result.run_dir else ""
-        return f"the disk is full ({first_line(error)[:200]}); what was saved before is whole{again}"
+        return f"the disk is full ({whole_message(error)[:200]}); what was saved before is whole{again}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return explain_composition(error, arguments)
     if isinstance(error, OSError) and error.filename and error.strerror:
@@ -284,9 +284,9 @@ def explain(error: Exception, arguments: list[str]) -> str:
         return f"{key}: {part} is null here, so there is nothing in it to set; give {part} first"
     if "Config group override must be a string or a list" in str(error):
         given = [argument for argument in arguments if NO_NAME.fullmatch(argument)]
-        return f"{' or '.join(given) or first_line(error)}: a group wants the name of one of its options, see --help"
+        return f"{' or '.join(given) or whole_message(error)}: a group wants the name of one of its options, see --help"
     where = f"the traceback is in {run_dir}/train.log" if run_dir else f"{DEBUG}=1 shows the traceback"
-    return f"unexpected {type(error).__name__}: {first_line(error)[:400]} ({where})"
+    return f"unexpected {type(error).__name__}: {whole_message(error)[:400]} ({where})"
 
 
 NO_NAME = re.compile(r"[\w/]+=(nan|null|true|false|[-+]?(inf|[\d._]+(e[-+]?\d+)?))", re.IGNORECASE)
@@ -376,8 +376,3 @@ def other_command(text: str, arguments: list[str]) -> str:
     if name and missing and here.stem == "pretrain" and (conf / "experiment" / f"{name}.yaml").is_file():
         return f"experiment={name} is a training: python train.py experiment={name}"
     return ""
-
-
-def first_line(error: Exception) -> str:
-    """The message, on one line."""
-    return " ".join(str(error).split())

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from r1zero.errors import UserError
+from r1zero.errors import UserError, whole_message
 
 SUMS = "SHA256SUMS"
 """File with the checksums of a folder, as ``sha256sum -c`` reads them."""
@@ -120,7 +120,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:200]
+        why = error.strerror if isinstance(error, OSError) else whole_message(error)[:200]
         raise UserError(f"{path} can't be read as YAML: {why}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold settings, not a {type(content).__name__}")

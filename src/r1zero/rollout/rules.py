@@ -12,7 +12,7 @@ from r1zero.algo.credit import CREDITS, Decode, allocate
 from r1zero.algo.own import FaultyRule, checked_advantages
 from r1zero.algo_config import AlgoConfig
 from r1zero.batch import Completion, Prompt, Question, RolloutBatch
-from r1zero.errors import UserError
+from r1zero.errors import UserError, whole_message
 from r1zero.launch.plugins import find_function
 
 
@@ -53,7 +53,7 @@ class Rules:
         except FaultyRule as error:
             raise UserError(f"{name}: {error}") from error
         except Exception as error:
-            raise UserError(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise UserError(f"{name} failed: {type(error).__name__}: {whole_message(error)}") from error
 
 
 def try_rules(algo: AlgoConfig, questions: int, group_size: int) -> None:
