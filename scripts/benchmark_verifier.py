@@ -9,7 +9,6 @@ math-verify, the 99th percentile of the deciding time, and every disagreement wi
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from r1zero.config import RewardConfig
 from r1zero.data.sources import READERS
-from r1zero.errors import UserError, exit_code
+from r1zero.errors import Options, UserError, exit_code
 from r1zero.lab.grade.variants import mistakes, rewrites
 from r1zero.reward.gold import prepare_gold
 from r1zero.reward.grader import GradeItem, Grader
@@ -45,7 +44,7 @@ def plain(answer: str, gold: str) -> bool:
 
 def main() -> int:
     """Run the benchmark and print its figures; 0. Raises ``UserError`` for a file without gold answers."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Options(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--limit", type=int, default=12000, help="gold answers used")
     parser.add_argument("--plain", type=int, default=1500, help="pairs that plain math-verify is timed on")

@@ -11,14 +11,14 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "r1zero"
 SCHEMAS = {
-    "Training": ["config.py", "algo_config.py"],
-    "Evaluation": ["evaluate/config.py"],
-    "Analysis": ["lab/analysis/config.py"],
-    "Pretraining": ["pretrain/config.py"],
-    "Study": ["lab/study/config.py"],
-    "Benchmark": ["lab/benchmark/config.py"],
+    "Training": ("TrainConfig", ["config.py", "algo_config.py", "rollout_config.py"]),
+    "Evaluation": ("EvaluateConfig", ["evaluate/config.py"]),
+    "Analysis": ("AnalyzeConfig", ["lab/analysis/config.py"]),
+    "Pretraining": ("PretrainConfig", ["pretrain/config.py"]),
+    "Study": ("StudyConfig", ["lab/study/config.py"]),
+    "Benchmark": ("BenchmarkConfig", ["lab/benchmark/config.py"]),
 }
-"""Files of dataclasses, by the command that reads them."""
+"""The root and the files of dataclasses, by the command that reads them."""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -34,21 +34,39 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def settings() -> str:
-    """Every field of every schema: its default and the text below it."""
-    out = ["# Settings", "", "Made from the schemas. `group.key=value` on the command line sets any of them.", ""]
-    for command, paths in SCHEMAS.items():
+    """Every field of every schema as it is typed: its default, its range and the text below it."""
+    out = ["# Settings", "", "Made from the schemas; `key=value` on the command line sets any of them.", ""]
+    for command, (root, paths) in SCHEMAS.items():
+        trees = [ast.parse((PACKAGE / path).read_text()) for path in paths]
+        classes = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
         out += [f"## {command}", ""]
-        for path in paths:
-            for node in ast.parse((PACKAGE / path).read_text()).body:
-                if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in node.decorator_list):
-                    out += schema(node)
+        done: set[str] = set()
+        waiting = [(root, "")]
+        while waiting:
+            name, prefix = waiting.pop(0)
+            if name in classes and classes[name].decorator_list and name not in done:  # an enum has none
+                done.add(name)
+                out += schema(classes[name], prefix, classes)
+                waiting += groups(classes[name], prefix)
     return "\n".join(out)
 
 
-def schema(node: ast.ClassDef) -> list[str]:
-    """One dataclass as a table."""
+def groups(node: ast.ClassDef, prefix: str) -> list[tuple[str, str]]:
+    """The schemas that the fields of one hold, each with what its settings begin with."""
+    found = []
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign):
+            *outer, name = (
+                ast.unparse(field.annotation).removesuffix(" | None").rstrip("]").replace("[", ", ").split(", ")
+            )
+            found.append((name, f"{prefix}{ast.unparse(field.target)}.{'NAME.' if outer else ''}"))
+    return found
+
+
+def schema(node: ast.ClassDef, prefix: str, classes: dict[str, ast.ClassDef]) -> list[str]:
+    """One dataclass as a table; a field that is a schema too has a table of its own."""
     out = [
-        f"### {node.name}",
+        f"### {prefix.rstrip('.') or 'The run itself'}",
         "",
         ast.get_docstring(node) or "",
         "",
@@ -62,7 +80,13 @@ def schema(node: ast.ClassDef) -> list[str]:
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             text = " ".join(str(after.value.value).split())
         value, limits = default(field.value)
-        cells = (f"`{ast.unparse(field.target)}` ({ast.unparse(field.annotation)})", f"`{value}`", limits, text)
+        kind = classes.get(ast.unparse(field.annotation))
+        if kind and kind.decorator_list:
+            continue
+        if kind:
+            limits = ", ".join(f"`{written(v.value)}`" for v in kind.body if isinstance(v, ast.Assign))
+        name = f"`{prefix}{ast.unparse(field.target)}` ({ast.unparse(field.annotation)})"
+        cells = (name, f"`{value}`" if value else "", limits, text)
         out.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return [*out, ""]
 
@@ -72,20 +96,30 @@ SIGNS = {"above": ">", "at_least": "≥", "below": "<", "at_most": "≤"}
 
 def default(node: ast.expr | None) -> tuple[str, str]:
     """A field's default and its range, from ``ranged(0.2, at_least=0)``, ``chosen("a", "b")`` or a plain value."""
-    if node is None:
-        return "", ""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        given = [ast.unparse(value) for value in node.args]
+        given = [written(value) for value in node.args]
         if node.func.id == "ranged":
-            limits = [f"{SIGNS[k.arg]} {ast.unparse(k.value)}" for k in node.keywords if k.arg in SIGNS]
-            return (given or ["null"])[0], ", ".join(limits)
+            return given[0], ", ".join(f"{SIGNS[k.arg]} {written(k.value)}" for k in node.keywords if k.arg in SIGNS)
         if node.func.id == "chosen":
-            named = [ast.unparse(k.value) for k in node.keywords if k.arg == "default"]
-            return (named or given)[0].strip("'"), ", ".join(f"`{value.strip(chr(39))}`" for value in given)
+            return given[0], ", ".join(f"`{value}`" for value in given)
         if node.func.id == "field":
-            made = ast.unparse(node.keywords[0].value)
-            return {"dict": "{}", "list": "[]"}.get(made, made.removeprefix("lambda: ")), ""
-    return {"MISSING": "", "None": "null"}.get(ast.unparse(node), ast.unparse(node)), ""
+            made = node.keywords[0].value
+            if isinstance(made, ast.Lambda):
+                return written(made.body), ""
+            return {"dict": "{}", "list": "[]"}.get(ast.unparse(made), ""), ""
+    return ("" if node is None else written(node)), ""
+
+
+def written(node: ast.expr) -> str:
+    """A value of the code as it is typed on the command line; nothing where the user has to give one."""
+    text = ast.unparse(node)
+    if isinstance(node, ast.BinOp):  # 10**8
+        return f"{eval(text):,}"
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return {"MISSING": "", "None": "null", "True": "true", "False": "false"}.get(
+        text, text.rpartition(".")[2] if "." in text and text[0].isupper() else text
+    )
 
 
 def api() -> str:

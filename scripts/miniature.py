@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 try:
-    from r1zero.errors import exit_code
+    from r1zero.errors import Options, exit_code
     from r1zero.launch import jobs, sweep
     from r1zero.launch.console import console
 except ModuleNotFoundError as error:
@@ -179,7 +179,7 @@ def count(text: str) -> int:
 
 def main() -> int:
     """Run what is missing, then write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=count, default=2, help="runs side by side, one core each (default: 2)")
     parser.add_argument("--seeds", type=count, default=5, help="use at most so many seeds (default: 5)")
     parser.add_argument(

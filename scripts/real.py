@@ -2,7 +2,7 @@
 
 Splits ASDiv, teaches SmolLM2-135M the form of an answer on worked formulas, trains it with GRPO and Dr. GRPO,
 evaluates every state on held-out questions, and serves the result with vLLM. What has finished is left alone, so
-the same command goes on where it was stopped. The table is outputs/real/results.md.
+the same command continues where it was stopped. The table is outputs/real/results.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 try:
     from r1zero.data.sources import READERS
-    from r1zero.errors import UserError, exit_code
+    from r1zero.errors import Options, UserError, exit_code
     from r1zero.lab.real import questions
     from r1zero.launch import jobs, sweep
     from r1zero.launch.console import console
@@ -107,7 +107,7 @@ def report(arguments: argparse.Namespace, states: dict[str, list[Path]], heldout
 
 def parse(given: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", type=Path, required=True, help="ASDiv as .jsonl with problem, answer, formula, kind, grade"
     )

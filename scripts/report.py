@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 try:
-    from r1zero.errors import exit_code
+    from r1zero.errors import Options, exit_code
     from r1zero.lab.report import tables
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
@@ -15,7 +15,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 def main() -> int:
     """Parse the command line and write one report."""
-    parser = argparse.ArgumentParser(description="Reports from finished runs.")
+    parser = Options(description="Reports from finished runs.")
     commands = parser.add_subparsers(dest="command", required=True)
     table = commands.add_parser("tables", help="evaluations beside the paper's Tables 1 and 4")
     table.add_argument("folders", nargs="+", type=Path, help="folders of evaluations, or folders above them")

@@ -6,6 +6,7 @@ and ends with a check that what was installed can be imported.
 
 from __future__ import annotations
 
+import argparse
 import platform
 import shutil
 import subprocess
@@ -86,4 +87,6 @@ def version(python: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".venv").absolute()))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=".venv", help="of the environment (%(default)s)")
+    sys.exit(main(parser.parse_args().folder.absolute()))

@@ -6,6 +6,7 @@ project runs on, so that what differs between the two sides is the trainer. CPU 
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import venv
@@ -46,4 +47,6 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".venv-trl").absolute()))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=".venv-trl", help="of the environment (%(default)s)")
+    sys.exit(main(parser.parse_args().folder.absolute()))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 try:
-    from r1zero.errors import exit_code
+    from r1zero.errors import Options, exit_code
     from r1zero.lab.report import dashboard
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[dev]'`")
@@ -16,7 +16,7 @@ PAPER = ("aime24", "amc", "math500", "minerva", "olympiadbench")
 
 def main() -> int:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description="Build a W&B workspace and a report for a project.")
+    parser = Options(description="Build a W&B workspace and a report for a project.")
     parser.add_argument("--entity", required=True, help="W&B user or team")
     parser.add_argument("--project", default="r1zero", help="W&B project (default: r1zero)")
     parser.add_argument("--benchmarks", default=",".join(PAPER), help="comma-separated names of the evaluated sets")

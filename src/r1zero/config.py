@@ -297,7 +297,7 @@ class TrainConfig:
     steps: int = ranged(1000, at_least=1, at_most=10**9)
     """Rollout steps."""
     resume: str | None = None
-    """Run folder to go on with."""
+    """Run folder to continue."""
     objective: str | None = None
     """Column of metrics.csv whose last value a search (hydra/sweeper=tune) seeks; null: the last evaluation's average
     accuracy, and the mean reward of the last five steps where nothing is evaluated."""

@@ -1,8 +1,10 @@
 """Errors that are the user's to fix; the command line prints them as one line, without a traceback."""
 
+import argparse
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -22,6 +24,14 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = int(number)
+
+
+class Options(argparse.ArgumentParser):
+    """The options of a command without a config; what is wrong with them is said in one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the command; ``message`` is argparse's own."""
+        self.exit(2, f"error: {message}; {self.prog} --help says what it takes\n")
 
 
 def whole_message(error: BaseException) -> str:

@@ -50,7 +50,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     settings = (tmp_path / "reference" / "settings" / "index.html").read_text()
-    assert "norm_constant" in settings
+    assert {"algo.norm_constant", "rollout.ray.batching", "model.lora.rank", "data.sources.NAME.weight"} <= set(
+        re.findall(r"[\w.]+", settings)
+    )
     assert "C of Dr. GRPO" in settings
     layers = (tmp_path / "architecture" / "index.html").read_text()
     assert re.search(r"rollout imports [a-z, ]*reward", layers)

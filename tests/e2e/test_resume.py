@@ -140,7 +140,7 @@ def test_resume_of_a_finished_run_says_so(server: Server, undisturbed: Path) -> 
     assert done.code == 0
     assert done.err == ""
     assert done.out.splitlines() == [
-        f"nothing to do: {undisturbed.name} finished its 6 rollout steps; steps=<more than 6> goes on"
+        f"nothing to do: {undisturbed.name} finished its 6 rollout steps; steps=<more than 6> continues"
     ]
     assert (undisturbed / "metrics.csv").read_bytes() == before
 

@@ -83,7 +83,7 @@ class EvaluateConfig:
     context: int | None = ranged(None, at_least=2, at_most=10**8)
     """Longest prompt + response of the engine in tokens; null: what the prompts need, model.context at most."""
     dry: bool = False
-    """Two questions per benchmark, 16 tokens, prompts cut to fit: does everything work at all?"""
+    """Two questions per benchmark, 16 tokens, prompts cut to fit: a smoke test."""
     device: str = chosen("auto", "cpu", "gpu")
     """auto refuses a large model on a machine without a GPU; cpu insists."""
     bootstrap: int = ranged(2000, at_least=1, at_most=10**6)
@@ -98,7 +98,7 @@ class EvaluateConfig:
     """Training set to measure the overlap with (data@overlap=math12k); null: that of the run that made the model."""
     paper: PaperConfig | None = None
     resume: str | None = None
-    """Folder of an interrupted evaluation to go on with."""
+    """Folder of an interrupted evaluation to continue."""
     rescore: str | None = None
     """Folder of a finished evaluation whose responses are graded again, without generating."""
     paths: dict[str, Any] = field(default_factory=dict)

@@ -33,7 +33,7 @@ log = logging.getLogger("r1zero")
 
 
 def evaluate(config: DictConfig, run_dir: Path) -> int:
-    """Evaluate, go on with an evaluation, or grade one again.
+    """Evaluate, continue an evaluation, or grade one again.
 
     Returns:
         exit code 0.

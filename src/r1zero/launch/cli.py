@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -38,8 +38,6 @@ from r1zero.ranges import check_ranges
 
 DEBUG = "R1ZERO_DEBUG"
 """Environment variable; 1 shows the traceback of an error on the console as well."""
-
-TaskFunction = Callable[[DictConfig], Any]
 
 
 def main(entry: Callable[[], Any], script: Path) -> int:
@@ -275,6 +273,11 @@ def explain(error: Exception, arguments: list[str]) -> str:
     if disk_full(error):
         again = f"; free some space and {how_to_go_on(job_result.run_dir)}" if job_result.run_dir else ""
         return f"the disk is full ({whole_message(error)[:200]}); what was saved before is whole{again}"
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        return (
+            f"out of memory ({whole_message(error)[:200]}): halve optim.micro_batch_tokens, which changes no result; "
+            f"python scripts/plan.py <your settings> says what fits, docs/start/gpu.md what else helps"
+        )
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return explain_composition(error, arguments)
     if isinstance(error, OSError) and error.filename and error.strerror:
@@ -312,6 +315,12 @@ PLUGINS = {
 def explain_composition(error: Exception, arguments: list[str]) -> str:
     """A composition error in one line: which argument, what is wrong, what could be meant."""
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} is no setting: one is written key=value, and 'key=\"value\"' where it holds = {{ [ or ,"
+        )
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{found[1]}: several values are a sweep, which -m starts; one that is a list is written key=[a,b]"
     if command := other_command(text, arguments):
         return command
     found = re.search(r"Could not find '([\w.\-/]+)/([^'/]+)'", text)

@@ -91,7 +91,7 @@ class ParentObserver(threading.Thread):
             self.end(1)
 
 
-ORPHAN = "the process that started this rank has ended, and it can't go on without it"
+ORPHAN = "the process that started this rank has ended, and it can't continue without it"
 
 
 @contextlib.contextmanager

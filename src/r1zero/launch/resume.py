@@ -36,7 +36,7 @@ def finished(run_dir: Path, steps: int) -> str | None:
     done = status.get("step")
     if status.get("state") != "finished" or not isinstance(done, int) or done < steps:
         return None
-    return f"nothing to do: {shown(run_dir)} finished its {done} rollout steps; steps=<more than {done}> goes on"
+    return f"nothing to do: {shown(run_dir)} finished its {done} rollout steps; steps=<more than {done}> continues"
 
 
 def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:

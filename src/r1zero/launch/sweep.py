@@ -89,7 +89,7 @@ def run_point(
     A process of its own frees the engine's memory, W&B and every random state between points, and keeps
     Lightning's DDP children from starting the whole sweep again (traps 55, 56). It has a process group of
     its own, so that a signal reaches it once, through us, and it is asked to end when this process is
-    killed. What it prints goes to ``console.log`` in its folder. An interrupted or failed point goes on
+    killed. What it prints goes to ``console.log`` in its folder. An interrupted or failed point continues
     from its newest checkpoint; one that had none begins again, and what it left is kept in ``attempt_<n>``.
 
     Args:

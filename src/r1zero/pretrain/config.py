@@ -152,7 +152,7 @@ class PretrainConfig:
     dry: bool = False
     """Only check the settings and the first document of every source, and say what would run."""
     resume: str | None = None
-    """Run folder to go on with, from its newest checkpoint."""
+    """Run folder to continue, from its newest checkpoint."""
     init: InitConfig | None = None
     """null: go on from the weights at model.path."""
     model: ModelConfig = MISSING

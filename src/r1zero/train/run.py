@@ -46,7 +46,7 @@ log = logging.getLogger("r1zero")
 
 
 def train(config: DictConfig, run_dir: Path) -> int:
-    """Run (or go on with) one training run in ``run_dir``.
+    """Run, or continue, one training run in ``run_dir``.
 
     Returns:
         exit code: 0, or 128 + the signal's number when the run was asked to stop.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from r1zero import config
@@ -103,6 +104,8 @@ WRONG = {
     "data=nan": "data=nan: a group wants the name of one of its options",
     "--fo": "unrecognized arguments: --fo",
     "algo": "algo= names no option; choose one of cispo",
+    "algo.loss=a=b": "algo.loss=a=b: a setting is written key=value, and 'key=\"value\"' where the value holds",
+    "data=asdiv,gsm8k": "data=asdiv,gsm8k: several values are a sweep, which -m starts",
 }
 
 
@@ -316,6 +319,26 @@ def test_what_the_libraries_raise_is_one_line_with_the_log(server: Server, tmp_p
     assert done.code == 1
     assert "Traceback (most recent call last)" in done.err
     assert "unexpected keyword argument 'foo'" in done.err.splitlines()[-1]
+
+
+def test_no_memory_left_says_what_helps() -> None:
+    with pytest.raises(RuntimeError, match="memory") as found:
+        torch.empty(10**14)
+    for error in (found.value, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0")):
+        line = cli.explain(error, [])
+        assert line.startswith("out of memory (")
+        assert "halve optim.micro_batch_tokens" in line
+        assert len(line.splitlines()) == 1
+
+
+def test_a_wrong_option_of_a_command_without_a_config_is_one_line(server: Server, tmp_path: Path) -> None:
+    """argparse alone prints its usage first, over several lines."""
+    for name in ("report", "audit", "doctor", "gpu_check", "grade", "miniature", "real", "wandb_dashboard"):
+        done = server.run(["--nonsense"], tmp_path, script=f"scripts/{name}.py")
+        assert done.code == 2, name
+        assert done.err.startswith("error: "), done.err
+        assert done.err.endswith(f"; {name}.py --help says what it takes\n")
+        assert len(done.err.splitlines()) == 1
 
 
 def test_two_runs_in_one_folder_are_refused(server: Server, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class AnalyzeConfig:
     context: int | None = ranged(None, at_least=2, at_most=10**8)
     """Longest prompt + response of the engine in tokens; null: what the prompts need, model.context at most."""
     dry: bool = False
-    """Two questions, 16 tokens, prompts cut to fit: does everything work at all?"""
+    """Two questions, 16 tokens, prompts cut to fit: a smoke test."""
     device: str = chosen("auto", "cpu", "gpu")
     """auto refuses a large model on a machine without a GPU; cpu insists."""
     bootstrap: int = ranged(2000, at_least=1, at_most=10**6)
@@ -116,7 +116,7 @@ class AnalyzeConfig:
     server: ServerConfig = field(default_factory=ServerConfig)
     judge: JudgeConfig = MISSING
     resume: str | None = None
-    """Folder of an interrupted analysis to go on with."""
+    """Folder of an interrupted analysis to continue."""
     paths: dict[str, Any] = field(default_factory=dict)
 
     @property

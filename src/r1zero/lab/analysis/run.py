@@ -35,7 +35,7 @@ from r1zero.reward.grader import Grader
 
 
 def analyze(config: DictConfig, run_dir: Path) -> int:
-    """Analyse a model, or go on with an analysis.
+    """Analyse a model, or continue an analysis.
 
     Returns:
         exit code 0.

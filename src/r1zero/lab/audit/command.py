@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 
-from r1zero.errors import exit_code
+from r1zero.errors import Options, exit_code
 
 
 def main(arguments: list[str]) -> int:
@@ -19,8 +18,8 @@ def main(arguments: list[str]) -> int:
     return exit_code(lambda: audit(Path(options.run), options.step, every=options.all))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Options:
+    parser = Options(
         prog="audit.py",
         description="Recompute a rollout step from what the run keeps in its folder, in float64 and by plain loops "
         "that share no code with training: advantages, loss, gradient norm, updated weights. Exit code 1 where they "

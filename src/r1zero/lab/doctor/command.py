@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from r1zero.errors import Options
 from r1zero.lab.doctor import environment, folder, trial
 from r1zero.lab.doctor.environment import Check
 
 
 def main(arguments: Sequence[str]) -> int:
     """Look and print; exit code 1 where a folder has findings or a check failed, 2 where there is no such folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders; without one: the machine")
     parser.add_argument(
         "--no-run", action="store_true", help="look at the machine alone, without the run of three steps"

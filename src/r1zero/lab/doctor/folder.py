@@ -50,7 +50,7 @@ def status(run_dir: Path) -> Iterator[str]:
         yield f"status.json: the state {state!r} is none of {', '.join(STATES)}"
         return
     if state in ("starting", "running") and read_state(run_dir).state == "interrupted":
-        yield f"status.json: it says {state}, and process {content.get('pid')} is gone: resume={run_dir} goes on"
+        yield f"status.json: it says {state}, and process {content.get('pid')} is gone: resume={run_dir} continues"
     other = stored_json(run_dir / HOLDER)
     if other and state not in ("starting", "running") and not lives(int(other.get("pid") or 0)):
         yield f"{HOLDER}: it names process {other.get('pid')} on {other.get('host')}, which is gone: remove it"
@@ -72,7 +72,7 @@ def weights(run_dir: Path) -> Iterator[str]:
     """Every checkpoint is what was written."""
     for path in checkpoints(run_dir):
         if reason := damage(path):
-            yield f"{path.relative_to(run_dir)}: {reason}; resume= goes on from the one before"
+            yield f"{path.relative_to(run_dir)}: {reason}; resume= continues from the one before"
 
 
 def models(run_dir: Path) -> Iterator[str]:

@@ -89,7 +89,7 @@ def start(arguments: Sequence[str], limit: float) -> tuple[int, str]:
 
 
 def run(folder: Path, settings: Sequence[str], limit: float = 300.0, begin: Start = start) -> Trial:
-    """Run a trial in ``folder``, or go on with the one that is there where the first setting is ``resume=``."""
+    """Run a trial in ``folder``, or continue the one that is there where the first setting is ``resume=``."""
     resumed = settings[0].startswith("resume=")
     arguments = list(settings) if resumed else [*SMALL, *settings, f"hydra.run.dir={folder}"]
     begun = time.perf_counter()
@@ -146,7 +146,9 @@ def checks(trial: Trial, gpu: bool, log: Path) -> Iterator[Check]:
     if lines:
         yield Check("checkpoint", "fail", lines[0], "resume= would refuse or go on from an earlier one")
     else:
-        yield Check("checkpoint", "ok", folder.summary(trial.folder), "every file is what was written: resume= goes on")
+        yield Check(
+            "checkpoint", "ok", folder.summary(trial.folder), "every file is what was written: resume= continues"
+        )
 
 
 def sleep_check(trial: Trial, gpu: bool) -> Check:

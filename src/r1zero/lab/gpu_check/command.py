@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from r1zero.errors import UserError
+from r1zero.errors import Options, UserError
 from r1zero.lab.doctor.environment import ask_torch
 from r1zero.lab.doctor.trial import Start, start
 from r1zero.lab.gpu_check.checks import ONE_CARD, SEVERAL_CARDS, Item, NotHere, Place, Wrong
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str], begin: Start = start) -> int:
     Raises:
         UserError: no card, an unknown check, or nothing to run.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", action="store_true", help="the same code on a CPU, with the embedded model")
     parser.add_argument("--several", action="store_true", help="the checks of several cards, in place of those of one")
     parser.add_argument(

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import yaml
 
 from r1zero.config import RewardConfig
-from r1zero.errors import UserError, exit_code
+from r1zero.errors import Options, UserError, exit_code
 from r1zero.launch.files import parse_json
 from r1zero.reward.extract import EXTRACTORS
 from r1zero.reward.gold import prepare_gold
@@ -76,8 +76,8 @@ def _run(options: argparse.Namespace, templates: Path) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Options:
+    parser = Options(
         prog="grade.py",
         description="Grade answers as training does. A line of the file: "
         '{"response": ..., "gold": ..., "template": "boxed" or a template\'s name}; '
