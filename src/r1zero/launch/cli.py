@@ -316,9 +316,8 @@ def explain_composition(error: Exception, arguments: list[str]) -> str:
     """A composition error in one line: which argument, what is wrong, what could be meant."""
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
     if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override} is no setting: one is written key=value, and 'key=\"value\"' where it holds = {{ [ or ,"
-        )
+        how = "a setting is written key=value, and 'key=\"value\"' where the value holds = { [ or ,"
+        return f"{error.override}: {how}"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{found[1]}: several values are a sweep, which -m starts; one that is a list is written key=[a,b]"
     if command := other_command(text, arguments):
