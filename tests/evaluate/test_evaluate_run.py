@@ -233,7 +233,7 @@ def test_a_policy_asked_through_another_template_is_said(tmp_path, caplog):
 # -- a server ----------------------------------------------------------------------------------------------
 
 SERVED = ("model=server", "template=qwen", "benchmarks=arithmetic", "limit=5", "chunk=3", "server.retries=1",
-          "server.backoff=0.01", "server.kind=openai", "bootstrap=50")  # fmt: skip
+          "server.kind=openai", "bootstrap=50")  # fmt: skip
 
 
 def test_a_server_that_dies_midway_leaves_missing_responses_and_resume_fetches_them(tmp_path):

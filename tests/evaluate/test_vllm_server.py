@@ -74,7 +74,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def served(server: Server) -> tuple[str, ...]:
-    return ("model=server", f"server.url={server.url}", "server.backoff=0.05", "server.retries=2", "bootstrap=50")
+    return ("model=server", f"server.url={server.url}", "server.retries=2", "bootstrap=50")
 
 
 def responses(folder: Path) -> pd.DataFrame:

@@ -43,9 +43,7 @@ class ServerConfig:
     timeout: float = ranged(600.0, above=0, at_most=10**6)
     """Seconds that one request may take."""
     retries: int = ranged(5, at_least=0, at_most=1000)
-    """Further attempts after a time-out, a lost connection, or an answer 408, 409, 429 or 5xx."""
-    backoff: float = ranged(1.0, at_least=0, at_most=3600)
-    """Seconds before the first further attempt; doubled before each next one, a minute at most."""
+    """Further attempts after a time-out, a lost connection, or an answer 408, 409, 429 or 5xx; waits grow to 8 s."""
 
 
 @dataclass

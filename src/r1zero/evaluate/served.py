@@ -45,8 +45,8 @@ class ServedModel:
 
     async def _connect(self) -> tuple[str, int | None, list[int]]:
         server = self.server
-        caller = Caller(1, min(server.retries, 2), server.backoff, server.key_env)
-        async with self._client() as client:
+        caller = Caller(1, server.key_env)
+        async with self._client(min(server.retries, 2)) as client:
             try:
                 listed = (await caller.call(lambda: client.models.list())).data
             except RequestFailed as error:
@@ -91,9 +91,8 @@ class ServedModel:
     async def _sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, wanted: list[Key]
     ) -> dict[Key, Response | Failure]:
-        server = self.server
-        caller = Caller(server.concurrency, server.retries, server.backoff, server.key_env)
-        async with self._client() as client:
+        caller = Caller(self.server.concurrency, self.server.key_env)
+        async with self._client(self.server.retries) as client:
 
             async def one(key: Key) -> Response | Failure:
                 prompt, own = prompts[key[0]], derive_seed(seed, *key)
@@ -105,9 +104,9 @@ class ServedModel:
             results = await asyncio.gather(*(one(key) for key in wanted))
         return dict(zip(wanted, results, strict=True))
 
-    def _client(self) -> Any:
+    def _client(self, retries: int) -> Any:
         assert self.server.url is not None
-        return open_client(self.server.url, self.server.key_env, self.server.timeout)
+        return open_client(self.server.url, self.server.key_env, self.server.timeout, retries)
 
     async def _ask(self, client: Any, prompt: Prompt, sampling: Sampling, seed: int) -> Response:
         settings = self._settings(sampling, seed)

@@ -13,6 +13,12 @@ from r1zero.lab.analysis.cache import Answer, AnswerCache
 from r1zero.lab.analysis.config import JudgeConfig, JudgePromptConfig
 from r1zero.lab.analysis.judge import Judge, Tally, label_pattern, parse_label, server_asker, shorten
 
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+
+
 PROMPTS = {
     "answering": JudgePromptConfig([0, 1], "You judge.", "Q {question} R {response}"),
     "reflection": JudgePromptConfig([0, 1, 2], "You judge.", "again: {question} / {response}"),
@@ -21,7 +27,7 @@ PAIRS = [(f"q{i}", f"r{i}") for i in range(8)]
 
 
 def config(url: str = "http://unused", **settings) -> JudgeConfig:
-    fields = dict(name="j", via="server", url=url, model="m", prompts=PROMPTS, backoff=0.01, retries=2, concurrency=3)
+    fields = dict(name="j", via="server", url=url, model="m", prompts=PROMPTS, retries=2, concurrency=3)
     return JudgeConfig(**(fields | settings))
 
 

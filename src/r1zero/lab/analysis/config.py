@@ -44,9 +44,7 @@ class JudgeConfig:
     timeout: float = ranged(120.0, above=0, at_most=10**6)
     """Seconds that one request may take."""
     retries: int = ranged(6, at_least=0, at_most=1000)
-    """Further attempts after a time-out, a lost connection, or an answer 408, 409, 429 or 5xx."""
-    backoff: float = ranged(1.0, at_least=0, at_most=3600)
-    """Seconds before the first further attempt; doubled before each next one, a minute at most."""
+    """Further attempts after a time-out, a lost connection, or an answer 408, 409, 429 or 5xx; waits grow to 8 s."""
     max_tokens: int = ranged(512, at_least=1, at_most=10**8)
     """Longest answer of the judge."""
     temperature: float = ranged(0.0, at_least=0, at_most=100, note="0 is greedy")

@@ -179,8 +179,8 @@ def server_asker(config: JudgeConfig) -> Ask:
 
     async def ask_all(conversations: list[Messages], keep: Callable[[int, Answer | str], None], pattern: str) -> None:
         assert config.url is not None
-        caller = Caller(config.concurrency, config.retries, config.backoff, config.key_env)
-        async with open_client(config.url, config.key_env, config.timeout) as client:
+        caller = Caller(config.concurrency, config.key_env)
+        async with open_client(config.url, config.key_env, config.timeout, config.retries) as client:
 
             async def one(place: int, messages: Messages) -> None:
                 try:
