@@ -131,7 +131,6 @@ def test_continued_pretraining_starts_from_a_folder(
         (["data.pages.qwen=inf"], "data.pages.qwen=inf must be above 0"),
         (["data.pages.qwen=nan"], "data.pages.qwen=nan must be above 0"),
         (["data.mix.qa=nan"], "data.mix.qa=nan must be above 0"),
-        (["data.pages.qwen=inf", "dry=true"], "data.pages.qwen=inf must be above 0"),
         (["data.mix.qa=0"], "data.mix.qa=0.0 must be above 0"),
         (["data.mix.web=-1"], "data.mix.web=-1.0 must be above 0"),
         (["data.mix.qa=null"], "data.mix is empty"),

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from r1zero.lab.benchmark.machine import best_time
 from r1zero.pretrain import speed
 from r1zero.pretrain.callbacks import MetricsCallback, PretrainContext
 from r1zero.pretrain.module import PretrainModule
-from r1zero.pretrain.speed import best_time, device_peak, measured_peak, too_low
+from r1zero.pretrain.speed import device_peak, measured_peak, too_low
 
 CPU = torch.device("cpu")
 

@@ -149,8 +149,6 @@ class PretrainConfig:
     """Newest checkpoints that are kept."""
     peak_tflops: float | None = ranged(None, above=0, at_most=10**6)
     """Peak of a device in TFLOP/s, which the MFU is a share of; null: by the data sheet of a GPU, or measured."""
-    dry: bool = False
-    """Only check the settings and the first document of every source, and say what would run."""
     resume: str | None = None
     """Run folder to continue, from its newest checkpoint."""
     init: InitConfig | None = None

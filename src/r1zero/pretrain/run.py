@@ -47,9 +47,6 @@ def pretrain(config: DictConfig, folder: Path) -> int:
         UserError: for whatever the user can mend, in one line.
     """
     cfg = check(config)
-    if cfg.dry:
-        describe_plan(cfg)
-        return 0
     with run_folder(folder, cfg.steps or 0, cfg.resume) as status:
         settle(config, folder)
         cfg.model.dtype = config.model.dtype
@@ -249,8 +246,10 @@ def describe(
 ) -> None:
     """Say what is about to run."""
     origin = "new" if cfg.init is not None else f"from {cfg.model.path}"
+    total = sum(corpus.weights.values())
+    mixture = ", ".join(f"{name} {weight / total:.0%}" for name, weight in corpus.weights.items())
     console.print(
-        titled(cfg.name, f": {size_of(model)} parameters ({origin}), {mixture_line(corpus.weights)}, seed {cfg.seed}"),
+        titled(cfg.name, f": {size_of(model)} parameters ({origin}), text {mixture}, seed {cfg.seed}"),
         soft_wrap=True,
     )
     console.print(
@@ -263,46 +262,6 @@ def describe(
     console.print(peak, soft_wrap=True, highlight=False)
     if checkpoint is not None:
         console.print(f"  continuing from {shown(checkpoint)}", soft_wrap=True)
-
-
-def mixture_line(weights: dict[str, float]) -> str:
-    """The mixture in words."""
-    total = sum(weights.values())
-    return "text " + ", ".join(f"{name} {weight / total:.0%}" for name, weight in weights.items())
-
-
-def describe_plan(cfg: PretrainConfig) -> None:
-    """``dry=true``: what would run; local sources are opened, the hub is not asked."""
-    from r1zero.pretrain.corpus import active_sources, made_text
-    from r1zero.pretrain.formats import form_of
-    from r1zero.pretrain.readers import FileReader, HubReader, first_record, reader_of
-
-    weights = active_sources(cfg.data)
-    console.print(titled(cfg.name, f": {mixture_line(weights)}"))
-    for name in weights:
-        source, what = cfg.data.sources[name], f"data.sources.{name}"
-        if (made := made_text(source, cfg.data, "train", cfg.seed)) is not None:
-            document = made.document(0)
-            console.print(
-                f"  {name}: made from seed {cfg.seed} ({source.kind}); the first document begins {document[:60]!r}",
-                highlight=False, markup=False,
-            )  # fmt: skip
-            continue
-        reader = reader_of(source, what)
-        at = " ".join(part for part in (source.subset, source.split) if part)
-        if isinstance(reader, HubReader) and not Path(reader.path).expanduser().is_dir():
-            console.print(f"  {name}: {source.path} ({at}), streamed from the hub", soft_wrap=True)
-            continue
-        record = first_record(reader, what)
-        document = form_of(source, record, what)(record, f"{what}, first record")
-        held = f"{len(reader.files)} file(s)" if isinstance(reader, FileReader) else f"copy of a hub data set ({at})"
-        console.print(f"  {name}: {held}; the first document begins {document[:60]!r}", markup=False)
-    length = f"{cfg.steps} steps" if cfg.steps is not None else f"{cfg.epochs:g} passes over the text"
-    console.print(
-        f"  model {cfg.model.path}, {length} of {cfg.step_tokens:,} tokens a step in rows of {cfg.data.row_tokens}; "
-        f"lr {cfg.optim.lr:g}, {cfg.optim.schedule}, warm-up {cfg.optim.warmup_steps} steps",
-        soft_wrap=True,
-    )
 
 
 def split_rows(cfg: PretrainConfig, world: int) -> tuple[int, int]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import math
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from r1zero.lab.benchmark.machine import best_time
 from r1zero.lab.plan.hardware import GPUS
 
 
@@ -75,30 +73,6 @@ def measured_peak(device: torch.device, dtype: torch.dtype, threads: int) -> tup
     if device.type == "cuda":
         return 2.0 * size**3 / seconds, what
     return threads * 2.0 * size**3 / seconds, f"{what} on one thread, times {threads} thread{'s' * (threads > 1)}"
-
-
-def best_time(
-    work: Callable[[], None],
-    clock: Callable[[], float] = time.perf_counter,
-    *,
-    patience: int = 40,
-    gain: float = 0.01,
-    limit: float = 2.0,
-) -> tuple[float, int]:
-    """(shortest time of ``work`` in seconds, number of times it was run), after two runs that warm up.
-
-    Ends when ``patience`` runs in a row were not faster by the share ``gain``, or after ``limit`` seconds and 3 runs.
-    """
-    for _ in range(2):
-        work()
-    best, repeats, idle, begun = math.inf, 0, 0, clock()
-    while idle < patience and (repeats < 3 or clock() - begun < limit):
-        started = clock()
-        work()
-        took = clock() - started
-        idle = 0 if took < best * (1 - gain) else idle + 1
-        best, repeats = min(best, took), repeats + 1
-    return best, repeats
 
 
 def too_low(mfu: float, peak: float, source: str) -> str:
