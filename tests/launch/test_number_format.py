@@ -15,7 +15,6 @@ from omegaconf import OmegaConf
 
 from r1zero.launch import number_format
 from r1zero.launch.number_format import chosen_format, measured_ratio, settle
-from r1zero.launch.renamed import bring_up_to_date, current_argument
 from run_support import SMALL, Server
 
 OLD_CPU, NEW_CPU = {"fma", "avx2"}, {"avx2", "avx512_bf16", "amx_bf16"}
@@ -155,13 +154,6 @@ def test_the_size_of_a_folder_is_that_of_its_weights(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"0" * 4000)
     assert number_format.parameters(OmegaConf.create({"path": str(tmp_path)})) == 1000
     assert number_format.parameters(OmegaConf.create({"path": str(tmp_path), "params": 0.5})) == 5e8
-
-
-def test_the_engines_old_word_for_auto() -> None:
-    assert current_argument("rollout.dtype=null") == "rollout.dtype=auto"
-    stored = OmegaConf.create({"rollout": {"dtype": None}})
-    bring_up_to_date(stored)
-    assert stored.rollout.dtype == "auto"
 
 
 def test_a_run_stores_its_format_and_keeps_it(server: Server, tmp_path: Path) -> None:

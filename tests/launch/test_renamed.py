@@ -1,4 +1,4 @@
-"""Run folders and configs of earlier releases are understood; settings are called what the command line calls them."""
+"""Earlier import paths are understood; settings are called what the command line calls them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,15 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from r1zero import config
-from r1zero.launch.arguments import expand
 from r1zero.launch.renamed import bring_up_to_date, current
-from r1zero.launch.resume import changed_settings
 from r1zero.launch.targets import check_kinds
 from r1zero.train import checks
 from run_support import ROOT, SMALL
 
 OLD = {
-    "callbacks": {
-        "rollout": {"_target_": "r1zero.callbacks.rollout.RolloutCallback"},
-        "credit": {"_target_": "r1zero.callbacks.extensions.CreditCallback"},
-        "history": {"_target_": "r1zero.train.callbacks.extensions.HistoryCallback"},
-        "diversity": {"_target_": "r1zero.callbacks.extensions.DiversityCallback", "n": 4},
-        "metrics": {"_target_": "r1zero.callbacks.metrics.MetricsCallback"},
-        "bias": None,
-    },
+    "callbacks": {"metrics": {"_target_": "r1zero.callbacks.metrics.MetricsCallback"}, "bias": None},
     "logger": {"wandb": {"_target_": "r1zero.loggers.wandb_logger"}},
     "trainer": {"_target_": "pytorch_lightning.Trainer", "strategy": {"_target_": "r1zero.zero.ZeroStrategy"}},
-    "rollout": {"async_steps": 1},
 }
 
 
@@ -44,51 +34,24 @@ def composed(*overrides: str) -> Any:
     return compose("train", overrides=["paths.run=run", *SMALL, *overrides])
 
 
-def test_a_config_of_an_earlier_release_is_brought_up_to_date(caplog: pytest.LogCaptureFixture) -> None:
+def test_earlier_paths_are_brought_up_to_date(caplog: pytest.LogCaptureFixture) -> None:
     made = OmegaConf.create(OLD)
     bring_up_to_date(made)
     assert OmegaConf.to_container(made) == {
-        "callbacks": {
-            "diversity": {"_target_": "r1zero.train.callbacks.diversity.DiversityCallback", "n": 4},
-            "metrics": {"_target_": "r1zero.train.callbacks.metrics.MetricsCallback"},
-            "bias": None,
-        },
+        "callbacks": {"metrics": {"_target_": "r1zero.train.callbacks.metrics.MetricsCallback"}, "bias": None},
         "logger": {"wandb": {"_target_": "r1zero.launch.loggers.wandb_logger"}},
         "trainer": {
             "_target_": "pytorch_lightning.Trainer",
             "strategy": {"_target_": "r1zero.learn.zero.ZeroStrategy"},
         },
-        "rollout": {"async": 1},
     }
     check_kinds(made)
-    assert "callbacks.credit: r1zero.callbacks.extensions.CreditCallback is part of every run" in caplog.text
-    assert len(caplog.records) == 7, "one line for each"
-    again = OmegaConf.create(OmegaConf.to_container(made))
-    bring_up_to_date(again)
-    assert again == made
+    assert len(caplog.records) == 3, "one line for each"
 
 
 def test_a_name_of_today_stays() -> None:
     for name in ("r1zero.train.callbacks.bias.BiasCallback", "torch.nn.Linear", "r1zero.learn.zero.ZeroStrategy"):
         assert current(name) == name
-
-
-def test_arguments_of_an_earlier_release(conf: None) -> None:
-    old = ["callbacks.credit=null", "~callbacks.history", "callbacks.rollout.x=1", "rollout.async_steps=1", "steps=3"]
-    assert expand(old, ROOT / "conf") == ["rollout.async=1", "steps=3"]
-    cfg = composed(*expand(old, ROOT / "conf"))
-    checks.check(cfg)
-
-
-def test_a_folder_of_an_earlier_release_differs_in_nothing(conf: None, tmp_path: Path) -> None:
-    now = OmegaConf.to_container(composed("rollout.async=1"), resolve=True)
-    assert isinstance(now, dict)
-    before = OmegaConf.create(now)
-    OmegaConf.update(before, "rollout.async_steps", before.rollout.pop("async"))
-    before.callbacks.credit = OLD["callbacks"]["credit"]
-    before.callbacks.metrics._target_ = "r1zero.callbacks.metrics.MetricsCallback"
-    OmegaConf.save(before, tmp_path / "config.yaml")
-    assert changed_settings(tmp_path, now) == []
 
 
 @pytest.mark.parametrize("spelling", ["rollout.async=1", "+rollout={async: 1}"])

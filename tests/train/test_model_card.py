@@ -42,7 +42,10 @@ def test_the_chat_template_gives_the_prompts_of_the_training(arch: str, tmp_path
 
 def test_stops_and_card(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 9, "temperature": 0.5}))
-    results = [{"step": 0, "sums": {"accuracy": 0.25}}, {"step": 9, "sums": {"accuracy": 0.5}, "average": {}}]
+    results = [
+        {"step": 0, "sums": {"accuracy": 0.25}},
+        {"step": 9, "sums": {"accuracy": 0.5}, "average": {"accuracy": 0.5}},
+    ]
     cfg = config("Q {question}", stop=("</answer>",))
     describe(tmp_path, cfg, AutoTokenizer.from_pretrained(TINY), (0, 2), results)
     loaded = GenerationConfig.from_pretrained(tmp_path)
@@ -53,4 +56,5 @@ def test_stops_and_card(tmp_path: Path) -> None:
     assert text.startswith("---\nbase_model: hub/m\n")
     assert "| sums | before | 25.0 |" in text
     assert "| sums | after | 50.0 |" in text
+    assert "average" not in text
     assert "</answer>" in text

@@ -18,7 +18,6 @@ from hydra.errors import HydraException
 
 from r1zero.errors import UserError
 from r1zero.launch.paths import PathGroup, check_name, given_path, literal, quoted, values_of
-from r1zero.launch.renamed import current_argument, is_retired
 
 SWITCHES = ("-m", "--multirun", "--run", "-r", "--resolve")
 """Options of Hydra's own that take no value."""
@@ -109,7 +108,7 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
         ("data", "text", "data.sources.text.path", texts) if pretraining else ("data", "file", "data.path", texts)
     ))}  # fmt: skip
     expanded: list[str] = []
-    for argument in (current_argument(a) for a in arguments if not is_retired(a)):
+    for argument in arguments:
         key, _, value = argument.partition("=")
         if key.lstrip("+~").split(".")[0] == "hydra" and ("_target_" in argument or "()" in argument):
             raise UserError(f"{key}: Hydra's own parts can't be replaced on the command line")

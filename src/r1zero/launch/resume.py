@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.errors import UserError
 from r1zero.launch.files import read_yaml, stored_json, write_whole
 from r1zero.launch.masking import masked
-from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import shown
 
 log = logging.getLogger("r1zero")
@@ -52,9 +51,7 @@ def changed_settings(run_dir: Path, new: dict[str, Any]) -> list[str]:
         old = read_yaml(stored)
     except UserError as error:
         raise UserError(f"{error}; so the run can't be resumed") from error
-    settings = OmegaConf.create(old)
-    bring_up_to_date(settings, log.debug)
-    before, now = flatten(OmegaConf.to_container(settings)), flatten(masked(new))
+    before, now = flatten(OmegaConf.to_container(OmegaConf.create(old))), flatten(masked(new))
     if before.get("model.name") != now.get("model.name"):
         names = f"model {before.get('model.name')}, and model {now.get('model.name')} is asked for"
         advice = "a checkpoint fits its own model alone; start a new run"

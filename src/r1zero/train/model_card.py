@@ -48,16 +48,20 @@ def card(cfg: TrainConfig, template: Template, results: list[Any]) -> str:
     """The model card: what was trained on what, its accuracy, how to use it."""
     rows = []
     for when, result in (("before", results[:1]), ("after", results[-1:])):
-        for name, figures in (result[0] if result else {}).items():
-            if isinstance(figures, dict) and "accuracy" in figures:
+        named = {
+            name: f for name, f in (result[0] if result else {}).items() if isinstance(f, dict) and "accuracy" in f
+        }
+        for name, figures in named.items():
+            if name != "average" or len(named) > 2:  # of one benchmark it says nothing more
                 rows.append(f"| {name} | {when} | {100 * figures['accuracy']:.1f} |")
     table = ["| benchmark | | accuracy, % |", "|---|---|---|", *rows, ""] if rows else []
     prompt = template.text if not template.chat else f"the tokenizer's chat template around: {template.text}"
     fence = "`" * 4
+    base = [] if Path(cfg.model.path).is_dir() else [f"base_model: {cfg.model.path}"]  # a path means nothing elsewhere
     stops = ", ".join(f"`{stop}`" for stop in template.stop)
     return "\n".join(
         [
-            "---", f"base_model: {cfg.model.path}", "library_name: transformers", "pipeline_tag: text-generation",
+            "---", *base, "library_name: transformers", "pipeline_tag: text-generation",
             "tags: [r1zero, reinforcement-learning, " + cfg.algo.name + "]", "---", "",
             f"# {cfg.name}", "",
             f"{cfg.model.name}, RL-tuned with {cfg.algo.name} on {cfg.data.name} (seed {cfg.seed}) by r1zero.", "",

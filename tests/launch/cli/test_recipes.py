@@ -147,11 +147,6 @@ def test_the_default_is_a_line_of_figure_6() -> None:
             assert plain[key] == line[key], key
 
 
-@pytest.mark.parametrize(("old", "new"), [("qwen1.5b_general", "qwen2.5_1.5b"), ("qwen7b_general", "qwen2.5_7b")])
-def test_the_earlier_name_of_a_general_base_works(old: str, new: str) -> None:
-    assert composed(f"model={old}").model.name == new
-
-
 @pytest.mark.parametrize("name", ["deepseek_v3_base", "deepseek_r1_zero"])
 def test_models_of_671_billion_parameters_stand_behind_a_server(name: str) -> None:
     from r1zero.errors import UserError
