@@ -42,8 +42,8 @@ def work_in(run_dir: Path) -> str:
 def damage(path: Path) -> str:
     """What is wrong with a checkpoint, in a few words; nothing where every byte is what was written.
 
-    A checkpoint file is a zip archive, which has a checksum for each tensor. One that is a folder has a list of
-    checksums; there the content of older releases can't be checked.
+    A checkpoint file is a zip archive, which has a checksum for each tensor; one that is a folder has a list of
+    checksums.
     """
     try:
         if path.is_dir():

@@ -341,7 +341,6 @@ def test_the_algorithm_that_ran_is_drawn_where_it_is_none_of_the_four(tmp_path: 
     """DAPO's own column of one run, relative to its own mean, beside the four of both."""
     folder, other = make_run(tmp_path, "dapo"), make_run(tmp_path, "grpo")
     runs = find_runs([folder, other])
-    assert [figures.used_by(run) for run in runs] == ["running", "running"]
     figure, numbers = figures.fig4(runs)
     style.plt.close(figure)
     rows = numbers[numbers["panel"] == "question"].set_index("series")
@@ -351,21 +350,6 @@ def test_the_algorithm_that_ran_is_drawn_where_it_is_none_of_the_four(tmp_path: 
     figure, numbers = figures.extras(runs)
     style.plt.close(figure)
     assert set(numbers[numbers["panel"].str.startswith("Length bias")]["series"]) == {"dapo", "grpo"}
-
-
-def test_runs_without_a_running_column_are_read_by_their_settings(tmp_path: Path) -> None:
-    folder = make_run(tmp_path, "mine")
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    config["algo"] |= {"length_norm": "constant", "std_norm": True}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    for file in ("bias.csv", "metrics.csv"):
-        table = pd.read_csv(folder / file)
-        table[[name for name in table if not name.endswith("running")]].to_csv(folder / file, index=False)
-    (run,) = find_runs([folder])
-    assert figures.used_by(run) == "grpo_no_length_norm"
-    figure, numbers = figures.fig4([run])
-    style.plt.close(figure)
-    assert set(numbers["series"]) == set(ALGOS)
 
 
 def test_figures_command_draws_what_the_runs_can_fill(tmp_path: Path) -> None:

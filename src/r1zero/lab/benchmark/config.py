@@ -51,8 +51,6 @@ class CaseConfig:
     """Both sides compile the model they train (model.compile here, torch_compile there)."""
     overrides: list[str] = field(default_factory=list)
     """Further arguments of train.py that belong to the case, this project's side."""
-    trl_paged: bool = False
-    """TRL samples by transformers' continuous batching instead of ``generate``."""
 
 
 @dataclass

@@ -112,7 +112,6 @@ def main(case: dict[str, Any]) -> None:
         num_generations=group,
         max_completion_length=case["max_tokens"],
         generation_kwargs=fixed or None,
-        use_transformers_continuous_batching=case["trl_paged"],
         temperature=1.0,
         loss_type="dr_grpo",
         scale_rewards="none",

@@ -66,8 +66,6 @@ def read_run(folder: Path, most: int) -> dict[str, Any]:
         table = pd.concat([pd.read_parquet(file) for name in names for file in steps[name]], ignore_index=True)
     except Exception as error:
         raise UserError(f"the responses of {folder} can't be read: {error}") from error
-    if "right" not in table:  # written before verdicts had a column of their own
-        table["right"] = table["status"] == "right"
     table["raw"] = raw_texts(table, folder)
     return {
         "name": f"{folder.absolute().parent.name}/{folder.absolute().name}",

@@ -41,8 +41,8 @@ EXTRAS = (
     ("diversity/distinct_answers", "Different answers in a group", "answers"),
     ("diversity/self_similarity", "Similarity of a group's responses", "mean Jaccard of n-grams"),
     ("group/zero_advantage_frac", "Groups without a signal", "share of groups"),
-    ("bias/length_slope/{used}", "Length bias on wrong answers", "slope of log weight on log length"),
-    ("bias/extreme_share/{used}", "Pull of extreme questions", "share of all pull"),
+    (f"bias/length_slope/{RUNNING}", "Length bias on wrong answers", "slope of log weight on log length"),
+    (f"bias/extreme_share/{RUNNING}", "Pull of extreme questions", "share of all pull"),
 )
 
 
@@ -256,7 +256,7 @@ def extras(runs: Sequence[Run]) -> Drawn:
     """What the paper's last section asks for: entropy and diversity, and the two biases as figures over training."""
     groups = groups_of(runs, lambda r: r.algo)
     window = window_for(runs)
-    shown = [panel for panel in EXTRAS if any(run.series(panel[0].format(used=used_by(run))) for run in runs)]
+    shown = [panel for panel in EXTRAS if any(run.series(panel[0]) for run in runs)]
     if not shown:
         raise UserError("no run has figures of entropy, diversity or bias")
     columns = min(3, len(shown))
@@ -265,7 +265,7 @@ def extras(runs: Sequence[Run]) -> Drawn:
     for axis, (column, title, unit) in zip(axes, shown, strict=False):
 
         def values(run: Run, column: str = column) -> list[tuple[float, float]]:
-            return smoothed(run.series(column.format(used=used_by(run))), window)
+            return smoothed(run.series(column), window)
 
         numbers.append(curves(axis, groups, values, title, marked=False))
         axis.set(title=title, xlabel="rollout step", ylabel=unit)
@@ -273,15 +273,6 @@ def extras(runs: Sequence[Run]) -> Drawn:
         axis.set_visible(False)
     style.shared_legend(figure, axes)
     return figure, pd.concat(numbers)
-
-
-def used_by(run: Run) -> str:
-    """What a run did, as its ``bias/`` figures call it; runs from before there was such a column by their settings."""
-    if run.series(f"bias/extreme_share/{RUNNING}"):
-        return RUNNING
-    algo = run.config["algo"]
-    used = (str(algo.get("length_norm")), bool(algo.get("std_norm")))
-    return next((name for name, variant in VARIANTS.items() if variant == used), run.algo)
 
 
 FIGURES: dict[str, tuple[Callable[[Sequence[Run]], Drawn], str]] = {

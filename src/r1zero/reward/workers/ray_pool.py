@@ -58,7 +58,7 @@ class RayPool:
     """
 
     def __init__(self, address: str, machines: int, workers: int, timeout: float, memory_gib: float | None) -> None:
-        self.workers, self.timeout, self.kills = workers * machines, timeout, 0
+        self.workers, self.timeout = workers * machines, timeout
         ray = import_ray()
         self._cluster = connect(address, WAIT, setting="reward.address")
         actor = ray.remote(Machine)
@@ -101,10 +101,6 @@ class RayPool:
 
     def start(self) -> None:
         """Nothing: the actors have started."""
-
-    def pids(self) -> list[int]:
-        """Nothing here: the processes are on other machines."""
-        return []
 
     def close(self) -> None:
         """End the actors and their processes, and leave the cluster if nobody else here uses it; safe to call twice."""
