@@ -85,9 +85,11 @@ class AlgoConfig:
     clip_high: float = ranged(0.2, at_least=0, at_most=1000)
     """Ratios above 1 + clip_high are clipped (DAPO's clip-higher: 0.28)."""
     kl_coef: float = ranged(0.0, at_least=0, at_most=1000)
-    """Weight of KL(policy || reference) in the loss; at 0 no reference model is loaded."""
+    """Weight of KL(policy || reference) in the loss; no reference model is loaded while this and kl_in_reward are 0."""
     kl_estimator: KLEstimator = KLEstimator.k3
     """Estimator of that KL."""
+    kl_in_reward: float = ranged(0.0, at_least=0, at_most=1000)
+    """Weight of KL(policy || reference) in the reward, before advantages: k1, summed over the response's tokens."""
     entropy_coef: float = ranged(0.0, at_least=-1000, at_most=1000)
     """Weight of the entropy bonus, aggregated like the policy loss."""
     minibatch_size: int = ranged(128, at_least=1, at_most=10**7)
@@ -115,3 +117,8 @@ class AlgoConfig:
     """How an advantage is shared out over tokens: uniform, length_aware, answer_span, or an import path."""
     credit_params: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the credit rule."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a frozen copy of the model is loaded beside the policy."""
+        return bool(self.kl_coef or self.kl_in_reward)

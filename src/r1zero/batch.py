@@ -107,7 +107,7 @@ class RolloutBatch:
         group_size: G.
         version: the policy version that sampled them.
         rewards: float32 [N] on the CPU: the weighted sum of the verifier and the reward functions, with
-            algo.overlong's punishment in it.
+            algo.overlong's punishment and algo.kl_in_reward's penalty in it.
         right: bool [N], the verifier's own verdict, whatever weight it has in the reward.
         mask: N rows, bool [T_i]: the tokens that are trained on. All False for a response that the loss leaves
             out (algo.truncated=exclude); it still counts in B.

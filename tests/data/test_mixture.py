@@ -81,6 +81,9 @@ def test_what_does_not_add_up_is_one_line(mixture: DataConfig, change: dict[str,
     setattr(mixture.sources[owner] if owner else mixture, name, value)
     with pytest.raises(UserError, match=message):
         load_questions(mixture)
+    if name == "where":
+        with pytest.raises(UserError, match=message):
+            check_source(mixture)  # before anything heavy
 
 
 def weighted(mixture: DataConfig, a: float, b: float, rows: int | None) -> DataConfig:

@@ -81,7 +81,7 @@ def policies() -> tuple[Policy, Policy, Policy]:
 def make_learner(policy: Policy, reference: Policy | None, algo: AlgoConfig, max_tokens: int = 40) -> Learner:
     return Learner(
         policy,
-        reference if algo.kl_coef else None,
+        reference if algo.needs_reference else None,
         algo,
         temperature=TEMPERATURE,
         constant=CONSTANT,
@@ -304,6 +304,30 @@ def test_a_group_without_advantage_gives_the_pure_kl_gradient(policies: tuple[Po
         loss = loss + 0.5 * (delta.exp() - 1 - delta).sum() / CONSTANT / 16
     loss.backward()
     assert furthest(found, gradients(policy)) < 1e-6
+
+
+def test_kl_of_a_response_is_the_sum_over_its_sampled_tokens(policies: tuple[Policy, Policy, Policy]) -> None:
+    """Semantics 16 by a plain loop: of each response, one that the loss leaves out too, without a tool's tokens."""
+    policy, _, reference = policies
+    prompts, rollout = random_prompts(4, 4), random_rollout(4, flat_groups=(0,))
+    leave_out(rollout, 3)
+    tool = next(c for c in rollout.completions if len(c.ids) > 2)
+    tool.mask = [True, False, *[True] * (len(tool.ids) - 2)]
+    algo = algo_config("drgrpo", minibatch_size=16, kl_in_reward=0.5)
+    learner = make_learner(policy, reference, algo)
+    expected = []
+    for i, completion in enumerate(rollout.completions):
+        new, _ = sequence_logprobs(policy.model, prompts[i // 4].ids, completion.ids, TEMPERATURE)
+        ref, _ = sequence_logprobs(reference.model, prompts[i // 4].ids, completion.ids, TEMPERATURE)
+        expected.append(float((new - ref).detach()[completion.sampled()].sum()))
+    found = learner.response_kl(prompts, rollout, CPU)
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+    assert found.abs().min() > 0
+    assert make_learner(policy, policy, algo).response_kl(prompts, rollout, CPU).tolist() == [0.0] * 16
+    assert not learner.has_gradient(rollout, 0), "the KL acts through advantages alone"
+    (rows, micro), _ = learner.evened(prompts, rollout, [4], CPU)[0]
+    learner.reference = None
+    learner.loss(rollout, rows, micro, None, 1, Tally())  # nor is the reference asked again
 
 
 def test_which_responses_are_computed() -> None:

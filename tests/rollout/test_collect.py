@@ -76,6 +76,7 @@ def collected(
         policy=SimpleNamespace(named_weights=list),
         global_rank=0,
         trainer=SimpleNamespace(world_size=1),
+        response_kl=more.pop("response_kl", None),
     )
     with Grader(reward or RewardConfig(name="math_verify", workers=1)) as grader:
         collector = Collector(cfg, LiveEngine(lambda: engine), grader, Sampling(), tokenizer)  # type: ignore[arg-type,return-value]
@@ -159,6 +160,17 @@ def test_responses_near_the_limit_are_punished_where_that_is_asked_for() -> None
     rollout, _ = collected(algo=algo_config("drgrpo", overlong=0.5))
     assert rollout.rewards[:2].tolist() == pytest.approx([1 - 4 / 6, -5 / 6])
     assert rollout.right.tolist() == RIGHT
+
+
+def test_kl_to_the_reference_is_taken_off_rewards_before_the_groups_mean() -> None:
+    """Question 0, rewards 1 0 1 0 less half of 0.4, 0, -0.4, 0.8: 0.8, 0, 1.2, -0.4 with mean 0.4. By hand."""
+    kl = torch.tensor([0.4, 0.0, -0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 0.0, 0.2, 0.0, 0.0], dtype=torch.float64)
+    rollout, engine = collected(algo=algo_config("drgrpo", kl_in_reward=0.5), response_kl=lambda batch: kl)
+    assert rollout.rewards.tolist() == pytest.approx([0.8, 0.0, 1.2, -0.4, *[0.5] * 4, 0.0, -0.1, 0.0, 0.0])
+    assert rollout.advantages.tolist() == pytest.approx([0.4, -0.4, 0.8, -0.8, *[0.0] * 4, 0.025, -0.075, 0.025, 0.025])
+    assert (rollout.right.tolist(), rollout.metrics["reward/kl"]) == (RIGHT, pytest.approx(5.0 / 12))
+    assert engine.asleep == 2, "the engine leaves the device before the reference is asked, and again at the end"
+    assert "reward/kl" not in collected()[0].metrics
 
 
 def test_the_published_advantages_are_at_hand() -> None:

@@ -22,7 +22,7 @@ from r1zero.data import fields
 from r1zero.data.keep import check_kept
 from r1zero.data.mixture import of_source, parts
 from r1zero.data.values import typed_rows
-from r1zero.data.where import check_where
+from r1zero.data.where import check_where, select
 from r1zero.errors import UserError
 from r1zero.launch.files import parse_json
 
@@ -33,6 +33,8 @@ GENERATORS = {"arithmetic": ("level",), "programs": ("function", "family", "test
 """The columns of each, which ``data.keep`` may name."""
 LOOKED_AT = 64
 """Rows of a file that are looked at before anything heavy is loaded."""
+FILTERED_BYTES = 32 << 20
+"""Size up to which a file is read whole before anything heavy is loaded, to see that its filters find a row."""
 PARQUET_ROWS = 4096
 """Rows that are read at a time."""
 
@@ -77,7 +79,8 @@ def source_kind(cfg: DataConfig) -> str:
 def check_source(cfg: DataConfig) -> None:
     """Find early, without heavy imports, what makes a set unusable: a missing path, a file without the fields.
 
-    Of a file only the first rows are read; hub ids and folders are looked at when they are loaded.
+    Of a file the first rows are read, all of them where there are filters and it is not large; hub ids and folders are
+    looked at when they are loaded.
 
     Raises:
         UserError: In one line, what is wrong with ``data.path`` or the fields.
@@ -99,6 +102,8 @@ def check_source(cfg: DataConfig) -> None:
         found = fields.resolve(usual, cfg.question_key, cfg.answer_key, describe(cfg), gold=verify)
         check_kept(usual, cfg.keep, describe(cfg))
         check_where(usual, cfg, describe(cfg))
+        if cfg.where and path.stat().st_size <= FILTERED_BYTES:
+            select(read_rows(cfg), cfg, describe(cfg))
         try:
             found.question_of(first[0])
         except ValueError as error:

@@ -48,7 +48,7 @@ class PolicyGradientModule(pl.LightningModule):
 
     Args:
         policy: the model to train.
-        reference: frozen copy for the KL term; None when ``algo.kl_coef`` is 0.
+        reference: frozen copy for the KL in loss or reward; None where both are off.
         algo: the objective.
         optim: AdamW and its surroundings.
         rollout: for the temperature, the response limit and the sizes P and G.
@@ -235,6 +235,17 @@ class PolicyGradientModule(pl.LightningModule):
                 figures = tally if number < epoch else Tally()
                 made[key] = self.learner.old_logprobs(batch.prompts, rollout, self.device, figures, mine)
         return [made[tuple(sorted(minibatch.tolist()))] for minibatch in steps]
+
+    @torch.no_grad()
+    def response_kl(self, batch: PromptBatch) -> torch.Tensor:
+        """KL to the reference of each of this rank's responses, before the step's first update: float64 [N], nats.
+
+        For the collector (``algo.kl_in_reward``), which is called outside of Lightning's number format.
+        """
+        rollout = batch.rollout
+        assert rollout is not None
+        with self.trainer.precision_plugin.train_step_context():
+            return self.learner.response_kl(batch.prompts, rollout, self.device)
 
     def _optimizer_step(
         self, batch: PromptBatch, minibatch: torch.Tensor, old: dict[int, torch.Tensor] | None, tally: Tally

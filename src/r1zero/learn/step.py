@@ -39,7 +39,7 @@ class Learner:
 
     Args:
         policy: the model that is trained.
-        reference: frozen model of the KL term, or None.
+        reference: frozen model of the KL in loss or reward, or None.
         algo: settings of the objective.
         objective: function (values, scale, algo) -> Loss.
         temperature: the sampling temperature; divides logits here too (semantics 6).
@@ -147,6 +147,24 @@ class Learner:
                 old.update({i: logp[row, : len(rollout.completions[i].ids)] for row, i in enumerate(rows)})
         return old
 
+    @torch.no_grad()
+    def response_kl(self, prompts: Sequence[Prompt], rollout: RolloutBatch, device: torch.device) -> torch.Tensor:
+        """Sum over each response's sampled tokens of logp_old - logp_ref, the k1 estimate (semantics 16).
+
+        Of every response, whether the loss looks at it or not; tokens of an environment count for nothing.
+
+        Returns:
+            float64 [N], nats; exactly 0 where policy and reference are equal.
+        """
+        assert self.reference is not None
+        found = torch.zeros(len(rollout.completions), dtype=torch.float64)
+        for (rows, micro), counts in self.evened(prompts, rollout, range(len(rollout.completions)), device):
+            logp, _ = self.policy(micro, self.temperature, with_entropy=False)
+            reference, _ = self.reference(micro, self.temperature, with_entropy=False)
+            if counts:
+                found[rows] = (logp - reference).double().sum(dim=1).cpu()
+        return found
+
     def loss(
         self,
         rollout: RolloutBatch,
@@ -202,7 +220,8 @@ class Learner:
     ) -> TokenValues:
         """What the objective sees of a micro-batch."""
         reference = None
-        if self.reference is not None:
+        if self.algo.kl_coef:
+            assert self.reference is not None
             with torch.no_grad():
                 reference, _ = self.reference(micro, self.temperature, with_entropy=False)
         advantages = rollout.advantages[list(rows)].to(new.device)[:, None].expand(new.shape)

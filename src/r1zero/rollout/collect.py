@@ -91,11 +91,12 @@ class Collector:
             prompts=batch.prompts,
             grades=grades,
         )
+        penalty = self._penalise(module, batch) if self.cfg.algo.kl_in_reward else {}
         rollout.advantages = self.rules.advantages(rollout)
         rollout.credit = self.rules.token_weights(rollout)
         rollout.sealed = rollout.fingerprint()
         known = self._tell(history, module, batch.step, rollout) if history is not None else {}
-        rollout.metrics = self._figures(module, rollout) | known
+        rollout.metrics = self._figures(module, rollout) | known | penalty
 
         seconds = generated - started - synced
         rollout.metrics["throughput/rollout_tokens_per_s"] = rollout.metrics.pop("tokens") / max(seconds, 1e-9)
@@ -142,6 +143,21 @@ class Collector:
             lengths = torch.tensor([float(c.length) for c in completions])
             rewards += overlong_penalty(lengths, self.cfg.rollout.max_tokens, share)
         return rewards
+
+    def _penalise(self, module: PolicyGradientModule, batch: PromptBatch) -> dict[str, float]:
+        """Take the KL to the reference off the rewards (semantics 16); its mean over the responses of all ranks.
+
+        Two more passes over the rollout, for which the engine leaves the device to the learner.
+        """
+        rollout = batch.rollout
+        assert rollout is not None
+        if not self.cfg.rollout.async_steps:
+            self.engine.now.sleep()
+        kl = module.response_kl(batch)
+        rollout.rewards = (rollout.rewards.double() - self.cfg.algo.kl_in_reward * kl).float()
+        tally = Tally()
+        tally.mean("reward/kl", kl)
+        return tally.reduce(lambda values, how: reduce_over_ranks(values, how, module.device))
 
     def _is_trained(self, completion: Completion) -> bool:
         """Whether the loss looks at a response at all; one that it leaves out still counts in B (semantics 1)."""

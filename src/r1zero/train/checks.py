@@ -206,11 +206,12 @@ def check_algo(algo: AlgoConfig) -> None:
             f"algo.std_norm=true divides by the deviation of the group, and algo.advantage={algo.advantage} has a "
             "scale of its own: set algo.std_norm=false"
         )
-    if algo.overlong and algo.advantage == "mean_norm":
-        raise UserError(
-            f"algo.overlong={algo.overlong:g} makes rewards negative, and algo.advantage=mean_norm divides by their "
-            "mean, a success rate: set algo.overlong=0"
-        )
+    for name in ("overlong", "kl_in_reward"):
+        if (value := getattr(algo, name)) and algo.advantage == "mean_norm":
+            raise UserError(
+                f"algo.{name}={value:g} makes rewards negative, and algo.advantage=mean_norm divides by their mean, a "
+                f"success rate: set algo.{name}=0"
+            )
 
 
 def check_functions(cfg: TrainConfig) -> None:

@@ -94,7 +94,7 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status, 
     policy = Policy.from_folder(folder, cfg.model)
     module = PolicyGradientModule(
         policy,
-        Policy.from_folder(folder, cfg.model, trainable=False) if cfg.algo.kl_coef else None,
+        Policy.from_folder(folder, cfg.model, trainable=False) if cfg.algo.needs_reference else None,
         cfg.algo,
         cfg.optim,
         cfg.rollout,
@@ -197,8 +197,8 @@ def objective_of(algo: AlgoConfig) -> str:
     group = algo.advantage == "group"
     advantage = f"std_norm={str(algo.std_norm).lower()}" if group else f"advantage={algo.advantage}"
     credit = [] if algo.credit == "uniform" else [f"credit={algo.credit}"]
-    overlong = [f"overlong={algo.overlong:g}"] if algo.overlong else []
-    return ", ".join([*loss, advantage, *overlong, *credit])
+    taken_off = [f"{name}={getattr(algo, name):g}" for name in ("overlong", "kl_in_reward") if getattr(algo, name)]
+    return ", ".join([*loss, advantage, *taken_off, *credit])
 
 
 def summarize(

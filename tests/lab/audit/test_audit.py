@@ -31,7 +31,8 @@ STEPS = len(MISTAKES) + 2
 def wrong(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight rollout steps of two optimizer steps; the first and the last are sound, each other has a mistake."""
     folder = tmp_path_factory.mktemp("audit") / "run"
-    options = ["algo=grpo_no_length_norm", "rollout.temperature=1.3", f"steps={STEPS}", f"hydra.run.dir={folder}"]
+    options = ["algo=grpo_no_length_norm", "algo.kl_in_reward=0.05", "rollout.temperature=1.3", f"steps={STEPS}"]
+    options.append(f"hydra.run.dir={folder}")
     done = server.run([*SMALL, *EVERY_STEP, *options], folder.parent, "wrong_in_turn")
     assert done.code == 0, done.err
     assert "python scripts/audit.py" in done.out
@@ -59,12 +60,21 @@ def test_sound_steps_agree(items: list[dict[str, Item]]) -> None:
         assert compared["later norms"].difference < 1e-4
 
 
+def test_kl_in_the_reward_is_recomputed(wrong: Path) -> None:
+    """With another weight the rewards differ, and not the advantages, which follow from them (semantics 16)."""
+    folder = RunFolder(wrong)
+    assert folder.recorded(STEPS - 1, "reward/kl") != 0
+    folder.algo["kl_in_reward"] = 0.06
+    compared = {item.name: item for item in compare(folder, Replayer(folder).replay(STEPS - 1))}
+    assert told(compared) == {"rewards"}
+
+
 def test_every_mistake_is_told(items: list[dict[str, Item]]) -> None:
     expected = {
         "normaliser": {"loss", "gradient norm"},
         "deviation": {"advantages", "loss", "gradient norm"},
         "mask": {"loss"},  # the token left out is one that the policy is sure of: it has next to no gradient
-        "sign": {"loss", "gradient norm", "weights", "direction"},
+        "sign": {"loss", "weights", "direction"},
         "learning rate": {"update"},
         "member": {"loss", "gradient norm", "later norms"},
     }

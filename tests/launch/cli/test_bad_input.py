@@ -92,6 +92,8 @@ WRONG = {
     "optim.warmup_steps=-1": "optim.warmup_steps=-1 must be at least 0",
     "optim.weight_decay=nan": "optim.weight_decay=nan must be at least 0",
     "optim.betas=[0.9,1]": "optim.betas=[0.9, 1.0] must be at least 0 and below 1",
+    "algo=maxrl algo.kl_in_reward=0.1": "algo.kl_in_reward=0.1 makes rewards negative, and algo.advantage=mean_norm "
+    "divides by their mean, a success rate: set algo.kl_in_reward=0",
     "algo.kl_coef=-0.1": "algo.kl_coef=-0.1 must be at least 0",
     "algo.correction_cap=0": "algo.correction_cap=0.0 must be above 0",
     "rollout.environment=abacus": "rollout.environment=abacus is unknown; choose calculator, or the import path of",

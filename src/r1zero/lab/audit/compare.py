@@ -61,7 +61,7 @@ class Item:
 def compare(folder: RunFolder, replay: Replay) -> list[Item]:
     """All items of one rollout step."""
     step, limits = replay.step, limits_of(folder)
-    items = [minibatch_item(folder, replay), mask_item(folder, replay), reward_item(replay)]
+    items = [minibatch_item(folder, replay), mask_item(folder, replay), reward_item(folder, replay, limits)]
     items += [advantage_item(folder, replay), sampler_item(folder, replay)]
     items.append(largest("learning rate", folder.each(step, "optim/lr"), replay.rates, {}))
     if not replay.losses:
@@ -125,12 +125,13 @@ def mask_item(folder: RunFolder, replay: Replay) -> Item:
     return Item("mask", f"{tokens:,} tokens", "", float(wrong), 0.0)
 
 
-def reward_item(replay: Replay) -> Item:
-    """Recorded rewards against the graded ones, less the punishment of overlong responses."""
+def reward_item(folder: RunFolder, replay: Replay, limits: dict[str, float]) -> Item:
+    """Recorded rewards against the graded ones, less the punishment of overlong responses and KL to the reference."""
     differences = [abs(row["reward"] - r) for row, r in zip(replay.rows, replay.rewards, strict=True)]
     mean = sum(row["reward"] for row in replay.rows) / len(differences)
-    recomputed, most = sum(replay.rewards) / len(differences), max(map(abs, replay.rewards)) or 1.0
-    return Item("rewards", f"mean {mean:.6g}", f"mean {recomputed:.6g}", max(differences) / most)
+    limit = limits.get("KL", FLOAT32) if folder.algo.get("kl_in_reward") else FLOAT32
+    recomputed, most = sum(replay.rewards) / len(differences), max(map(abs, replay.rewards + replay.kl_sizes)) or 1.0
+    return Item("rewards", f"mean {mean:.6g}", f"mean {recomputed:.6g}", max(differences) / most, limit)
 
 
 def advantage_item(folder: RunFolder, replay: Replay) -> Item:

@@ -21,7 +21,9 @@ class Replay:
     step: int
     rows: list[dict[str, Any]]
     rewards: list[float]
-    """Graded ones, less the punishment of overlong responses."""
+    """Graded ones, less the punishment of overlong responses and the KL to the reference."""
+    kl_sizes: list[float]
+    """Part of each reward that is KL, were its terms all of one sign: what its rounding is relative to."""
     advantages: list[float] | None
     """None: by a function of the user's own, taken as recorded."""
     minibatches: list[list[int]]
@@ -69,23 +71,23 @@ class Replayer:
             UserError: the folder does not hold what that needs.
         """
         rows = self.folder.step(step)
-        limit, part = self.folder.rollout["max_tokens"], self.algo["overlong"]
-        rewards = [row["graded"] - overlong(row["tokens"], limit, part) for row in rows]
-        made = advantages(rewards, [sum(trained(row)) for row in rows], self.folder.rollout["group_size"], self.algo)
+        weights, moments = self._start(step)
+        old, difference = self._old(weights, rows)
+        rewards, kl_sizes = self._rewards(rows, old)
+        # The penalty is compared as part of the reward: division by a small deviation would magnify its rounding.
+        given = [row["reward"] for row in rows] if self.algo.get("kl_in_reward") else rewards
+        made = advantages(given, [sum(trained(row)) for row in rows], self.folder.rollout["group_size"], self.algo)
         members: list[list[int]] = [[] for _ in range(self.folder.updates)]
         for row in rows:
             for number in row["optimizer_steps"]:
                 members[number].append(row["response"])
-        result = Replay(step, rows, rewards, made, members)
+        result = Replay(step, rows, rewards, kl_sizes, made, members, sampler_difference=difference)
         first = self.folder.optimizer_steps_before(step)
         result.rates = [self._rate(first + number) for number in range(len(members))]
         used = [row["advantage"] for row in rows] if made is None else made
-        weights, moments = self._start(step)
         if self.algo["loss"] != "policy_gradient":
-            self._old(weights, rows, result)
             return result
         result.before = {name: tensor.detach().clone() for name, tensor in weights.items()}
-        old = self._old(weights, rows, result)
         kl_values: list[tuple[float, float]] = []
         for number, minibatch in enumerate(members):
             for tensor in weights.values():
@@ -141,8 +143,8 @@ class Replayer:
         return weights, moments
 
     @torch.no_grad()
-    def _old(self, weights: Weights, rows: list[dict[str, Any]], result: Replay) -> list[list[float]]:
-        """Log-probabilities before the first update; on the way they are compared with the sampler's."""
+    def _old(self, weights: Weights, rows: list[dict[str, Any]]) -> tuple[list[list[float]], float]:
+        """Log-probabilities before the first update, and how far the sampler's are from them on average."""
         found, differences = [], []
         for row in rows:
             logprobs, _ = self.model.tokens(weights, row["prompt_ids"].tolist(), row["ids"].tolist())
@@ -150,9 +152,25 @@ class Replayer:
             if row["logprobs"] is not None:
                 both = zip(found[-1], row["logprobs"].tolist(), trained(row), strict=True)
                 differences += [abs(a - b) for a, b, counts in both if counts]
-        if differences:
-            result.sampler_difference = sum(differences) / len(differences)
-        return found
+        return found, sum(differences) / len(differences) if differences else math.nan
+
+    def _rewards(self, rows: list[dict[str, Any]], old: list[list[float]]) -> tuple[list[float], list[float]]:
+        """What the run must have learned from, and ``kl_sizes``."""
+        limit, part = self.folder.rollout["max_tokens"], self.algo["overlong"]
+        rewards = [row["graded"] - overlong(row["tokens"], limit, part) for row in rows]
+        coefficient, sizes = self.algo.get("kl_in_reward", 0.0), [0.0] * len(rows)
+        for i, row in enumerate(rows if coefficient else []):
+            sampled = row["sampled"] if row.get("sampled") is not None else [True] * len(row["ids"])
+            terms = [a - b for a, b, ours in zip(old[i], self._reference(row), sampled, strict=True) if ours]
+            rewards[i] -= coefficient * sum(terms)
+            sizes[i] = coefficient * sum(map(abs, terms))
+        return rewards, sizes
+
+    @torch.no_grad()
+    def _reference(self, row: dict[str, Any]) -> list[float]:
+        """Log-probabilities of a response under the model that the run began with."""
+        prompt, ids = row["prompt_ids"].tolist(), row["ids"].tolist()
+        return [float(value) for value in self.model.tokens(self.model.base, prompt, ids)[0]]
 
     def _share(
         self, weights: Weights, row: dict[str, Any], old: list[float], advantage: float, num_tokens: int
@@ -160,10 +178,7 @@ class Replayer:
         """What one response adds to the loss."""
         prompt, ids = row["prompt_ids"].tolist(), row["ids"].tolist()
         new, entropy = self.model.tokens(weights, prompt, ids, entropy=bool(self.algo["entropy_coef"]))
-        reference = None
-        if self.algo["kl_coef"]:
-            with torch.no_grad():
-                reference = [float(value) for value in self.model.tokens(self.model.base, prompt, ids)[0]]
+        reference = self._reference(row) if self.algo["kl_coef"] else None
         credit = [1.0] * len(ids) if row["credit"] is None else row["credit"].tolist()
         sampler = None if row["logprobs"] is None else row["logprobs"].tolist()
         tokens = Tokens(new, old, sampler, reference, entropy, [advantage * c for c in credit], trained(row))

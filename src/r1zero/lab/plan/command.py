@@ -42,7 +42,7 @@ HELP = """What a run needs, calculated: python scripts/plan.py model=qwen7b gpus
   --published    published runs beside what is calculated for them, and nothing else
 
 Everything else is an argument of train.py and means the same: rollout.questions=, optim.micro_batch_tokens=,
-model.lora.rank=, algo.kl_coef=, rollout.sleep=false, model=<folder>, experiment=..."""
+model.lora.rank=, algo.kl_coef=, algo.kl_in_reward=, rollout.sleep=false, model=<folder>, experiment=..."""
 
 
 @dataclass
@@ -143,7 +143,7 @@ def work_of(cfg: TrainConfig, machine: Machine) -> Work:
         optimizer_steps=optimizer_steps(cfg),
         passes=cfg.algo.inner_epochs,
         micro_tokens=cfg.optim.micro_batch_tokens,
-        reference=bool(cfg.algo.kl_coef),
+        reference=cfg.algo.needs_reference,
     )
 
 

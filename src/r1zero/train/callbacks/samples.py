@@ -113,9 +113,10 @@ def completions_table(batch: PromptBatch, rank: int, *, full: bool) -> pd.DataFr
         batch: the step's questions and responses.
         rank: this process's number; ``response`` counts over all ranks.
         full: also the columns from which ``scripts/audit.py`` recomputes the step: ``graded``, the reward before
-            ``algo.overlong``'s punishment, ``prompt_ids``, ``ids``,
-            the sampler's ``logprobs``, ``mask`` (null where all tokens are trained on), ``credit`` (null where
-            all weigh alike) and ``measured``, whether the learner's figures are taken over it.
+            ``algo.overlong``'s punishment and ``algo.kl_in_reward``'s penalty, ``prompt_ids``, ``ids``, the sampler's
+            ``logprobs``, ``mask`` (null where all tokens are trained on), ``sampled`` (null where all are the
+            policy's), ``credit`` (null where all weigh alike) and ``measured``, whether the learner's figures are taken
+            over it.
     """
     rollout = batch.rollout
     assert rollout is not None
@@ -153,6 +154,7 @@ def completions_table(batch: PromptBatch, rank: int, *, full: bool) -> pd.DataFr
                 "ids": np.array(completion.ids, np.int32),
                 "logprobs": None if logprobs is None else np.array(logprobs, np.float32),
                 "mask": None if rollout.mask[i].all() else rollout.mask[i].numpy(),
+                "sampled": None if completion.mask is None else np.array(completion.mask),
                 "credit": None if credit is None else credit.numpy(),
                 "measured": rollout.measured is None or bool(rollout.measured[i]),
             }
