@@ -48,6 +48,11 @@ class Analysis:
         return self.folder.parent.name == SCREENING
 
     @property
+    def run(self) -> Path:
+        """The run folder, of which a trial of a template is a part."""
+        return self.folder.parents[1] if self.screening else self.folder
+
+    @property
     def answering(self) -> float:
         """Share that decides between templates."""
         return share_answering(self.figures)
@@ -109,6 +114,8 @@ def read_bases(folders: Sequence[Path]) -> list[Base]:
     bases: dict[str, Base] = {}
     for analysis in found.values():
         title = model_title(analysis.figures["model"])
+        if title == "server":  # it served one model and was not asked which: every run is a model of its own
+            title = f"server, {analysis.run.name}"
         # Of a folder the last two names: outputs/RUN/policy is RUN/policy.
         base = bases.setdefault(title, Base("/".join(Path(title).parts[-2:]) if Path(title).is_absolute() else title))
         same = next((a for a in base.analyses if a.template == analysis.template), None)
