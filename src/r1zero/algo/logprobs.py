@@ -103,7 +103,8 @@ class _TiledHead(torch.autograd.Function):
                         spread += e.mul_(x).sum(dim=-1)
                     top = higher
                 log_z[rows] = top + total.log()
-                logp[rows] = chosen - log_z[rows]
+                # Not chosen - log_z: the greatest logit may be 30, and both terms would be rounded at its size.
+                logp[rows] = (chosen - top) - total.log()
                 if with_entropy:
                     entropy[rows] = total.log() - spread / total
         ctx.save_for_backward(hidden, weight, targets, log_z, entropy)
