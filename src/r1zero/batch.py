@@ -48,6 +48,7 @@ class Completion:
     the response when the template asks for it, and never an EOS token. ``mask`` is True where the policy
     sampled the token and False where an environment put it in, as a tool's answer: the policy reads such
     tokens and is not trained on them, and what ``logprobs`` holds for them is not looked at. None: all True.
+    ``whole`` are the sampler's log-probabilities of all tokens at each position, float32 [T, V], where asked for.
     """
 
     ids: list[int]
@@ -55,6 +56,7 @@ class Completion:
     finish_reason: str
     logprobs: list[float] | None = None
     mask: list[bool] | None = None
+    whole: torch.Tensor | None = None
 
     @property
     def truncated(self) -> bool:

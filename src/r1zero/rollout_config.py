@@ -72,6 +72,9 @@ class RolloutConfig:
     sleep_level: int | None = chosen(None, 1, 2)
     """1: weights are kept in the host's memory meanwhile; 2: they are given up and loaded again from the learner, which
     is quicker for large models; null: 2 from 3 billion parameters (vLLM)."""
+    batch_invariant: bool = False
+    """Kernels whose sums do not depend on the responses beside a response, at some cost in speed (vLLM on NVIDIA GPUs):
+    its log-probabilities are then the same in every batch, and so are draws with rollout.ray.batching=continuous."""
     max_num_seqs: int | None = ranged(None, at_least=1, at_most=10**6)
     """Most responses sampled at the same time; null: a rank's of a whole step, vLLM's own default at least."""
     async_steps: int = chosen(0, 1)

@@ -27,7 +27,7 @@ from r1zero.algo.stats import Tally
 from r1zero.algo_config import AlgoConfig, Correction, KLEstimator
 from r1zero.batch import Completion, Prompt, RolloutBatch
 from r1zero.learn.collate import MicroBatch, collate
-from r1zero.learn.measure import declare, few
+from r1zero.learn.measure import APART, declare, few
 from r1zero.learn.module import local_indices
 from r1zero.learn.policy import Policy
 from r1zero.learn.step import Learner
@@ -412,6 +412,7 @@ def test_figures_of_a_step_by_hand(policies: tuple[Policy, Policy, Policy]) -> N
         "policy/approx_kl": (ratio - 1 - ratio.log()).mean().item(),
         "sync/logprob_diff_mean": torch.cat(differences).mean().item(),
         "sync/logprob_diff_max": torch.cat(differences).max().item(),
+        **{f"sync/over_{nats:g}": (torch.cat(differences) > nats).double().mean().item() for nats in APART},
     }
     assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-4)
 

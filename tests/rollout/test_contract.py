@@ -59,6 +59,27 @@ def test_logprobs_are_the_learners(served: Served, texts: list[str], temperature
         assert differences(served.learner, prompts, groups, 1.0).max() > 0.1
 
 
+def test_whole_distributions_are_the_learners(served: Served, texts: list[str]) -> None:
+    """``Sampling.whole``: the log-probability of every token at each position, what top-k cuts off with none."""
+    prompts = served.prompts(texts)
+    for top_k in (-1, 2):
+        sampling = Sampling(n=2, max_tokens=3, temperature=0.5, top_k=top_k, whole=True)
+        groups = served.engine.generate(prompts, sampling, seed=5)
+        for prompt, completion in ((p, c) for p, group in zip(prompts, groups, strict=True) for c in group):
+            whole = completion.whole
+            with torch.no_grad():
+                logits = served.learner(torch.tensor([prompt + completion.ids])).logits[0, len(prompt) - 1 : -1]
+            expected = (logits / 0.5).log_softmax(-1)
+            assert whole is not None
+            assert whole.gather(1, torch.tensor(completion.ids)[:, None])[:, 0].tolist() == completion.logprobs
+            if top_k == -1:
+                assert (whole - expected).abs().max() < 1e-4
+            else:
+                kept = whole.isfinite()
+                assert kept.sum(dim=1).tolist() == [2, 2, 2]
+                assert kept.gather(1, expected.topk(2).indices).all()
+
+
 def test_equal_arguments_draw_equal_responses(served: Served, texts: list[str]) -> None:
     """Semantics 14, trap 30: the seed governs the draws, and nothing that ran before does."""
     prompts = served.prompts(texts)

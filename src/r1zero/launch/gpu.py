@@ -47,6 +47,15 @@ def check_cuda(instead: str) -> None:
     raise UserError(f"{driver} is here and {why}; {instead} insists on the CPU")
 
 
+def check_batch_invariant(wanted: bool, engine: str = "vllm") -> None:
+    """Refuse ``rollout.batch_invariant`` where the engine has no such kernels. Raises ``UserError``."""
+    if wanted and (engine == "hf" or not has_gpu()):
+        raise UserError(
+            "rollout.batch_invariant=true: vLLM has these kernels for NVIDIA GPUs, and no other engine has them; leave "
+            "it off here"
+        )
+
+
 def driver_release() -> tuple[str, str] | None:
     """Release of NVIDIA's driver and the newest CUDA that it serves, as its own tool says; None where there is none."""
     try:

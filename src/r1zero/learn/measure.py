@@ -15,7 +15,17 @@ import torch
 from r1zero.algo.stats import Tally
 from r1zero.batch import RolloutBatch
 
-MEANS = ("policy/entropy", "policy/clip_frac", "policy/approx_kl", "loss/kl", "sync/logprob_diff_mean")
+APART = (1e-6, 1e-4, 1e-2, 1e-1)
+"""Nats; the share of tokens that differ by more than each is the histogram of differences, exact over ranks."""
+
+MEANS = (
+    "policy/entropy",
+    "policy/clip_frac",
+    "policy/approx_kl",
+    "loss/kl",
+    "sync/logprob_diff_mean",
+    *(f"sync/over_{nats:g}" for nats in APART),
+)
 MAXIMA = ("policy/ratio_max", "policy/grad_norm", "sync/logprob_diff_max")
 TOTALS = ("loss/policy", "tokens/learned", "policy/measured_tokens", "policy/skipped_steps")
 
@@ -90,7 +100,7 @@ def compare_with_sampler(
         rows: local indices of the responses.
         learner: the learner's log-probabilities, [n, T].
         mask: bool [n, T].
-        tally: takes ``sync/logprob_diff_mean`` and ``sync/logprob_diff_max``, in nats.
+        tally: takes ``sync/logprob_diff_mean`` and ``sync/logprob_diff_max``, in nats, and ``sync/over_``.
     """
     given = [row for row, i in enumerate(rows) if rollout.completions[i].logprobs is not None]
     if given:
@@ -98,6 +108,8 @@ def compare_with_sampler(
         difference = (learner[given] - sampler).abs()
         tally.mean("sync/logprob_diff_mean", difference, mask[given])
         tally.maximum("sync/logprob_diff_max", difference, mask[given])
+        for nats in APART:
+            tally.mean(f"sync/over_{nats:g}", (difference > nats).float(), mask[given])
 
 
 def sampler_logprobs(rollout: RolloutBatch, rows: Sequence[int], like: torch.Tensor) -> torch.Tensor:

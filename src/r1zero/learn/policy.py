@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,11 @@ class Policy(nn.Module):
         return policy
 
     def forward(
-        self, batch: MicroBatch, temperature: float = 1.0, with_entropy: bool = True
+        self,
+        batch: MicroBatch,
+        temperature: float = 1.0,
+        with_entropy: bool = True,
+        head: Callable[..., tuple[torch.Tensor, torch.Tensor]] = token_logprobs,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities and entropies of the generated tokens, float32 [n, T] each, zeros off the mask.
 
@@ -178,7 +182,7 @@ class Policy(nn.Module):
         states = states.reshape(-1, states.shape[-1])[batch.source]
         weight = self.model.get_output_embeddings().weight
         with torch.autocast(states.device.type, enabled=False):
-            logp, entropy = token_logprobs(
+            logp, entropy = head(
                 states, weight, batch.targets, temperature=temperature / self.head_scale, with_entropy=with_entropy
             )
         return batch.scatter(logp), batch.scatter(entropy)

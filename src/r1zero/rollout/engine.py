@@ -17,7 +17,7 @@ class Sampling:
 
     ``stop`` are the template's stop strings, ``keep_stop`` leaves the one that matched in the text;
     ``stop_ids`` are all EOS ids of the model and the template. ``logprobs`` asks for the sampler's
-    log-probability of each sampled token, after temperature (trap 19).
+    log-probability of each sampled token, after temperature (trap 19), ``whole`` for those of all tokens.
     """
 
     n: int = 1
@@ -29,6 +29,7 @@ class Sampling:
     keep_stop: bool = False
     stop_ids: tuple[int, ...] = ()
     logprobs: bool = True
+    whole: bool = False
 
 
 class Engine(Protocol):

@@ -118,13 +118,19 @@ class HFEngine:
             stopping_criteria=StoppingCriteriaList([ends]),
         )
         tokens = sequences[:, width:].cpu()
-        logprobs = shaper.sampled(sequences[:, width:])
+        logprobs, whole = shaper.sampled(sequences[:, width:]), shaper.whole()
         lengths = ends.lengths(tokens.shape[1])
         reasons = ends.reasons()
         responses = [tokens[row, :length].tolist() for row, length in enumerate(lengths)]
         texts = response_texts(self._tokenizer, responses, reasons, sampling)
         return [
-            Completion(i, text, reason, logprobs[row, : len(i)].tolist() if logprobs is not None else None)
+            Completion(
+                i,
+                text,
+                reason,
+                logprobs[row, : len(i)].tolist() if logprobs is not None else None,
+                whole=whole[row, : len(i)] if whole is not None else None,
+            )
             for row, (i, text, reason) in enumerate(zip(responses, texts, reasons, strict=True))
         ]
 
@@ -162,11 +168,13 @@ class HFEngine:
 class _Shaper(LogitsProcessor):
     """Applies temperature, top-k and top-p, in vLLM's order, and keeps the log-probabilities of what was drawn.
 
-    Only the last step's log-softmax is held, [rows, V] in fp32: the token drawn from it is known one call later.
+    Only the last step's log-softmax is held, [rows, V] in fp32: the token drawn from it is known one call later. With
+    ``Sampling.whole`` all of them are.
     """
 
     def __init__(self, sampling: Sampling) -> None:
-        self._wanted = sampling.logprobs
+        self._wanted = sampling.logprobs or sampling.whole
+        self._whole: list[torch.Tensor] | None = [] if sampling.whole else None
         self._last: torch.Tensor | None = None
         self._columns: list[torch.Tensor] = []
         self._warpers: list[Any] = []
@@ -187,6 +195,8 @@ class _Shaper(LogitsProcessor):
             scores = warper(input_ids, scores)
         if self._wanted:
             self._last = scores.float().log_softmax(dim=-1)
+            if self._whole is not None:
+                self._whole.append(self._last)
         return scores
 
     def _gather(self, drawn: torch.Tensor) -> None:
@@ -201,6 +211,10 @@ class _Shaper(LogitsProcessor):
         if len(self._columns) < tokens.shape[1]:
             self._gather(tokens[:, len(self._columns)])
         return torch.stack(self._columns, dim=1)[:, : tokens.shape[1]].cpu()
+
+    def whole(self) -> torch.Tensor | None:
+        """Log-probabilities of all tokens, float32 [rows, T, V], or None where they were not asked for."""
+        return None if self._whole is None else torch.stack(self._whole, dim=1).cpu()
 
 
 class _RowEnds(StoppingCriteria):

@@ -19,7 +19,7 @@ from r1zero.data.templates import template_of
 from r1zero.errors import UserError
 from r1zero.launch.cluster import knock
 from r1zero.launch.files import read_json
-from r1zero.launch.gpu import check_cuda, has_gpu
+from r1zero.launch.gpu import check_batch_invariant, check_cuda, has_gpu
 from r1zero.launch.model_files import check_files, check_trainable
 from r1zero.launch.plugins import check_function
 from r1zero.launch.renamed import bring_up_to_date
@@ -104,6 +104,8 @@ def check(config: DictConfig) -> None:
     check_machine(cfg)
     check_hub(cfg.hub)
     check_ray(cfg.rollout)
+    if cfg.rollout.name != "ray":  # whose samplers have cards of their own, and say it themselves
+        check_batch_invariant(cfg.rollout.batch_invariant, cfg.rollout.name)
     if cfg.reward.pool == "ray" and cfg.rollout.name != "ray":  # else they share the samplers' Ray
         knock(cfg.reward.address, 5.0, "reward.address")
 

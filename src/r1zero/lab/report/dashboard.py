@@ -12,6 +12,7 @@ from wandb_workspaces import expr
 from r1zero.algo.bias import RUNNING, VARIANTS
 from r1zero.errors import UserError
 from r1zero.launch import compat
+from r1zero.learn.measure import APART
 
 MEASURED = (RUNNING, *VARIANTS)
 """What the objective that runs does, and what the paper's four algorithms would have done."""
@@ -68,6 +69,9 @@ PANELS: dict[str, Panels] = {
     "Do sampler and learner agree?": [
         ("Difference of log-probabilities, mean", ["sync/logprob_diff_mean"]),
         ("Difference of log-probabilities, largest", ["sync/logprob_diff_max"]),
+        ("Share of tokens that differ by more, nats", [f"sync/over_{nats:g}" for nats in APART]),
+        ("Whole distributions: difference, mean", ["sync/whole_diff_mean"]),
+        ("Whole distributions: total variation, largest", ["sync/total_variation_max"]),
         ("Policy version", ["sync/version"]),
         ("Optimizer steps behind", ["sync/lag"]),
     ],

@@ -1,6 +1,6 @@
 """vLLM inside this process: weights are handed over without copies between processes.
 
-Only the files vllm_*.py import vllm, and only when an engine is built.
+vLLM is imported when an engine is built, not before.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from unittest.mock import patch
 import torch
 
 from r1zero.batch import Completion
-from r1zero.errors import SyncError, UserError
+from r1zero.errors import SyncError
 from r1zero.launch import compat
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.rng import preserved_rng
 from r1zero.rollout.sync import CheckedWeights, check_metadata, expected_parameters, torch_dtype
 from r1zero.rollout.text import check_request, response_texts
 from r1zero.rollout.vllm.process import (
-    ENVIRONMENT,
-    LOG_LEVEL,
+    import_vllm,
     launcher_environment,
     quiet,
     spare_token_strings,
     start_error,
 )
-from r1zero.rollout.vllm.request import finish_reason, sampled_logprobs, sampling_params
+from r1zero.rollout.vllm.request import finish_reason, sampled_logprobs, sampling_params, whole_logprobs
 from r1zero.rollout.vllm.worker import (
     check_taken,
     note_loads,
@@ -80,6 +79,7 @@ class VLLMEngine:
         sleep_level: 1 keeps weights in the host's memory, 2 gives them up; None: 2 from ``LARGE`` parameters.
         max_num_seqs: Most responses sampled at the same time; None: ``responses``, vLLM's own default at least.
         responses: Responses of a rollout step that this engine samples; 0: not known.
+        batch_invariant: Kernels whose sums do not depend on the responses beside a response (GPU only).
         tensor_parallel: Devices, or CPU processes, that the model is cut over; only in a sampler of rollout=ray.
         transfer: "nccl" opens vLLM's weight transfer between trainer and engine (GPU only).
         card: Index of the learner's card among those visible, which the engine takes too.
@@ -87,7 +87,7 @@ class VLLMEngine:
         on_hang: Is told in one line before a process that can't be interrupted is ended.
 
     Raises:
-        UserError: vLLM is not installed, the model can't be read, or memory does not suffice.
+        UserError: vLLM is not installed or lacks such kernels, the model can't be read, or memory does not suffice.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class VLLMEngine:
         sleep_level: int | None = None,
         max_num_seqs: int | None = None,
         responses: int = 0,
+        batch_invariant: bool = False,
         tensor_parallel: int = 1,
         transfer: str | None = None,
         card: int = 0,
@@ -129,7 +130,7 @@ class VLLMEngine:
             raise RuntimeError(
                 "build the engine after torch.distributed is initialised: WORLD_SIZE is above 1 (trap 44)"
             )
-        import_vllm()
+        import_vllm(batch_invariant)
         with quiet():
             from vllm.platforms import current_platform
 
@@ -149,6 +150,7 @@ class VLLMEngine:
             enforce_eager=self._cpu if enforce_eager is None else enforce_eager,
             enable_prefix_caching=True,
             logprobs_mode="processed_logprobs",
+            max_logprobs=-1,
             generation_config="vllm",
             disable_log_stats=True,
             use_tqdm_on_load=False,
@@ -259,7 +261,13 @@ class VLLMEngine:
         reasons = [finish_reason(sample) for sample in samples]
         texts = response_texts(self._tokenizer, ids, reasons, sampling)
         return [
-            Completion(i, text, reason, sampled_logprobs(sample) if sampling.logprobs else None)
+            Completion(
+                i,
+                text,
+                reason,
+                sampled_logprobs(sample) if sampling.logprobs else None,
+                whole=whole_logprobs(sample) if sampling.whole else None,
+            )
             for i, text, reason, sample in zip(ids, texts, reasons, samples, strict=True)
         ]
 
@@ -358,21 +366,6 @@ class VLLMEngine:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def import_vllm() -> None:
-    """Set vLLM's environment and import it. Raises ``UserError`` where it is not installed."""
-    os.environ.update(ENVIRONMENT)
-    os.environ.setdefault(*LOG_LEVEL)
-    try:
-        with quiet():
-            import vllm  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "vllm":
-            raise
-        raise UserError(
-            "rollout=vllm: vLLM is not installed; pip install '.[cpu]' (no NVIDIA GPU) or '.[gpu]', or set rollout=hf"
-        ) from error
 
 
 def shut_down(llm: Any) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from r1zero.errors import UserError
 from r1zero.launch import compat
+from r1zero.launch.gpu import check_batch_invariant
 from r1zero.rollout.sync import first_line
 
 ENVIRONMENT = {
@@ -20,6 +21,26 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 LOG_LEVEL = ("VLLM_LOGGING_LEVEL", "ERROR")
+
+
+def import_vllm(batch_invariant: bool = False) -> None:
+    """Set vLLM's environment, which it reads when it is imported, and import it.
+
+    Raises:
+        UserError: it is not installed, or has no kernels for ``batch_invariant`` here.
+    """
+    check_batch_invariant(batch_invariant)
+    os.environ.update(ENVIRONMENT | ({"VLLM_BATCH_INVARIANT": "1"} if batch_invariant else {}))
+    os.environ.setdefault(*LOG_LEVEL)
+    try:
+        with quiet():
+            import vllm  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "vllm":
+            raise
+        raise UserError(
+            "rollout=vllm: vLLM is not installed; pip install '.[cpu]' (no NVIDIA GPU) or '.[gpu]', or set rollout=hf"
+        ) from error
 
 
 @contextmanager

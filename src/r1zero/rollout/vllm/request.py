@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from r1zero.rollout.engine import Sampling
 
 
@@ -32,7 +34,7 @@ def sampling_params(sampling: Sampling) -> Any:
         stop_token_ids=list(sampling.stop_ids),
         ignore_eos=True,
         include_stop_str_in_output=sampling.keep_stop,
-        logprobs=0 if sampling.logprobs else None,
+        logprobs=-1 if sampling.whole else 0 if sampling.logprobs else None,
         prompt_logprobs=None,
         flat_logprobs=True,
         detokenize=bool(sampling.stop),
@@ -55,3 +57,15 @@ def sampled_logprobs(sample: Any) -> list[float]:
     """Log-probability of each sampled id [T], nats; vLLM puts the sampled token first at every position."""
     flat = sample.logprobs
     return [flat.logprobs[start] for start in flat.start_indices]
+
+
+def whole_logprobs(sample: Any) -> torch.Tensor:
+    """Log-probabilities of all tokens at each position, float32 [T, V], nats; -inf for those that were cut off."""
+    flat = sample.logprobs
+    rows: list[torch.Tensor] = []
+    for start, end in zip(flat.start_indices, flat.end_indices, strict=True):
+        ids = torch.tensor(flat.token_ids[start:end])
+        row = torch.full((int(ids.max()) + 1,), -torch.inf)
+        row[ids] = torch.tensor(flat.logprobs[start:end])
+        rows.append(row)
+    return torch.stack(rows)

@@ -29,6 +29,7 @@ def vllm_settings(
         "gpu_memory": rollout.gpu_memory,
         "kv_cache_gib": rollout.kv_cache_gib,
         "enforce_eager": rollout.enforce_eager,
+        "batch_invariant": rollout.batch_invariant,
         "max_num_seqs": rollout.max_num_seqs,
         "responses": responses,
     }
