@@ -65,7 +65,13 @@ def test_vllm_is_imported_in_its_own_files_alone() -> None:
     }
     assert found == {
         f"src/r1zero/{name}.py"
-        for name in ("launch/compat", "rollout/ray/transfer", "rollout/vllm/engine", "rollout/vllm/request")
+        for name in (
+            "launch/compat",
+            "rollout/ray/transfer",
+            "rollout/vllm/engine",
+            "rollout/vllm/process",
+            "rollout/vllm/request",
+        )
     }
 
 

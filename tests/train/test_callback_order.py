@@ -22,13 +22,15 @@ ARGUMENTS = [
     *SMALL,
     "steps=3",
     "callbacks=diversity",
+    "callbacks.distribution={_target_:r1zero.train.callbacks.distribution.DistributionCallback,positions:2,every:2}",
     "rollout.max_tokens=24",
     "eval.limit=4",
     "data.sampler=curriculum",
     f"algo.advantage={__name__}.by_length",
     "algo.credit=length_aware",
 ]
-NAMES = ("evaluation", "best", "bias", "diversity", "interrupt", "metrics", "samples", "progress", "checkpoint")
+NAMES = ("evaluation", "best", "bias", "diversity", "distribution", "interrupt", "metrics", "samples", "progress")
+NAMES += ("checkpoint",)
 
 Trained = tuple[Path, dict[str, torch.Tensor]]
 
