@@ -43,8 +43,8 @@ def test_an_engine_here_and_one_in_a_sampler_have_the_same_settings(monkeypatch:
     build_engine(rollout, "some/model", dtype="float32", **model)
     here = {
         "model_path": "some/model", "dtype": "bfloat16", "context": 64, "seed": 5, "revision": "main",
-        "trust_remote_code": True, "gpu_memory": 0.3, "kv_cache_gib": 0.2, "enforce_eager": False, "batch_invariant": True,
-        "max_num_seqs": 7, "responses": 48,
+        "trust_remote_code": True, "gpu_memory": 0.3, "kv_cache_gib": 0.2, "enforce_eager": False,
+        "batch_invariant": True, "max_num_seqs": 7, "responses": 48,
     }  # fmt: skip
     assert given == [here | {"sleep": True, "sleep_level": None, "card": 0, "timeout_s": 9.0, "on_hang": None}]
     sampled: list[dict] = []

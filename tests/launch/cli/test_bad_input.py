@@ -57,7 +57,7 @@ WRONG = {
     "model=/nowhere/x": "model.path=/nowhere/x: there is no such folder",
     "algo.minibatch_size=12": "algo.minibatch_size=12 does not divide the 32 responses of a rollout step",
     "rollout.group_size=1": "rollout.group_size=1 must be at least 2 and at most 100,000: the mean of a",
-    "rollout.batch_invariant=true": "vLLM has these kernels for NVIDIA GPUs, and no other engine has them; leave it off",
+    "rollout.batch_invariant=true": "vLLM has these kernels for NVIDIA GPUs, and no other engine",
     "rollout.temperature=0": "rollout.temperature=0.0 must be above 0 and at most 100: a greedy sampler",
     "rollout.top_p=0.9": "use top_p=1 top_k=-1, or algo.sampler_correction=token",
     "rollout.top_k=5": "use top_p=1 top_k=-1, or algo.sampler_correction=token",
