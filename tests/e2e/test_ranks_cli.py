@@ -12,6 +12,10 @@ import pandas as pd
 import psutil
 import pytest
 
+from r1zero.batch import Prompt
+from r1zero.config import DataConfig, SourceConfig
+from r1zero.data.loader import PromptLoader
+from r1zero.data.prompts import load_questions
 from r1zero.launch.rank_watch import ORPHAN
 from run_support import SMALL, Server, audited, members, start, status, table, until, wait
 
@@ -32,7 +36,7 @@ def assert_two_ranks_ran(folder: Path) -> None:
     for step in range(2):
         parts = [samples(folder, step, rank) for rank in (0, 1)]
         assert [len(part) for part in parts] == [16, 16]
-        assert set(parts[0]["row"]).isdisjoint(parts[1]["row"])
+        assert set(parts[0]["question"]).isdisjoint(parts[1]["question"])
         together = pd.concat(parts)
         # Means over the responses of both ranks, not one rank's and not a mean of means.
         assert float(rows[step]["reward/mean"]) == pytest.approx(together["reward"].mean())
@@ -59,14 +63,38 @@ def test_lightning_starts_two_ranks_with_vllm(server: Server, tmp_path: Path) ->
     assert_two_ranks_ran(tmp_path / "run")
 
 
+def mixture(folder: Path) -> DataConfig:
+    """5, 4 and 3 questions of three files; of the third those before 2023, which are its first 6."""
+    sources = {}
+    for name, count in (("asdiv", 5), ("math", 4), ("aime", 3)):
+        rows = [{"problem": f"{name}: {i} + 1 = ?", "answer": i + 1, "Year": 2017 + i} for i in range(9)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        where = {"Year": {"below": 2023}} if name == "aime" else {}
+        sources[name] = SourceConfig(path=str(folder / f"{name}.jsonl"), count=count, where=where)
+    return DataConfig(name="mix3k", sources=sources, rows=12)
+
+
 def test_torchrun_starts_two_ranks_in_one_folder(tmp_path: Path) -> None:
-    """Each rank composes its own config; the time in the folder's name must be the same for all."""
+    """Each rank composes its own config; the time in the folder's name must be the same for all.
+
+    A mixture is asked in the order that one rank has.
+    """
+    questions = load_questions(mixture(tmp_path))
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    done = wait(start([*SMALL, *TWO, "paths.outputs=out"], tmp_path, command=launcher))
+    mixed = ["data=mix3k", "data.rows=12"]
+    for name, count in (("asdiv", 5), ("math", 4), ("aime", 3)):
+        mixed += [f"data.sources.{name}.path={tmp_path / name}.jsonl", f"data.sources.{name}.count={count}"]
+    done = wait(start([*SMALL, *TWO, *mixed, "seed=3", "paths.outputs=out"], tmp_path, command=launcher))
     assert done.code == 0, done.err
     (folder,) = (tmp_path / "out" / "demo").iterdir()
     assert done.out.count("2 rank(s)") == 1
     assert_two_ranks_ran(folder)
+    one = PromptLoader([Prompt(q, q.text, [1]) for q in questions], 4, 2, seed=3)
+    for step, batch in enumerate(one):
+        asked = pd.concat(samples(folder, step, rank) for rank in (0, 1))["question"].tolist()
+        assert asked == [p.question.text for p in batch.prompts for _ in range(8)]
+    shares = {name: float(table(folder)[0][f"source/{name}/share"]) for name in ("asdiv", "math", "aime")}
+    assert sum(shares.values()) == pytest.approx(1)
     assert {"weights", "update", "loss", "advantages", "sampler (nats)"} <= audited(folder, 0, 1).keys()
 
 

@@ -49,8 +49,10 @@ class Caller:
                 answer = await request()
             except Exception as error:
                 reason = self._reason(error)
-                if reason.startswith(UNREACHED) and self._last_success < begun:
-                    self._gone = reason
+                if reason.startswith(UNREACHED):
+                    reason += f" (tried for {time.monotonic() - begun:.0f} s)"
+                    if self._last_success < begun:
+                        self._gone = reason
                 raise RequestFailed(reason) from None
             self._last_success = time.monotonic()
             return answer
