@@ -15,7 +15,7 @@ import torch
 from objective_support import algo_config, fit, make_module, random_prompts, random_rollout, weights
 from r1zero.batch import PromptBatch
 from r1zero.config import ModelConfig
-from r1zero.errors import SyncError
+from r1zero.errors import SyncError, UserError
 from r1zero.learn.policy import Policy
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.hf_engine import HFEngine
@@ -40,11 +40,13 @@ class Louder(HFEngine):
         super().load_weights(((n, t * 1.5 if "embed_tokens" in n else t) for n, t in weights), version)
 
 
-def train(folder: Path, engine: type[HFEngine], every: int = 2) -> tuple[list[dict[str, float]], Any]:
+def train(
+    folder: Path, engine: type[HFEngine], every: int = 2, environment: str | None = None
+) -> tuple[list[dict[str, float]], Any]:
     """Figures of three rollout steps, and the weights after them."""
     policy = Policy.from_folder(folder, ModelConfig(name="tiny", path=str(folder), dtype="float32"))
     context: Any = SimpleNamespace(
-        cfg=SimpleNamespace(seed=0),
+        cfg=SimpleNamespace(seed=0, rollout=SimpleNamespace(environment=environment)),
         engine=LiveEngine(lambda: engine(str(folder), dtype="float32", context=64)),
         sampling=Sampling(n=4, max_tokens=8, temperature=0.7, stop_ids=(5,)),
         pending={},
@@ -80,3 +82,8 @@ def test_whole_distributions_are_compared_where_due(tmp_path: Path) -> None:
 def test_another_distribution_ends_the_run_before_an_update(tmp_path: Path) -> None:
     with pytest.raises(SyncError, match=r"whole distributions of sampler and learner differ by .* policy version 0 "):
         train(make_tiny(tmp_path / "tiny"), Louder)
+
+
+def test_an_environment_gives_no_distributions(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="rollout.environment=calculator gives no distributions back"):
+        train(make_tiny(tmp_path / "tiny"), HFEngine, environment="calculator")

@@ -12,7 +12,7 @@ import torch
 from r1zero.algo.logprobs import token_logprobs
 from r1zero.algo.stats import Tally, reduce_over_ranks
 from r1zero.batch import Completion, Prompt, PromptBatch
-from r1zero.errors import SyncError
+from r1zero.errors import SyncError, UserError
 from r1zero.launch.seeding import derive_seed
 from r1zero.learn.collate import collate
 from r1zero.learn.module import PolicyGradientModule
@@ -30,9 +30,17 @@ class DistributionCallback(pl.Callback):
         context: the run.
         positions: places that each rank looks at.
         every: rollout steps between comparisons.
+
+    Raises:
+        UserError: an environment answers between turns; it gives tokens back, not distributions.
     """
 
     def __init__(self, context: RunContext, positions: int = 16, every: int = 10) -> None:
+        if context.cfg.rollout.environment:
+            raise UserError(
+                f"callbacks.distribution: rollout.environment={context.cfg.rollout.environment} gives no distributions "
+                "back; leave the callback out"
+            )
         self.context, self.positions, self.every = context, positions, every
         context.before_sampling.append(self._compare_where_due)
 
