@@ -85,5 +85,5 @@ def test_another_distribution_ends_the_run_before_an_update(tmp_path: Path) -> N
 
 
 def test_an_environment_gives_no_distributions(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="rollout.environment=calculator gives no distributions back"):
+    with pytest.raises(UserError, match=r"rollout\.environment=calculator gives no distributions back"):
         train(make_tiny(tmp_path / "tiny"), HFEngine, environment="calculator")
