@@ -153,7 +153,7 @@ def fig3(bases: Sequence[Base]) -> Drawn:
         axis.set(xlabel="temperature", xlim=axes[1].get_xlim())
     for axis in axes[1:]:
         style.from_zero(axis)
-    style.shared_legend(figure, axes)
+    style.shared_legend(figure, axes[1:])  # every model is there, in order; unjudged ones are not in the first
     return figure, pd.concat(numbers)
 
 
@@ -319,6 +319,8 @@ def _line(
     label, colour, marker = style.look(name, place)
     table = table.assign(**{key: table[key] * scale for key in ("value", "low", "high")})
     if len(table):
+        if len(table) == 1:  # a band has no width there
+            axis.vlines(table["x"], table["low"], table["high"], color=colour, alpha=0.5)
         axis.fill_between(table["x"], table["low"], table["high"], color=colour, alpha=0.12, linewidth=0)
         axis.plot(table["x"], table["value"], color=colour, marker=marker, markersize=5, linestyle=dash,
                   label=label if dash == "-" else None)  # fmt: skip
