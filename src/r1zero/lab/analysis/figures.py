@@ -153,6 +153,7 @@ def fig3(bases: Sequence[Base]) -> Drawn:
         axis.set(xlabel="temperature", xlim=axes[1].get_xlim())
     for axis in axes[1:]:
         style.from_zero(axis)
+    axes[2].yaxis.get_major_locator().set_params(integer=True)
     style.shared_legend(figure, axes[1:])  # every model is there, in order; unjudged ones are not in the first
     return figure, pd.concat(numbers)
 
@@ -195,6 +196,8 @@ def fig12(bases: Sequence[Base], unit: str = "question") -> Drawn:
         label = "questions with self-reflection" if unit == "question" else "% of responses"
         axis.set(title=title, xlabel="temperature", ylabel=label, xlim=axes[0].get_xlim())
         style.from_zero(axis)
+        if unit == "question":
+            axis.yaxis.get_major_locator().set_params(integer=True)
     style.shared_legend(figure, axes)
     return figure, pd.concat(numbers)
 
