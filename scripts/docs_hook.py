@@ -47,7 +47,7 @@ def settings() -> str:
             if name in classes and classes[name].decorator_list and name not in done:  # an enum has none
                 done.add(name)
                 out += schema(classes[name], prefix, classes)
-                waiting += groups(classes[name], prefix)
+                waiting = groups(classes[name], prefix) + waiting
     return "\n".join(out)
 
 
