@@ -341,7 +341,7 @@ def explain_composition(error: Exception, arguments: list[str]) -> str:
     if found:
         key, schema = found.groups()
         modules = [
-            module for name, module in sys.modules.items() if re.fullmatch(r"r1zero\.(\w+\.)?(\w+_)?config", name)
+            module for name, module in sys.modules.items() if re.fullmatch(r"r1zero\.(\w+\.)*(\w+_)?config", name)
         ]
         names = [
             name for module in modules for name in getattr(getattr(module, schema, None), "__dataclass_fields__", {})

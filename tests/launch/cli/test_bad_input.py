@@ -344,6 +344,11 @@ def test_a_wrong_option_of_a_command_without_a_config_is_one_line(server: Server
         assert len(done.err.splitlines()) == 1
 
 
+def test_a_wrong_setting_of_an_analysis_is_told_with_what_is_meant(server: Server, tmp_path: Path) -> None:
+    done = server.run(["tempratures=[1]"], tmp_path, script="scripts/analyze.py")
+    assert done.err.endswith("there is no setting 'tempratures' here; did you mean temperatures?\n")
+
+
 def test_two_runs_in_one_folder_are_refused(server: Server, tmp_path: Path) -> None:
     from r1zero.launch.run_folder import lock_folder
 
