@@ -39,6 +39,11 @@ def whole_message(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its class where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def exit_code(command: Callable[[], int], stopped: str = "interrupted") -> int:
     """Exit code of a command without a config: 1 after an error, said in one line, and 130 after Ctrl-C."""
     try:

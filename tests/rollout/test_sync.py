@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from r1zero.errors import SyncError, UserError
-from r1zero.rollout.sync import CheckedWeights, expected_parameters, first_line, torch_dtype
+from r1zero.errors import SyncError, UserError, first_line
+from r1zero.rollout.sync import CheckedWeights, expected_parameters, torch_dtype
 
 EXPECTED: dict[str, tuple[int, ...]] = {"a.weight": (2, 3), "b.weight": (4,)}
 GOOD = {"a.weight": torch.ones(2, 3), "b.weight": torch.ones(4)}

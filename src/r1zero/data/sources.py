@@ -23,7 +23,7 @@ from r1zero.data.keep import check_kept
 from r1zero.data.mixture import of_source, parts
 from r1zero.data.values import typed_rows
 from r1zero.data.where import check_where, select
-from r1zero.errors import UserError
+from r1zero.errors import UserError, first_line
 from r1zero.launch.files import parse_json
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -148,7 +148,7 @@ def _jsonl(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 raise UserError(f"{path} line {number} is not JSON: {error.msg} at column {error.colno}") from None
             except ValueError as error:
-                raise UserError(f"{path} line {number} can't be read: {_first_line(error)}") from None
+                raise UserError(f"{path} line {number} can't be read: {first_line(error)}") from None
             yield _row(item, path, f"line {number}")
 
 
@@ -163,7 +163,7 @@ def _json(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
             return
         raise UserError(f"{path} line {error.lineno} is not JSON: {error.msg} at column {error.colno}") from None
     except ValueError as error:
-        raise UserError(f"{path} can't be read: {_first_line(error)}") from None
+        raise UserError(f"{path} can't be read: {first_line(error)}") from None
     if isinstance(content, Mapping):
         content = _rows_in(content, split, path)
     if not isinstance(content, list):
@@ -213,7 +213,7 @@ def _parquet(path: Path, split: str = "") -> Iterator[dict[str, Any]]:
                 rows = typed_rows(batch.schema, batch.to_pylist())
                 yield from (_row(item, path, "a row") for item in rows)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path} can't be read as parquet: {_first_line(error)}") from None
+        raise UserError(f"{path} can't be read as parquet: {first_line(error)}") from None
 
 
 READERS: dict[str, Callable[[Path, str], Iterator[dict[str, Any]]]] = {
@@ -250,7 +250,7 @@ def _text(path: Path, newline: str | None = None) -> Any:
             return io.TextIOWrapper(stream, encoding="utf-8-sig", newline=newline)
         return path.open(encoding="utf-8-sig", newline=newline)
     except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror or _first_line(error)}") from None
+        raise UserError(f"{path} can't be read: {error.strerror or first_line(error)}") from None
 
 
 def _lines(file: Any, path: Path) -> Iterator[str]:
@@ -262,8 +262,4 @@ def _lines(file: Any, path: Path) -> Iterator[str]:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text after line {number}") from None
     except (EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{path} can't be read after line {number}: {_first_line(error)}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} can't be read after line {number}: {first_line(error)}") from None

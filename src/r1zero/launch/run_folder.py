@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import r1zero
-from r1zero.errors import SyncError, UserError
+from r1zero.errors import SyncError, UserError, first_line
 from r1zero.launch.files import write_whole
 from r1zero.launch.lock import FolderLock
 from r1zero.launch.masking import MaskingFormatter, hidden
@@ -235,10 +235,8 @@ def shown(path: Path) -> Path:
 
 def one_line(error: BaseException) -> str:
     """The first line of an error's message, with its class where that says more."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    if isinstance(error, (UserError, SyncError)):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    line, kind = first_line(error), type(error).__name__
+    return line if isinstance(error, (UserError, SyncError)) or line == kind else f"{kind}: {line}"
 
 
 def disk_full(error: BaseException | None) -> bool:

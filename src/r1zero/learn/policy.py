@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from r1zero.algo.logprobs import token_logprobs
 from r1zero.config import LoRAConfig, ModelConfig
-from r1zero.errors import UserError
+from r1zero.errors import UserError, first_line
 from r1zero.launch import compat
 from r1zero.launch.files import SUMS, read_json, unlike_sums
 from r1zero.launch.run_folder import not_made
@@ -62,10 +62,10 @@ def resolve_model(cfg: ModelConfig) -> Path:
             folder = Path(snapshot_download(cfg.path, allow_patterns=[*patterns, "pytorch_model*.bin*"], **wanted))
         return folder
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"model {cfg.path} is not a local folder and could not be downloaded from the hub ({reason[:160]}); "
-            "name a local folder with model=<folder>, or try experiment=demo, which needs no download"
+            f"model {cfg.path} is not a local folder and could not be downloaded from the hub "
+            f"({first_line(error)[:160]}); name a local folder with model=<folder>, or try experiment=demo, which "
+            "needs no download"
         ) from error
 
 
@@ -299,12 +299,12 @@ def whole(parameter: torch.Tensor) -> torch.Tensor:
 
 def _why(error: Exception) -> str:
     """What transformers says, in one line."""
-    text = str(error).strip()
+    text = str(error)
     if "custom code" in text or "trust_remote_code" in text:
         return "it needs Python code that comes with it, and none is run; model.trust_remote_code=true runs it: read it"
     if "weights_only" in text or "Weights only" in text:
         return "its weights are pickled Python objects, which are not loaded; convert them to safetensors"
-    return text.splitlines()[0] if text else type(error).__name__
+    return first_line(error)
 
 
 def _give_usual_mode(folder: Path) -> None:

@@ -20,7 +20,7 @@ from r1zero.config import DataConfig
 from r1zero.data import fields, hub
 from r1zero.data.sources import HUB_ID
 from r1zero.data.values import typed_rows
-from r1zero.errors import UserError
+from r1zero.errors import UserError, first_line
 from r1zero.launch.files import parse_json
 from r1zero.pretrain.config import SourceConfig
 
@@ -234,7 +234,7 @@ def read_parquet(file: Path, start: int) -> Iterator[tuple[str, Record]]:
                         yield f"{file} row {number}", row
                     number += 1
         except (pyarrow.ArrowException, OSError) as error:
-            raise UserError(f"{file} can't be read as parquet: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{file} can't be read as parquet: {first_line(error)}") from None
 
 
 def _parquet(file: Path) -> Any:
@@ -244,4 +244,4 @@ def _parquet(file: Path) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{file} can't be read as parquet: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{file} can't be read as parquet: {first_line(error)}") from None

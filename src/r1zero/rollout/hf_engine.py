@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from r1zero.batch import Completion
-from r1zero.errors import SyncError, UserError
+from r1zero.errors import SyncError, UserError, first_line
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.rng import preserved_rng
-from r1zero.rollout.sync import CheckedWeights, expected_parameters, first_line, torch_dtype
+from r1zero.rollout.sync import CheckedWeights, expected_parameters, torch_dtype
 from r1zero.rollout.text import NOT_FINITE, check_request, response_texts
 
 ROWS = 256

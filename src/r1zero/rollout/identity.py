@@ -9,17 +9,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from r1zero.launch.files import stored_json
+
 SIZES = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "tie_word_embeddings")
 """Fields of config.json that two different models seldom share; read without importing a model library."""
 
 
 def sizes(folder: Path) -> dict[str, Any]:
     """Fields of ``SIZES`` that the folder's config.json holds; empty where there is no such file."""
-    try:
-        content = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return {name: content[name] for name in SIZES if name in content} if isinstance(content, dict) else {}
+    content = stored_json(folder / "config.json")
+    return {name: content[name] for name in SIZES if name in content}
 
 
 def identity(parameters: dict[str, tuple[int, ...]], tokenizer: Any) -> dict[str, Any]:

@@ -38,11 +38,7 @@ def meet() -> None:
 
 def everywhere(holds: bool) -> bool:
     """Whether something holds on every rank; a collective."""
-    if not several():
-        return holds
-    answers: list[object] = [None] * size()
-    dist.all_gather_object(answers, holds)
-    return all(answers)
+    return all(of_all(holds))
 
 
 def of_all(value: T) -> list[T]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from r1zero.errors import SyncError, UserError
+from r1zero.errors import SyncError, UserError, first_line
 
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "base_model.model.", "module.")
 """Prefixes that wrappers put into parameter names; a name with one of them would be skipped silently."""
@@ -106,9 +106,3 @@ def check_metadata(declared: dict[str, Any], expected: dict[str, tuple[int, ...]
         faults = [f"missing {name}" for name in expected if name not in given]
         faults += [f"unexpected or misshapen {name}" for name in given if expected.get(name) != given[name]]
         raise SyncError(f"the weights announced do not fit the sampler's model: {'; '.join(faults[:4])}")
-
-
-def first_line(error: BaseException) -> str:
-    """First non-empty line of an error's message, for one-line reports."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from r1zero.errors import UserError
+from r1zero.errors import UserError, first_line
 from r1zero.lab.audit.folder import RunFolder
 from r1zero.lab.audit.model import Model, Weights
 from r1zero.lab.audit.objective import Share, Tokens, advantages, learning_rate, overlong, share, value_of
@@ -61,8 +61,8 @@ class Replayer:
         try:
             self.model = Model(folder.config["model"], folder.rollout["temperature"])
         except (OSError, ValueError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise UserError(f"the run's model {folder.config['model']['path']} can't be loaded: {line}") from error
+            path = folder.config["model"]["path"]
+            raise UserError(f"the run's model {path} can't be loaded: {first_line(error)}") from error
 
     def replay(self, step: int) -> Replay:
         """Recompute a rollout step.

@@ -10,7 +10,7 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
 from r1zero.algo.bias import RUNNING, VARIANTS
-from r1zero.errors import UserError
+from r1zero.errors import UserError, first_line
 from r1zero.launch import compat
 from r1zero.learn.measure import APART
 
@@ -205,8 +205,7 @@ def send(entity: str, project: str, benchmarks: Sequence[str], sources: Sequence
         written = report(entity, project, benchmarks, sources)
         written.save()
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"W&B did not take the dashboard of {entity}/{project}: {first}") from error
+        raise UserError(f"W&B did not take the dashboard of {entity}/{project}: {first_line(error)}") from error
     return [made.url, written.url]
 
 

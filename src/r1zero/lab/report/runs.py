@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from r1zero.errors import UserError
+from r1zero.errors import UserError, first_line
 from r1zero.launch.files import read_json, read_yaml
 
 
@@ -95,9 +95,8 @@ def read_run(folder: Path) -> Run:
             read_json(folder / name) if (folder / name).is_file() else {} for name in ("summary.json", "status.json")
         )
     except (UserError, OSError, ValueError) as error:
-        first = next((line for line in str(error).splitlines() if line), type(error).__name__)
         raise UserError(
-            f"{folder} holds no whole run (config.yaml, metrics.csv and what lies beside): {first}"
+            f"{folder} holds no whole run (config.yaml, metrics.csv and what lies beside): {first_line(error)}"
         ) from error
     return Run(folder.name, config, metrics, bias, summary, status.get("state", "unknown"), folder)
 
@@ -154,8 +153,7 @@ def wandb_runs(path: str, api: Any = None) -> list[Run]:
     except UserError:
         raise
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"W&B project {path} can't be read: {first}") from error
+        raise UserError(f"W&B project {path} can't be read: {first_line(error)}") from error
     if not found:
         raise UserError(f"W&B project {path} has no run of this package")
     return found

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
-from r1zero.errors import UserError
+from r1zero.errors import UserError, first_line
 from r1zero.launch import compat
 from r1zero.launch.gpu import check_batch_invariant
-from r1zero.rollout.sync import first_line
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in-process: no pickling of weights, and our seed reaches the sampler
