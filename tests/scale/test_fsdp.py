@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from objective_support import furthest, random_policy
+from r1zero.lab.plan.cost import Learner, Work, phases
+from r1zero.lab.plan.hardware import shape_of
 from run_support import SMALL, Server, checkpoint, differing, status, table
 
 
@@ -18,7 +20,7 @@ def trained(
     server: Server, folder: Path, ranks: int, **settings: Any
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Weights and report of a worker."""
-    settings = {"tied": True, "lora": False, "dtype": "float32"} | settings
+    settings = {"tied": True, "lora": False, "dtype": "float32", "layout": "fsdp"} | settings
     out = folder / f"{ranks}.pt"
     file = folder / f"{ranks}.settings.json"
     file.write_text(json.dumps(settings | {"ranks": ranks, "out": str(out)}))
@@ -57,12 +59,30 @@ def test_two_shards_make_the_weights_of_one_process(
     assert report["dtypes"] == ["torch.float32"]
     assert report["held"] == pytest.approx(report["whole"] / 2, rel=0.1)
     assert report["reference"] < 0.6 * single["reference"]
+    if not settings.get("lora"):
+        check_bytes(report, tmp_path, Learner("fsdp", 2), settings.get("tied", True))
     assert report["state"] == single["state"]
     assert ("FSDPEmbedding" in report["units"]) == (not settings.get("tied", True)), "gathered apart from the head"
     assert bool(settings.get("lora")) == all(".lora_" in name for name in report["state"])
     for a, b in zip(single["history"], report["history"], strict=True):
         for name in ("policy/grad_norm", "loss/policy", "loss/kl", "policy/entropy"):
             assert b[name] == pytest.approx(a[name], rel=rounding or 1e-4, abs=rounding / 50 or 1e-6), name
+
+
+def check_bytes(report: dict[str, Any], folder: Path, learner: Learner, tied: bool) -> None:
+    """The plan's bytes of a rank while the engine samples and in the optimizer's step, within 3 % of those counted."""
+    random_policy(tied=tied).model.config.save_pretrained(folder)
+    work = Work(16, 5.0, 9, 4.0, 9.0, 16, optimizer_steps=2, passes=1, micro_tokens=40, reference=True)
+    planned = phases(shape_of(str(folder)), learner, work, {}, sleep=False)
+    assert report["sampling"] == pytest.approx(planned["the engine samples"], rel=0.03)
+    assert report["optimizer"] == pytest.approx(planned["the optimizer's step"], rel=0.03)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_replicas_have_the_bytes_of_the_plan(server: Server, tmp_path: Path, ranks: int) -> None:
+    """DDP keeps its gradients while the engine samples; one device alone lets go of them."""
+    _, report = trained(server, tmp_path, ranks, layout="ddp", tied=False)
+    check_bytes(report, tmp_path, Learner("ddp", ranks), tied=False)
 
 
 FSDP = ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "eval.at_start=false", "eval.every=0"]

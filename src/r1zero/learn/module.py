@@ -23,7 +23,7 @@ from r1zero.learn.fsdp import shard_policy
 from r1zero.learn.measure import declare, few, measured_responses
 from r1zero.learn.objective import configured_objective
 from r1zero.learn.optimizer import build_optimizer
-from r1zero.learn.policy import Policy
+from r1zero.learn.policy import Policy, reshard
 from r1zero.learn.step import Learner
 from r1zero.learn.zero import ZeroStrategy, is_plain_ddp
 
@@ -271,6 +271,8 @@ class PolicyGradientModule(pl.LightningModule):
                 before, figures = (old, tally) if counts else (None, Tally())
                 loss = self.learner.loss(rollout, rows, micro, before, num_tokens, figures)
                 self.manual_backward(loss * (weight if counts else 0.0))
+        if self.is_sharded and self.learner.reference is not None:
+            reshard(self.learner.reference)  # no backward pass gives up what it gathered last
         # The only wait for a GPU in an optimizer step: its figures come with the norm.
         norm = tally.read(self._gradient_norm())
         if old is None:
