@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 test test-fast soak goldens: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare miniature miniature-knowledge real lint test test-fast goldens clean soak docs package gpu-check
+.PHONY: help setup demo compare miniature real lint test test-fast goldens clean soak docs package gpu-check
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -26,9 +26,6 @@ compare: setup  ## GRPO beside Dr. GRPO on the embedded model, three seeds each:
 
 miniature: setup  ## the paper in miniature: a verdict per claim on two CPU cores, one HTML report
 	$(PY) scripts/miniature.py
-
-miniature-knowledge: setup  ## claim (e), knowledge in the base (Fig. 7): nine runs of 240 steps, into the same report
-	$(PY) scripts/miniature.py --design knowledge
 
 real: setup  ## SmolLM2-135M on ASDiv, GRPO beside Dr. GRPO: make real DATA=asdiv.jsonl [MODEL=folder]; up to 3 hours
 	$(PY) scripts/real.py --data $(DATA) $(if $(MODEL),--model $(MODEL))

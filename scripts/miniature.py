@@ -1,7 +1,7 @@
 """The paper in miniature: `make miniature`, or `python scripts/miniature.py --help`.
 
 Pretrains the small bases that the claims need, runs the sweeps of experiment=mini at the points that they need,
-two side by side, and writes outputs/miniature/report.html. --design knowledge adds the long runs of claim (e).
+two side by side, and writes outputs/miniature/report.html.
 Finished points are left alone, so a run that was stopped goes on where it was.
 """
 
@@ -24,10 +24,9 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; run `make setup`, or `pip install -e '.[cpu]'` ('.[gpu]' on GPUs)")
 
 ROOT = Path(__file__).resolve().parents[1]
-BASES = {"tiny_control": None, "tiny_terms": None}
-STATES = {"tiny_plain": None, "tiny_web": "tiny_plain", "tiny_qa": "tiny_web"}
-"""Experiments of pretraining that make the bases, each with the one that it goes on from; bases before others.
-STATES are those of one small Llama (Fig. 7)."""
+BASES = {"tiny_control": None, "tiny_terms": None, "tiny_plain": None, "tiny_web": "tiny_plain", "tiny_qa": "tiny_web"}
+"""Experiments of pretraining that make the bases, each with the one that it goes on from; bases before others. The
+last three are states of one small Llama (Fig. 7)."""
 TABLE1 = tuple(("tiny", template) for template in ("question", "none", "qwen", "r1"))
 """Base model and template of each row of Table 1 in miniature."""
 OUTPUTS = Path("outputs")
@@ -51,12 +50,10 @@ PLAN = (
     Part(
         "coverage", {"template": ("question", "r1"), "data": ("arithmetic_wide", "arithmetic_narrow")}, 5, "tiny_terms"
     ),
+    *(Part("knowledge", {"model": (model,)}, 3, model) for model in ("tiny_qa", "tiny_web", "tiny_plain")),
     Part("fig6", {"template": ("qwen",), "data": ("arithmetic",)}, 3),
 )
 """Seeds by docs/results/power.md: what each claim's interval takes. Points that two figures share run once."""
-
-KNOWLEDGE = tuple(Part("knowledge", {"model": (model,)}, 3, model) for model in STATES)
-"""Claim (e), whose nine long runs take as much time as all the rest."""
 
 COMPARE = (Part("fig8", {"algo": ("grpo", "drgrpo")}, 3),)
 """GRPO beside Dr. GRPO, three seeds of the points of claims (a) and (b): the whole miniature goes on from them."""
@@ -74,7 +71,6 @@ class Design:
 WHOLE = Design(PLAN, BASES, TABLE1)
 DESIGNS = {
     "whole": WHOLE,
-    "knowledge": Design(KNOWLEDGE, STATES, tuple((model, "r1") for model in STATES)),
     "compare": Design(COMPARE, {}),
 }
 
@@ -149,7 +145,7 @@ def report(out: Path, seeds: int) -> None:
     """Write the report of whatever is there, and print its verdicts."""
     from r1zero.lab.report.miniature import summary_lines, write_miniature
 
-    planned = [point.folder for point in points(PLAN + KNOWLEDGE, seeds)]
+    planned = [point.folder for point in points(PLAN, seeds)]
     path, found = write_miniature(planned, out, sorted((OUTPUTS / "mini").glob("*/*_seed-*")))
     for line in summary_lines(found):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -186,7 +182,7 @@ def main() -> int:
         "--design",
         choices=DESIGNS,
         default="whole",
-        help="whole: all claims but (e); knowledge: claim (e); compare: GRPO beside Dr. GRPO alone (default: whole)",
+        help="whole: all claims; compare: GRPO beside Dr. GRPO alone (default: whole)",
     )
     parser.add_argument("--report-only", action="store_true", help="run nothing, report what is there")
     parser.add_argument("--out", type=Path, default=OUTPUTS / "miniature", help="folder of the report")

@@ -25,7 +25,6 @@ def make_run(
     state: str = "finished",
     reward: float = 0.5,
     silent: float = 0.1,
-    questions: int = 16,
 ) -> Path:
     """A folder such as a run of six rollout steps leaves."""
     folder = root / f"{algo}_{model}_{template}_{data}_{seed}"
@@ -35,7 +34,7 @@ def make_run(
         "seed": seed,
         "name": folder.name,
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"rollout": {"questions": questions}}))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rows = []
     bins = BiasBins(4, 100, 100, bins=4)
     bias_rows: list[dict[str, Any]] = []

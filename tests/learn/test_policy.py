@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from objective_support import (
     VOCAB,
@@ -205,6 +205,9 @@ def test_a_bfloat16_folder_trains_in_float32(tmp_path: Path) -> None:
     assert all(p.requires_grad for p in policy.parameters())
     reference = Policy.from_folder(folder, ModelConfig(name="t", path=str(folder)), trainable=False)
     assert not any(p.requires_grad for p in reference.parameters())
+    policy.save(tmp_path / "saved", AutoTokenizer.from_pretrained(folder), torch.bfloat16)
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype="auto")
+    assert saved.dtype == torch.bfloat16, "config.json names the format of the weights: vLLM goes by it"
 
 
 def test_bfloat16_compute_is_near_and_its_gradient_points_the_same_way() -> None:

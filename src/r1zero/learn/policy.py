@@ -15,7 +15,7 @@ from r1zero.algo.logprobs import token_logprobs
 from r1zero.config import LoRAConfig, ModelConfig
 from r1zero.errors import UserError, first_line
 from r1zero.launch import compat
-from r1zero.launch.files import SUMS, read_json, unlike_sums
+from r1zero.launch.files import SUMS, read_json, unlike_sums, write_json
 from r1zero.launch.run_folder import not_made
 from r1zero.learn.collate import MicroBatch
 from r1zero.learn.lora import adapter_weights, add_adapters, keep_adapters_only, merged_weights, save_adapter
@@ -262,14 +262,20 @@ class Policy(nn.Module):
             _give_usual_mode(folder)
             return
         state = {name: tensor.to("cpu", dtype) for name, tensor in self.exported_weights()}
-        config_dtype = self.model.config.dtype
-        self.model.config.dtype = dtype
-        try:
-            self.model.save_pretrained(folder, state_dict=state)
-        finally:
-            self.model.config.dtype = config_dtype
-        tokenizer.save_pretrained(folder)
-        _give_usual_mode(folder)
+        save_model(self.model, state, tokenizer, folder, dtype)
+
+
+def save_model(model: Any, state: dict[str, torch.Tensor], tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Write a folder in the hub's layout; its config.json names ``dtype``, in which ``state`` is stored.
+
+    transformers names the format of the model's own parameters, float32 in training: vLLM and whoever else goes by it
+    would compute bfloat16 weights in float32.
+    """
+    model.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"dtype": str(dtype).removeprefix("torch.")})
+    _give_usual_mode(folder)
 
 
 def compile_layers(model: Any) -> None:

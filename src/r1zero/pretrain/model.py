@@ -10,6 +10,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2C
 
 from r1zero.errors import UserError
 from r1zero.launch.files import whole_folder
+from r1zero.learn.policy import save_model
 from r1zero.pretrain.config import InitConfig
 from r1zero.pretrain.text import IM_END
 
@@ -65,10 +66,5 @@ def export(model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, folder:
     model.generation_config = GenerationConfig(
         eos_token_id=list(dict.fromkeys(ends)), pad_token_id=tokenizer.pad_token_id
     )
-    kept, model.config.dtype = model.config.dtype, dtype
-    try:
-        with whole_folder(folder) as aside:
-            model.save_pretrained(aside, state_dict=weights)
-            tokenizer.save_pretrained(aside)
-    finally:
-        model.config.dtype = kept
+    with whole_folder(folder) as aside:
+        save_model(model, weights, tokenizer, aside, dtype)

@@ -40,8 +40,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             make_run(root, algo, seed, accuracy=(0.5, end[0]), wrong=(33.0, end[1]))
         make_run(root, seed=seed, template="r1", accuracy=(0.2 + seed / 100, 0.8))
         for model, begins, end in zip(transfer.KNOWLEDGE, (0.02, 0.08, 0.01), (0.1, 0.5, 0.8), strict=True):
-            make_run(root, seed=seed, model=model, template="r1", accuracy=(begins, end + seed * end / 100),
-                     silent=0.9, questions=1280)  # fmt: skip
+            make_run(root, seed=seed, model=model, template="r1", accuracy=(begins, end + seed * end / 100))
         make_run(root, "grpo", seed, model="tiny_qa", template="r1", accuracy=(0.01, 0.8))
         make_run(root, seed=seed, data="arithmetic_chains", accuracy=(0.5, 0.7))
         for (template, data), gained in COVERED.items():
@@ -117,9 +116,9 @@ def test_all_claims_hold_in_a_study_made_so(study: Path) -> None:
         ("b'", {"algo": "grpo_no_std_norm", "wrong": (33.0, 20.0)}),
         ("d", {"template": "r1", "accuracy": (0.6, 0.8)}),
         ("d'", {"template": "r1", "accuracy": (0.2, 0.1)}),
-        ("e", {"model": "tiny_plain", "template": "r1", "accuracy": (0.02, 0.6), "questions": 1280}),
-        ("e", {"model": "tiny_web", "template": "r1", "accuracy": (0.08, 0.9), "questions": 1280}),
-        ("e", {"model": "tiny_qa", "template": "r1", "accuracy": (0.01, 0.4), "questions": 1280}),
+        ("e", {"model": "tiny_plain", "template": "r1", "accuracy": (0.02, 0.6)}),
+        ("e", {"model": "tiny_web", "template": "r1", "accuracy": (0.08, 0.9)}),
+        ("e", {"model": "tiny_qa", "template": "r1", "accuracy": (0.01, 0.4)}),
         ("f", {"model": "tiny_terms", "template": "r1", "data": "arithmetic_narrow", "accuracy": (0.4, 0.9)}),
         ("f", {"model": "tiny_terms", "data": "arithmetic_narrow", "accuracy": (0.4, 0.3)}),
         ("g", {"algo": "grpo", "model": "tiny_control", "wrong": (38.0, 60.0)}),
@@ -144,7 +143,9 @@ def test_each_claim_can_fail(study: Path, tmp_path: Path, key: str, change: dict
          "accuracy of the base 0.85 [0.85, 0.85] (3 seeds), asked: at least 0.20 and at most 0.80"),
         ("d'", {"template": "r1", "silent": 0.75},
          "groups with a signal at step 0 (R1 template) 0.25 [0.25, 0.25] (3 seeds), asked: at least 0.30"),
-        ("e", {"model": "tiny_qa", "template": "r1", "accuracy": (0.2, 0.9), "questions": 1280},
+        ("e", {"model": "tiny_web", "template": "r1", "accuracy": (0.08, 0.5), "silent": 0.92},
+         "groups with a signal at step 0 (web) 0.08 [0.08, 0.08] (3 seeds), asked: at least 0.30"),
+        ("e", {"model": "tiny_qa", "template": "r1", "accuracy": (0.2, 0.9)},
          "accuracy before RL, pairs - web +0.120 [+0.120, +0.120] (3 seeds), asked: at most +0.000"),
     ],
 )  # fmt: skip
@@ -159,17 +160,6 @@ def test_a_claim_whose_preconditions_do_not_hold_is_not_testable(
         make_run(tmp_path, seed=seed, **change)
     found = [v for v in claims.verdicts([*runs, *find_runs([tmp_path])]) if v.key == key and v.unmet]
     assert [(v.word, v.why) for v in found] == [("not testable here", why)]
-
-
-def test_a_short_run_must_start_with_signals(study: Path, tmp_path: Path) -> None:
-    """6 steps of 1,280 questions are 7,680, enough to meet rare right answers; 6 of 16 are not."""
-    long = next(v for v in claims.verdicts(find_runs([study])) if v.key == "e")
-    assert long.needs[0].text == "questions of a run 7,680 [7,680, 7,680] (3 seeds), asked: at least 7,680"
-    runs = [run for run in find_runs([study]) if run.model != "tiny_web"]
-    for seed in range(3):
-        make_run(tmp_path, seed=seed, model="tiny_web", template="r1", accuracy=(0.08, 0.5 + seed / 100), silent=0.92)
-    found = next(v for v in claims.verdicts([*runs, *find_runs([tmp_path])]) if v.key == "e")
-    assert "(tiny_web) 0.08 [0.08, 0.08] (3 seeds), asked: at least 0.30" in found.why
 
 
 def test_seeds_that_sizes_were_chosen_on_count_in_no_verdict(study: Path, tmp_path: Path) -> None:

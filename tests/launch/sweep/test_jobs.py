@@ -136,13 +136,13 @@ def test_the_miniatures_bases_lead_from_one_to_the_next(monkeypatch: pytest.Monk
         return str(miniature.OUTPUTS / "bases" / name / "policy")
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        for name, origin in (miniature.BASES | miniature.STATES).items():
+        for name, origin in miniature.BASES.items():
             cfg = compose("pretrain", [f"experiment={name}"])
             assert cfg.name == name
             assert (cfg.init is None) == (origin is not None)
             if origin is not None:
                 assert cfg.model.path == policy(origin)
-        for point in miniature.points(miniature.PLAN + miniature.KNOWLEDGE, 1):
+        for point in miniature.points(miniature.PLAN, 1):
             if point.base is not None:
                 cfg = compose("train", list(point.overrides))
                 assert cfg.model.path == policy(point.base)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
-from r1zero.lab.report.verdicts import Figure, Interval, Need, Runs, first, interval, questions_asked, signal, start
+from r1zero.lab.report.verdicts import Figure, Interval, Need, Runs, first, interval, signal, start
 
 REWARD, SIGNAL, ACCURACY = 0.2, 0.3, (0.2, 0.8)
 """Preconditions: training reward and share of groups with a signal at step 0, accuracy of the base."""
-
-ENOUGH_QUESTIONS = 7680
-"""240 rollout steps of 32 questions: so long a run may start with fewer groups that teach anything."""
 
 
 def learnable(of: Runs, where: str = "", **recipe: str) -> tuple[Need, ...]:
@@ -38,12 +33,3 @@ def teaches(of: Runs, where: str = "", **recipe: str) -> Need:
 def over(of: Runs, figure: Figure, **recipe: str) -> Interval:
     """A figure of one recipe over its seeds."""
     return interval(list(of.by_seed(figure, **recipe).values()))
-
-
-def long_enough(of: Runs, recipes: dict[str, dict[str, str]]) -> tuple[Need, ...]:
-    """Runs that are long enough for rare right answers, or groups with a signal in each of them."""
-    asked = {name: over(of, questions_asked, **recipe) for name, recipe in recipes.items()}
-    fewest = min(asked, key=lambda name: asked[name].mean if asked[name].seeds else -math.inf)
-    if asked[fewest].seeds and asked[fewest].mean >= ENOUGH_QUESTIONS:
-        return (Need("questions of a run", asked[fewest], low=ENOUGH_QUESTIONS, pattern=",.0f"),)
-    return tuple(teaches(of, name, **recipe) for name, recipe in recipes.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from r1zero.lab.report.needs import learnable, long_enough, over, teaches
+from r1zero.lab.report.needs import learnable, over, teaches
 from r1zero.lab.report.runs import Run
 from r1zero.lab.report.verdicts import Figure, Need, Runs, Verdict, against, first, gain, interval, last, paired
 
@@ -53,7 +53,10 @@ def knowledge(of: Runs) -> Verdict:
         None if None in steps else all(steps),
         f"R1 template; {'; '.join(ways)}",
         (
-            *long_enough(of, recipes),
+            *(
+                teaches(of, name, **recipe)
+                for name, recipe in list(zip(("plain", "web", "pairs"), recipes.values()))[1:]
+            ),
             Need("accuracy before RL, pairs - web", begins, high=0.0, pattern="+.3f"),
         ),
         "one of the two intervals reaching 0",

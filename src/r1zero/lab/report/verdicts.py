@@ -171,12 +171,6 @@ def signal(run: Run) -> float:
     return 1.0 - start("group/zero_advantage_frac")(run)
 
 
-def questions_asked(run: Run) -> float:
-    """Questions of the whole run: rollout steps times questions a step."""
-    asked = run.config.get("rollout", {}).get("questions")
-    return math.nan if asked is None else float(asked) * len(run.series("reward/mean"))
-
-
 def mean_of(column: str) -> Figure:
     """Mean of a training figure over the run."""
 
