@@ -39,7 +39,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             make_run(root, algo, seed, accuracy=(0.5, end[0]), wrong=(33.0, end[1]))
         make_run(root, seed=seed, template="r1", accuracy=(0.2 + seed / 100, 0.8))
-        for model, begins, end in zip(transfer.KNOWLEDGE, (0.02, 0.08, 0.01), (0.1, 0.5, 0.8), strict=True):
+        for model, begins, end in zip(transfer.KNOWLEDGE.values(), (0.02, 0.08, 0.01), (0.1, 0.5, 0.8), strict=True):
             make_run(root, seed=seed, model=model, template="r1", accuracy=(begins, end + seed * end / 100))
         make_run(root, "grpo", seed, model="tiny_qa", template="r1", accuracy=(0.01, 0.8))
         make_run(root, seed=seed, data="arithmetic_chains", accuracy=(0.5, 0.7))
@@ -272,11 +272,11 @@ def test_no_workers_or_seeds_are_refused(
 
 
 def test_fig7_compares_bases_under_one_algorithm_and_algorithms_on_the_best_base(study: Path) -> None:
-    runs = [r for r in find_runs([study]) if r.model in transfer.KNOWLEDGE]
+    runs = [r for r in find_runs([study]) if r.model in transfer.KNOWLEDGE.values()]
     figure, numbers = figures.fig7(runs)
     last = numbers[numbers["x"] == 6].set_index(["panel", "series"])
     assert last.loc[("score by base", "tiny_qa"), "mean"] == pytest.approx(0.808)  # no run of GRPO in it
-    assert set(numbers[numbers["panel"] == "score by base"]["series"]) == set(transfer.KNOWLEDGE)
+    assert set(numbers[numbers["panel"] == "score by base"]["series"]) == set(transfer.KNOWLEDGE.values())
     for panel in ("score on tiny_qa", "length on tiny_qa"):
         assert set(numbers[numbers["panel"] == panel]["series"]) == {"grpo", "drgrpo"}
     _, right, lengths = figure.axes

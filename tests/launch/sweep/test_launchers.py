@@ -147,7 +147,7 @@ def test_the_miniatures_points_are_points_of_its_sweeps(monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import miniature
 
-    points = miniature.points(miniature.PLAN + miniature.KNOWLEDGE, 5)
+    points = miniature.points(miniature.PLAN, 5)
     assert len({p.folder for p in points}) == len(points)
     config.register()
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

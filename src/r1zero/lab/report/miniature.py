@@ -35,7 +35,7 @@ def parts_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
         "fig4": main,
         "fig5": [r for r in main if r.algo in ("grpo", "drgrpo")],
         "fig6": [r for r in runs if r.model == "tiny" and r.algo == "drgrpo"],
-        "fig7": [r for model in KNOWLEDGE for r in _of(runs, model) if r.template == "r1"],
+        "fig7": [r for model in KNOWLEDGE.values() for r in _of(runs, model) if r.template == "r1"],
         "fig8": main,
         "fig9": [r for r in main if r.algo in ("grpo", "drgrpo")],
         "extras": main,

@@ -8,7 +8,7 @@ from r1zero.lab.report.needs import learnable, over, teaches
 from r1zero.lab.report.runs import Run
 from r1zero.lab.report.verdicts import Figure, Need, Runs, Verdict, against, first, gain, interval, last, paired
 
-KNOWLEDGE = ("tiny_plain", "tiny_web", "tiny_qa")
+KNOWLEDGE = {"plain": "tiny_plain", "web": "tiny_web", "pairs": "tiny_qa"}
 """Claim (e): forms without sums; that pretrained further on web-like text; that on pairs without a template."""
 
 COVERAGE_BASE = "tiny_terms"
@@ -29,22 +29,18 @@ def steps_to(accuracy: float) -> Figure:
 
 def knowledge(of: Runs) -> Verdict:
     """(e): Fig. 7."""
-    recipes = {model: {"model": model, "template": "r1"} for model in KNOWLEDGE}
-    ends = [of.by_seed(last("accuracy"), **recipe) for recipe in recipes.values()]
-    web, qa = paired(ends[1], ends[0]), paired(ends[2], ends[1])
-    steps = [against(ends[1], ends[0]), against(ends[2], ends[1])]
-    ceiling = max((end.mean for end in map(interval, (list(e.values()) for e in ends)) if end.seeds), default=math.nan)
+    recipes = {name: {"model": model, "template": "r1"} for name, model in KNOWLEDGE.items()}
+    begins, ends = ({n: of.by_seed(f("accuracy"), **r) for n, r in recipes.items()} for f in (first, last))
+    web, qa = paired(ends["web"], ends["plain"]), paired(ends["pairs"], ends["web"])
+    steps = [against(ends["web"], ends["plain"]), against(ends["pairs"], ends["web"])]
+    means = {name: interval(list(end.values())).mean for name, end in ends.items()}
+    ceiling = max((mean for mean in means.values() if mean == mean), default=math.nan)
     ways = []
-    for name, recipe, end in zip(("plain", "web", "pairs"), recipes.values(), ends, strict=True):
+    for name, recipe in recipes.items():
         half = over(of, steps_to(ceiling / 2), **recipe)
         when = f"half the ceiling at step {half.mean:.0f}" if half.seeds else "half the ceiling never"
-        begins, gained = over(of, first("accuracy"), **recipe), over(of, gain("accuracy"), **recipe)
-        ways.append(
-            f"{name} {begins.mean:.3f} to {interval(list(end.values())).mean:.3f} (gain {gained.text()}), {when}"
-        )
-    begins = paired(
-        *(of.by_seed(first("accuracy"), **recipes[m]) for m in (KNOWLEDGE[2], KNOWLEDGE[1]))
-    )  # the paper's NuminaQA starts lowest
+        start, gained = over(of, first("accuracy"), **recipe), over(of, gain("accuracy"), **recipe)
+        ways.append(f"{name} {start.mean:.3f} to {means[name]:.3f} (gain {gained.text()}), {when}")
     return Verdict(
         "e",
         "A better pretrained base has the higher RL ceiling, wherever it starts",
@@ -53,11 +49,9 @@ def knowledge(of: Runs) -> Verdict:
         None if None in steps else all(steps),
         f"R1 template; {'; '.join(ways)}",
         (
-            *(
-                teaches(of, name, **recipe)
-                for name, recipe in list(zip(("plain", "web", "pairs"), recipes.values()))[1:]
-            ),
-            Need("accuracy before RL, pairs - web", begins, high=0.0, pattern="+.3f"),
+            *(teaches(of, name, **recipes[name]) for name in ("web", "pairs")),
+            # The paper's NuminaQA starts lowest.
+            Need("accuracy before RL, pairs - web", paired(begins["pairs"], begins["web"]), high=0.0, pattern="+.3f"),
         ),
         "one of the two intervals reaching 0",
         min(web.seeds, qa.seeds),
