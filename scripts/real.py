@@ -94,6 +94,8 @@ def report(arguments: argparse.Namespace, states: dict[str, list[Path]], heldout
     last = there.get("drgrpo", there.get("grpo", there["form"]))[0]
     read_out = results.excerpts(results.read(there["form"]), results.read([last]))
     found = results.collect(there)
+    short = {name: (len(there.get(name, [])), len(folders)) for name, folders in states.items()}
+    found["unfinished"] = [f"{name} {done} of {planned}" for name, (done, planned) in short.items() if done < planned]
     path = results.write(found, read_out, arguments.out)
     console.print(path.read_text().partition("\n## ")[0], highlight=False, markup=False, soft_wrap=True)
     policy = arguments.out / "rl" / "drgrpo_0" / "policy"

@@ -99,7 +99,10 @@ def test_the_table_by_hand(tmp_path: Path) -> None:
     assert found["difference"]["value"] == 0
     read_out = results.excerpts(made["form"], made["grpo"], count=2)
     assert [(r["before_right"], r["after_right"]) for r in read_out] == [(False, True), (True, True)]
+    assert "Not finished" not in results.markdown(found, read_out)
+    found["unfinished"] = ["drgrpo 1 of 2"]
     text = results.write(found, read_out, tmp_path).read_text()
+    assert "Not finished; evaluations so far: drgrpo 1 of 2." in text
     assert "| before | 0.0 [" in text
     assert "|  | - | 40.0 | 0.0 % |" in text, "before, no answer is right"
     assert "- before, wrong: `'10' tokens`" in text

@@ -55,7 +55,7 @@ def collect(states: dict[str, Sequence[Path]]) -> dict[str, Any]:
             change = (rates - by_question(tables["form"])).dropna().to_numpy(dtype=np.float64)
             row["gain"] = estimate(change, f"gain/{name}", lowest=-1.0)
         rows.append(row)
-    found: dict[str, Any] = {"kind": "real", "rows": rows, "difference": None}
+    found: dict[str, Any] = {"kind": "real", "rows": rows, "difference": None, "unfinished": []}
     if {"grpo", "drgrpo"} <= set(tables):
         apart = (by_question(tables["grpo"]) - by_question(tables["drgrpo"])).dropna().to_numpy(dtype=np.float64)
         found["difference"] = estimate(apart, "grpo - drgrpo", lowest=-1.0)
@@ -88,6 +88,8 @@ def markdown(found: dict[str, Any], read_out: Sequence[dict[str, Any]]) -> str:
         )
     if found["difference"]:
         lines += ["", f"GRPO - Dr. GRPO: {_percent(found['difference'], '+.1f')} points."]
+    if found["unfinished"]:
+        lines += ["", f"Not finished; evaluations so far: {', '.join(found['unfinished'])}."]
     lines += ["", "## Ten answers before and after", ""]
     for item in read_out:
         marks = ("right" if item[f"{side}_right"] else "wrong" for side in ("before", "after"))
