@@ -123,7 +123,7 @@ def fields_of(schema: type, where: str = "", seen: tuple[type, ...] = ()) -> Ite
         if parts and typing.get_origin(hint) is not dict:
             if parts[0] not in seen:
                 yield from fields_of(parts[0], f"{key}.", (*seen, schema))
-        elif not key.startswith(LEFT_OUT) and not key.endswith(".name"):  # what an option calls itself, nan or not
+        elif not key.startswith(LEFT_OUT) and key.split(".")[-1] != "name":  # what something is called, nan or not
             yield key, hint, field.metadata.get(KEY)
 
 
