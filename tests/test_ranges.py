@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from r1zero.config import OptimConfig, TrainConfig
+from r1zero.config import OptimConfig, TemplateConfig, TrainConfig
 from r1zero.errors import UserError
-from r1zero.evaluate.config import EvaluateConfig
+from r1zero.evaluate.config import EvaluateConfig, PaperConfig
 from r1zero.lab.analysis.config import AnalyzeConfig
 from r1zero.lab.benchmark.config import BenchmarkConfig
 from r1zero.lab.study.config import StudyConfig
-from r1zero.pretrain.config import PretrainConfig
+from r1zero.pretrain.config import PretrainConfig, TextConfig
 from r1zero.ranges import KEY, Range, check_ranges, chosen, ranged
 from run_support import ROOT, SMALL
 
@@ -90,6 +90,21 @@ def _put(hint: Any, value: Any) -> Any:
 @pytest.mark.parametrize("root", ROOTS)
 def test_the_defaults_lie_in_their_ranges(root: type) -> None:
     check_ranges(OmegaConf.structured(root))
+
+
+@pytest.mark.parametrize(
+    ("schema", "key", "value"),
+    [
+        (OptimConfig, "betas", []), (OptimConfig, "betas", [0.9]), (OptimConfig, "betas", [0.9, 0.9, 0.9]),
+        (TemplateConfig, "stop_tokens", [{}]), (TemplateConfig, "stop", [["a"]]), (EvaluateConfig, "pass_k", [[1]]),
+        (TextConfig, "mix", {"a": {"b": 1}}), (PaperConfig, "values", {"a": [1]}),
+    ],
+)  # fmt: skip
+def test_a_list_of_plain_values_holds_nothing_else(schema: type, key: str, value: Any) -> None:
+    config = OmegaConf.structured(schema)
+    config[key] = value
+    with pytest.raises(UserError, match=rf"^{key}=.* (has a list or a mapping inside|must be a list of 2 values)"):
+        check_ranges(config)
 
 
 def test_ends_belong_where_they_are_said_to() -> None:

@@ -11,7 +11,9 @@ Null passes where a field may be null. Elements of lists, tuples and dicts are c
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +93,8 @@ def _field(default: Any, allowed: Range) -> Any:
 def check_ranges(config: DictConfig) -> None:
     """Refuse a setting outside its range, and in places without a schema any number that is not finite.
 
+    So is what OmegaConf lets pass: a list inside of a list of numbers, one value where a setting has two.
+
     Raises:
         UserError: naming the first such setting, its range and the reason.
     """
@@ -108,11 +112,13 @@ def check_ranges(config: DictConfig) -> None:
 def _settings(node: Any, where: str) -> Iterator[tuple[str, Any, Range | None]]:
     """(dotted key, value, range) of every setting that is given; records inside of dicts included."""
     schema = OmegaConf.get_type(node)
-    fields = schema.__dataclass_fields__ if dataclasses.is_dataclass(schema) else {}
+    fields, hints = _described(schema) if dataclasses.is_dataclass(schema) else ({}, {})
     for name in node:
         if OmegaConf.is_missing(node, name):
             continue
         key, value = f"{where}{name}", node[name]
+        if name in hints:
+            _check_elements(key, value, hints[name])
         field = fields.get(str(name))
         allowed = field.metadata.get(KEY) if field is not None else None
         if isinstance(value, DictConfig):
@@ -120,6 +126,27 @@ def _settings(node: Any, where: str) -> Iterator[tuple[str, Any, Range | None]]:
             yield from inner if allowed is None else ((name, value, allowed) for name, value, _ in inner)
         else:
             yield key, value, allowed
+
+
+@functools.cache
+def _described(schema: type[Any]) -> tuple[dict[str, dataclasses.Field[Any]], dict[str, Any]]:
+    """Fields of a schema, and their types."""
+    return {field.name: field for field in dataclasses.fields(schema)}, typing.get_type_hints(schema)
+
+
+def _check_elements(key: str, value: Any, hint: Any) -> None:
+    """A list, tuple or dict of plain values holds nothing else, and a tuple as many as it has places."""
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    plain = {str, int, float, type(None)}
+    if kind not in (list, tuple, dict) or not OmegaConf.is_config(value):
+        return
+    if not {leaf for part in inner for leaf in typing.get_args(part) or (part,)} <= plain:
+        return
+    if kind is tuple and len(value) != len(inner):
+        raise UserError(f"{key}={_spelled(value)} must be a list of {len(inner)} values")
+    elements = value.values() if kind is dict else value
+    if any(OmegaConf.is_config(element) for element in elements):
+        raise UserError(f"{key}={_spelled(value)} has a list or a mapping inside; it takes plain values")
 
 
 def _items(value: Any) -> list[Any]:
