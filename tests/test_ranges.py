@@ -102,7 +102,7 @@ def test_the_defaults_lie_in_their_ranges(root: type) -> None:
 )  # fmt: skip
 def test_a_list_of_plain_values_holds_nothing_else(schema: type, key: str, value: Any) -> None:
     config = OmegaConf.structured(schema)
-    config[key] = value
+    OmegaConf.update(config, key, value)
     with pytest.raises(UserError, match=rf"^{key}=.* (has a list or a mapping inside|must be a list of 2 values)"):
         check_ranges(config)
 
