@@ -44,7 +44,7 @@ class Command:
         """
         name = Path(self.script).stem
         try:
-            arguments = expand([*self.small, *changed], conf, pretraining=name == "pretrain")
+            arguments = expand([*self.small, *changed], conf, name)
             config = compose(name, [*arguments, "paths.run=run", "paths.outputs=."])
             check_ranges(config)
             self.check(config)

@@ -35,7 +35,7 @@ def _schemas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def composed(*arguments: str, name: str = "pretrain") -> Any:
-    overrides = expand([*arguments], CONF, pretraining=name == "pretrain")
+    overrides = expand([*arguments], CONF, name)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, overrides=[*overrides, "paths.run=x"])
 
@@ -45,7 +45,7 @@ def error_of(*arguments: str) -> str:
     with pytest.raises((UserError, HydraException, OmegaConfBaseException)) as error:
         check(composed(*arguments))
     try:
-        overrides = expand([*arguments], CONF, pretraining=True)
+        overrides = expand([*arguments], CONF, "pretrain")
     except UserError:
         overrides = [*arguments]
     line = cli.explain(error.value, overrides)
@@ -97,7 +97,7 @@ def test_a_path_given_as_data_is_text(tmp_path: Path) -> None:
     file.write_text('{"text": "a"}\n')
     cfg = composed(f"data={file}")
     assert (cfg.data.name, cfg.data.sources.text.path) == ("text", str(file))
-    assert expand(["data=some/set"], CONF, pretraining=True) == ["data=text", "data.sources.text.path='some/set'"]
+    assert expand(["data=some/set"], CONF, "pretrain") == ["data=text", "data.sources.text.path='some/set'"]
     assert expand(["data=some/set"], CONF) == ["data=file", "data.path='some/set'"]
 
 

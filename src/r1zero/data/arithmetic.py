@@ -10,10 +10,12 @@ import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from r1zero.batch import Question
 from r1zero.errors import UserError
+
+if TYPE_CHECKING:
+    from r1zero.batch import Question
 
 SPLITS = ("train", "heldout")
 STYLES = ("symbols", "words", "both")
@@ -40,18 +42,20 @@ class Arithmetic:
 
     def __post_init__(self) -> None:
         """Refuse settings that make no questions. Raises ``UserError``."""
-        low, high = self.term_range
-        if low < 2 or high < low:
-            raise UserError(f"arithmetic: terms={self.terms} must be at least 2, or a pair (fewest, most)")
-        if self.digits < 1:
-            raise UserError(f"arithmetic: digits={self.digits} must be at least 1")
-        if not self.operators or set(self.operators) - set("+-*"):
+        ends = [self.terms] if isinstance(self.terms, (int, float, str)) else list(self.terms or ())
+        if len(ends) not in (1, 2) or not all(whole(end, 2, 1000) for end in ends) or ends != sorted(ends):
+            raise UserError(f"arithmetic: terms={self.terms} must be from 2 to 1,000, or a pair (fewest, most)")
+        if not whole(self.digits, 1, 1000):
+            raise UserError(f"arithmetic: digits={self.digits} must be from 1 to 1,000")
+        if not isinstance(self.operators, str) or not self.operators or set(self.operators) - set("+-*"):
             raise UserError(f"arithmetic: operators='{self.operators}' must be a choice of + - *")
+        if not isinstance(self.negative, bool):
+            raise UserError(f"arithmetic: negative={self.negative} must be true or false")
         if self.style not in STYLES:
             raise UserError(f"arithmetic: style={self.style} is unknown; choose one of {', '.join(STYLES)}")
         if self.style != "symbols" and "*" in self.operators and self.operators != "*":
             raise UserError(f"arithmetic: style={self.style} reads from left to right; use operators '+-' or '*' alone")
-        if not 0 < self.heldout_percent < 100:
+        if not whole(self.heldout_percent, 1, 99):
             raise UserError(f"arithmetic: heldout_percent={self.heldout_percent} must lie between 1 and 99")
 
     @property
@@ -112,8 +116,6 @@ def hashed(symbols: str, at: int) -> int:
 
 def draw(split: str, settings: Arithmetic, rng: random.Random) -> Sum:
     """Draw one sum of the split; the same one may come again. Raises ``UserError`` for a split with none."""
-    if split not in SPLITS:
-        raise UserError(f"arithmetic: split={split} is unknown; choose one of {', '.join(SPLITS)}")
     low, high = settings.term_range
     for _ in range(10_000):
         count = rng.randint(low, high)
@@ -124,6 +126,18 @@ def draw(split: str, settings: Arithmetic, rng: random.Random) -> Sum:
         if held_out(found.symbols, settings.heldout_percent) == (split == "heldout"):
             return found
     raise UserError(f"arithmetic: no question of split={split} was found with these settings; allow more of them")
+
+
+def whole(value: Any, low: int, high: int) -> bool:
+    """Whether a setting is a whole number between two ends, which belong to it."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def check(split: str, **params: Any) -> None:
+    """Raises ``UserError`` for a split or settings that :func:`generate` can't work with."""
+    if split not in SPLITS:
+        raise UserError(f"arithmetic: split={split} is unknown; choose one of {', '.join(SPLITS)}")
+    settings_of(params)
 
 
 def settings_of(params: Mapping[str, Any]) -> Arithmetic:
@@ -140,6 +154,9 @@ def generate(split: str, count: int, seed: int, **params: Any) -> list[Question]
     ``params`` are the fields of :class:`Arithmetic`; a question's level is its number of terms. Raises ``UserError``
     when a setting is wrong or when there are fewer different questions than asked for.
     """
+    from r1zero.batch import Question
+
+    check(split, **params)
     settings = settings_of(params)
     # A str seed is hashed with SHA-512, so neighbouring seeds and the two splits draw unrelated numbers.
     rng = random.Random(f"{split}/{seed}")

@@ -141,7 +141,7 @@ def _load(
             f"{key}={path} is made by a script, which is not run; many such sets have a plain copy at "
             f"{key.removesuffix('path')}revision=refs/convert/parquet"
         ) from None
-    except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
+    except (ValueError, IndexError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
         # unknown subset, unknown split, unreadable files: the library's own line names the choices
         raise UserError(f"{key}={path} can't be loaded{_at(cfg)}: {_brief(error)}") from None
 

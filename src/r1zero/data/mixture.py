@@ -14,17 +14,21 @@ if TYPE_CHECKING:
     from r1zero.batch import Question
 
 
+def elsewhere(cfg: DataConfig) -> dict[str, Any]:
+    """Settings of a set that is read, which mean nothing to a mixture or a generator."""
+    return {
+        "path": cfg.path, "generator": cfg.generator, "where": cfg.where, "drop": cfg.drop, "subset": cfg.subset,
+        "revision": cfg.revision, "question_key": cfg.question_key, "answer_key": cfg.answer_key,
+    }  # fmt: skip
+
+
 def parts(cfg: DataConfig) -> Iterator[tuple[DataConfig, SourceConfig]]:
     """Each source of a mixture as a set of its own; what the sources have in common is the mixture's.
 
     Raises:
         UserError: A setting of one source is given beside the sources.
     """
-    whole = {
-        "path": cfg.path, "generator": cfg.generator, "where": cfg.where, "drop": cfg.drop, "subset": cfg.subset,
-        "revision": cfg.revision, "question_key": cfg.question_key, "answer_key": cfg.answer_key,
-    }  # fmt: skip
-    for key, value in whole.items():
+    for key, value in elsewhere(cfg).items():
         if value:
             raise UserError(f"data.{key}={value} has no use beside data.sources: set it for a source")
     for name, source in cfg.sources.items():

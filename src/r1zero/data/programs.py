@@ -10,10 +10,13 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from r1zero.batch import Question
+from r1zero.data.arithmetic import whole
 from r1zero.errors import UserError
+
+if TYPE_CHECKING:
+    from r1zero.batch import Question
 
 SPLITS = ("train", "heldout")
 
@@ -48,6 +51,18 @@ FAMILIES = (
 _NAMES = {"number": "x", "numbers": "xs", "word": "s", "pair": "x, y"}
 
 
+def check(split: str, tests: int = 8, heldout_percent: int = 20, **unknown: Any) -> None:
+    """Raises ``UserError`` for a split or settings that :func:`generate` can't work with."""
+    if unknown:
+        raise UserError(f"programs: setting '{sorted(unknown)[0]}' is unknown; known are tests, heldout_percent")
+    if split not in SPLITS:
+        raise UserError(f"programs: split={split} is unknown; choose one of {', '.join(SPLITS)}")
+    if not whole(tests, 1, 100):
+        raise UserError(f"programs: tests={tests} must lie between 1 and 100")
+    if not whole(heldout_percent, 1, 99):
+        raise UserError(f"programs: heldout_percent={heldout_percent} must lie between 1 and 99")
+
+
 def generate(
     split: str, count: int, seed: int, tests: int = 8, heldout_percent: int = 20, **unknown: Any
 ) -> list[Question]:
@@ -67,14 +82,9 @@ def generate(
     Raises:
         UserError: A setting is wrong, or there are fewer different questions than asked for.
     """
-    if unknown:
-        raise UserError(f"programs: setting '{sorted(unknown)[0]}' is unknown; known are tests, heldout_percent")
-    if split not in SPLITS:
-        raise UserError(f"programs: split={split} is unknown; choose one of {', '.join(SPLITS)}")
-    if not 1 <= tests <= 100:
-        raise UserError(f"programs: tests={tests} must lie between 1 and 100")
-    if not 0 < heldout_percent < 100:
-        raise UserError(f"programs: heldout_percent={heldout_percent} must lie between 1 and 99")
+    from r1zero.batch import Question
+
+    check(split, tests, heldout_percent, **unknown)
     every: dict[str, tuple[Family, Callable[..., Any]]] = {}
     for family in FAMILIES:
         for a in range(2, 10):

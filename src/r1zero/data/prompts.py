@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from r1zero.batch import Prompt, Question
 from r1zero.config import BadGold, DataConfig, Gold
 from r1zero.data import fields
 from r1zero.data.keep import check_kept, kept
 from r1zero.data.mixture import mix
-from r1zero.data.sources import describe, read_rows, source_kind
+from r1zero.data.sources import describe, generator_of, read_rows, source_kind
 from r1zero.data.templates import Template
 from r1zero.data.where import select
 from r1zero.errors import UserError
@@ -155,19 +153,8 @@ def build_prompts(
 
 def _generate(cfg: DataConfig, seed: int) -> list[Question]:
     """Questions of a generator; ``params.count`` is how many, ``data.limit`` cuts them."""
-    from r1zero.data import arithmetic, programs
-
-    generate = {"arithmetic": arithmetic.generate, "programs": programs.generate}[str(cfg.generator)]
-    plain: Any = OmegaConf.to_container(cfg.params) if OmegaConf.is_config(cfg.params) else cfg.params
-    params = {str(name): value for name, value in plain.items()}
-    split = str(params.pop("split", cfg.split))
-    count = params.pop("count", None)
-    if not isinstance(count, int) or count < 1:
-        raise UserError(f"{describe(cfg)}: data.params.count={count} must be the number of questions to make")
-    try:
-        questions = generate(split, count, int(params.pop("seed", seed)), **params)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{describe(cfg)}: data.params don't fit the generator: {error}") from None
+    generator, params = generator_of(cfg)
+    questions = generator.generate(**{"seed": seed} | params)
     if cfg.gold is Gold.none:
         questions = [replace(question, gold=()) for question in questions]
     elif not questions[0].gold:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import importlib
 import io
 import json
 import re
@@ -17,10 +18,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from r1zero.config import DataConfig, Gold
 from r1zero.data import fields
+from r1zero.data.arithmetic import whole
 from r1zero.data.keep import check_kept
-from r1zero.data.mixture import of_source, parts
+from r1zero.data.mixture import elsewhere, of_source, parts
 from r1zero.data.values import typed_rows
 from r1zero.data.where import check_where, select
 from r1zero.errors import UserError, first_line
@@ -90,6 +94,10 @@ def check_source(cfg: DataConfig) -> None:
         for part, _ in parts(cfg):
             of_source(part, check_source)
     if kind == "generator":
+        for key, value in elsewhere(cfg).items():
+            if value and key != "generator":
+                raise UserError(f"data {cfg.name} makes its questions, so {key}={value} has no use: choose data=file")
+        generator_of(cfg)
         check_kept(dict.fromkeys(GENERATORS[str(cfg.generator)]), cfg.keep, describe(cfg))
     if kind == "file":
         path = Path(str(cfg.path)).expanduser()
@@ -110,6 +118,24 @@ def check_source(cfg: DataConfig) -> None:
             raise UserError(f"{describe(cfg)} row 0: {error}") from None
     elif kind == "folder" and not any(Path(str(cfg.path)).expanduser().iterdir()):
         raise UserError(f"data.path={cfg.path} is an empty folder")
+
+
+def generator_of(cfg: DataConfig) -> tuple[Any, dict[str, Any]]:
+    """The module of a set's generator, and the arguments of its ``generate``, checked; ``seed`` where the set has one.
+
+    Raises:
+        UserError: A setting in ``data.params`` is unknown or impossible.
+    """
+    module = importlib.import_module(f"r1zero.data.{cfg.generator}")
+    plain: Any = OmegaConf.to_container(cfg.params) if OmegaConf.is_config(cfg.params) else cfg.params
+    params = {"split": cfg.split} | {str(name): value for name, value in plain.items()}
+    count, seed = params.pop("count", None), params.pop("seed", 0)
+    if not whole(count, 1, 10**9):
+        raise UserError(f"{describe(cfg)}: data.params.count={count} must be the number of questions to make")
+    if not whole(seed, -(10**18), 10**18):
+        raise UserError(f"{describe(cfg)}: data.params.seed={seed} must be a whole number")
+    module.check(**params)
+    return module, params | {"count": count} | ({"seed": seed} if "seed" in plain else {})
 
 
 def read_rows(cfg: DataConfig) -> list[dict[str, Any]]:

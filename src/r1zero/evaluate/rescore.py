@@ -13,6 +13,7 @@ from r1zero.evaluate.store import grade_columns, question_of
 from r1zero.launch.arguments import stored_overrides
 from r1zero.launch.files import read_json
 from r1zero.launch.paths import given_path, literal, quoted
+from r1zero.launch.record import made_by
 from r1zero.reward.grader import Grader
 from r1zero.rollout.scoring import grade_texts
 
@@ -32,6 +33,8 @@ def expand_rescore(arguments: list[str]) -> list[str]:
     stored = folder / ".hydra" / "overrides.yaml"
     if not stored.is_file() or not (folder / "responses").is_dir():
         raise UserError(f"rescore={folder}: this is not the folder of an evaluation (it needs .hydra and responses)")
+    if (made := made_by(folder)) not in ("", "evaluate"):
+        raise UserError(f"rescore={folder}: this is a folder of {made}.py; only evaluations are graded again")
     new = {argument.partition("=")[0] for argument in arguments}
     old = [a for a in stored_overrides(stored) if a.partition("=")[0] not in new | {"resume"}]
     target = folder / "rescored" / time.strftime("%Y-%m-%d_%H-%M-%S")

@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 
 from r1zero.errors import UserError
 from r1zero.launch.paths import PathGroup, check_name, given_path, literal, quoted, values_of
+from r1zero.launch.record import made_by
 
 SWITCHES = ("-m", "--multirun", "--run", "-r", "--resolve")
 """Options of Hydra's own that take no value."""
@@ -57,7 +58,7 @@ def with_engine(arguments: list[str]) -> list[str]:
     return [*arguments[:place], f"rollout={engine}", *rest]  # among the settings: options may stand behind them
 
 
-def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[str]:
+def expand(arguments: list[str], conf: Path, command: str = "train") -> list[str]:
     """Rewrite shorthand into what Hydra reads; applying it twice changes nothing.
 
     ``model=<folder>``, ``data=<path>`` and ``data.path=<path>`` become the options ``folder`` and ``file`` with
@@ -67,7 +68,7 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
     Args:
         arguments: as typed.
         conf: folder of the configs.
-        pretraining: whether ``data`` chooses text, from the options that pretraining has.
+        command: name of the script. With ``pretrain``, ``data`` chooses text from the options that pretraining has.
 
     Raises:
         UserError: a group is set to null, or there is nothing to resume from.
@@ -93,7 +94,7 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
         if resume:
             if sweeping:
                 raise UserError("resume and a sweep don't go together: resume the points one by one")
-            arguments = resumed(arguments, Path(resume))
+            arguments = resumed(arguments, Path(resume), command)
         elif "TORCHELASTIC_RUN_ID" in os.environ:
             arguments = [*arguments, f"hydra.run.dir='${{paths.outputs}}/${{name}}/{launch_time()}'"]
         elif sweeping:
@@ -101,6 +102,7 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
             first = next((i for i, a in enumerate(arguments) if "=" in a and not a.startswith("-")), len(arguments))
             arguments = [*arguments[:first], *names_of_points(arguments, conf), *arguments[first:]]
     path = next((i for i, a in enumerate(arguments) if a.startswith("data.path=")), None)
+    pretraining = command == "pretrain"
     if path is not None and not pretraining and not any(a.startswith("data=") for a in arguments):
         arguments.insert(path, "data=file")
     texts = conf / "pretrain" / "data" if pretraining else conf / "data"
@@ -114,10 +116,23 @@ def expand(arguments: list[str], conf: Path, pretraining: bool = False) -> list[
             raise UserError(f"{key}: Hydra's own parts can't be replaced on the command line")
         if not key.strip("+~"):
             raise UserError(f"{argument}: settings are written key=value, see --help")
+        if value.startswith("[") and not names_alone(argument, conf):
+            raise UserError(f"{argument}: a group wants the name of one of its options, or a list of names, see --help")
         if key in REQUIRED_GROUPS and value in ("null", ""):
             raise UserError(f"{key}={value} names no option; choose one of {', '.join(options(conf, key))}")
         expanded += groups[key].expand(argument) if key in groups else [argument]
     return expanded
+
+
+def names_alone(argument: str, conf: Path) -> bool:
+    """Whether a list that is given to a group holds names alone; Hydra does not look, and fails in odd ways."""
+    group = argument.partition("=")[0].lstrip("+").partition("@")[0]
+    if not any((folder / group).is_dir() for folder in (conf, conf / "pretrain")):
+        return True
+    with contextlib.suppress(HydraException):
+        override = OverridesParser.create().parse_override(argument)
+        return override.is_sweep_override() or all(isinstance(item, str) for item in override.value())  # type: ignore[union-attr]
+    return True
 
 
 def added_record(argument: str) -> str:
@@ -159,11 +174,14 @@ def scaled(arguments: list[str], conf: Path) -> list[str]:
     return [re.sub(r"(?<![\w./])\w+(?![\w./=])", chosen, a) if a.startswith("experiment=") else a for a in arguments]
 
 
-def resumed(arguments: list[str], folder: Path) -> list[str]:
-    """The stored command line of a run folder, with the new arguments over it."""
+def resumed(arguments: list[str], folder: Path, command: str = "train") -> list[str]:
+    """The stored command line of a run folder of this command, with the new arguments over it."""
     stored = folder / ".hydra" / "overrides.yaml"
     if not stored.is_file():
         raise UserError(f"resume={folder}: this is not a run folder (it has no .hydra/overrides.yaml)")
+    if (made := made_by(folder)) not in ("", command):
+        script = "train.py" if made == "train" else f"scripts/{made}.py"
+        raise UserError(f"resume={folder}: this is a folder of {made}.py, so python {script} resume={folder} goes on")
     new = {argument.partition("=")[0] for argument in arguments} - {f"+{name}" for name in RECORDS}  # those are merged
     # A group that is chosen anew takes the old values below it along.
     old = [a for a in stored_overrides(stored) if a.partition("=")[0] not in new and a.partition(".")[0] not in new]

@@ -62,7 +62,7 @@ def main(entry: Callable[[], Any], script: Path) -> int:
         compat.resolve_hydras_own()
     os.environ[sweep.SCRIPT] = str(script)
     try:
-        sys.argv[1:] = expand(sys.argv[1:], conf, pretraining=script.stem == "pretrain")
+        sys.argv[1:] = expand(sys.argv[1:], conf, script.stem)
         masking.check_arguments(sys.argv[1:])
         if script.stem in ("train", "pretrain"):
             refuse_used(sys.argv[1:])

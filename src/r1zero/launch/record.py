@@ -7,7 +7,8 @@ import os
 import zipfile
 from pathlib import Path
 
-from r1zero.launch.files import unlike_sums
+from r1zero.errors import UserError
+from r1zero.launch.files import read_yaml, unlike_sums
 
 CHECKPOINTS = "step_*.ckpt"
 
@@ -26,6 +27,19 @@ def steps_in(table: Path) -> list[int]:
         return []
     whole = table.read_text(encoding="utf-8").rpartition("\n")[0]
     return [int(float(row["step"])) for row in csv.DictReader(whole.splitlines()) if row.get("step")]
+
+
+MADE_BY = {"step_tokens": "pretrain", "temperatures": "analyze", "algo": "train", "sampling": "evaluate"}
+"""Settings that tell the commands apart, the first that a config has."""
+
+
+def made_by(run_dir: Path) -> str:
+    """Name of the command whose folder it is; "" where its settings are not there or can't be read."""
+    try:
+        settings = read_yaml(run_dir / "config.yaml")
+    except UserError:
+        return ""
+    return next((command for key, command in MADE_BY.items() if key in settings), "")
 
 
 def work_in(run_dir: Path) -> str:

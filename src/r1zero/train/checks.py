@@ -96,8 +96,6 @@ def check(config: DictConfig) -> None:
         if key in OWNED:
             raise UserError(f"trainer.{key} has no place here, where a batch is a rollout step: use {OWNED[key]}")
     for data in (cfg.data, *cfg.benchmarks.values()):
-        if data.generator and data.path:
-            raise UserError(f"data {data.name} makes its questions, so path={data.path} has no use: choose data=file")
         check_source(data)
         check_judge(data, cfg.reward)
     check_functions(cfg)

@@ -16,6 +16,8 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from r1zero import config
+from r1zero.errors import UserError
+from r1zero.evaluate.rescore import expand_rescore
 from r1zero.launch import cli
 from run_support import ROOT, SMALL, Server
 from tiny_models import make_tiny
@@ -52,6 +54,13 @@ WRONG = {
     "data.path=/nowhere": "data.path=/nowhere does not exist",
     "data=/nowhere": "data.path=/nowhere does not exist",
     "data=arithmetic data.path=x.jsonl": "data arithmetic makes its questions, so path=x.jsonl has no use",
+    "data=arithmetic +data.where.level=3": "data arithmetic makes its questions, so where={'level': 3} has no use",
+    "data.params.count=1e12": "data.params.count=1000000000000.0 must be the number of questions to make",
+    "data.params.terms=1000000000": "arithmetic: terms=1000000000 must be from 2 to 1,000, or a pair (fewest, most)",
+    "data.params.digits=nan": "arithmetic: digits=nan must be from 1 to 1,000",
+    "+data.params.nope=1": "arithmetic: setting 'nope' is unknown; known are terms, digits",
+    "logger=[csv,1]": "logger=[csv,1]: a group wants the name of one of its options, or a list of names, see --help",
+    "paths=[[a]]": "paths=[[a]]: a group wants the name of one of its options",
     "model=tiny_llama_qa": "outputs/bases/tiny_llama_qa/policy is not made yet: python scripts/pretrain.py "
     "experiment=tiny_llama_qa hydra.run.dir=outputs/bases/tiny_llama_qa",
     "model=/nowhere/x": "model.path=/nowhere/x: there is no such folder",
@@ -196,6 +205,30 @@ def test_shorthand_paths_become_the_options_file_and_folder(tmp_path: Path, monk
     assert expanded == ["model=folder", "model.path='here'", "data=file", "data.path='a/b.jsonl'", "algo=grpo"]
     assert cli.expand(expanded, ROOT / "conf") == expanded
     assert cli.expand(["model=qwen1.5b", "data=gsm8k"], ROOT / "conf") == ["model=qwen1.5b", "data=gsm8k"]
+
+
+KINDS = {"train": "algo: {}", "evaluate": "sampling: {}", "analyze": "temperatures: []", "pretrain": "step_tokens: 1"}
+"""Each command that resumes, and a setting by which its folder is known."""
+
+
+@pytest.mark.parametrize("made", KINDS)
+def test_a_folder_of_another_command_is_named_with_what_goes_on_with_it(made: str, tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / "responses").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("[]")
+    (tmp_path / "config.yaml").write_text(KINDS[made])
+    script = "train.py" if made == "train" else f"scripts/{made}.py"
+    for command in KINDS:
+        if command == made:
+            assert f"resume='{tmp_path}'" in cli.expand([f"resume={tmp_path}"], ROOT / "conf", command)
+            continue
+        with pytest.raises(UserError) as error:
+            cli.expand([f"resume={tmp_path}"], ROOT / "conf", command)
+        advice = f"this is a folder of {made}.py, so python {script} resume={tmp_path} goes on"
+        assert str(error.value) == f"resume={tmp_path}: {advice}"
+    if made != "evaluate":
+        with pytest.raises(UserError, match=rf"this is a folder of {made}\.py; only evaluations are graded again"):
+            expand_rescore([f"rescore={tmp_path}"])
 
 
 @pytest.mark.parametrize("line", ["+hydra.callbacks.x._target_=os.system", "hydra.sweeper={}", "--config-dir=/x", 3])
