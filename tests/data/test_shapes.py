@@ -256,6 +256,10 @@ UNREADABLE = {
     ),
     "deep.json": (b"[" * 100_000, "deep.json can't be read: nested more than 100 deep"),
     "digits.jsonl": (b'{"answer": ' + b"9" * 5000 + b"}\n", "line 1 can't be read: Exceeds the limit"),
+    "twice.jsonl": (
+        b'{"question": "a", "question": "b", "answer": "1"}\n',
+        "line 1 can't be read: an object has 'question' twice",
+    ),
     "cut.parquet": (b"PAR1\0\0\0\0", "cut.parquet can't be read as parquet"),
     "text.parquet": (b"question,answer\n", "text.parquet can't be read as parquet"),
 }
@@ -295,10 +299,11 @@ def test_a_cut_packed_file_is_one_line(name: str, tmp_path: Path) -> None:
 
 def test_content_that_no_prompt_shows_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     system = {"role": "system", "content": "Box it."}
-    row = {"prompt": [system, user("a?")], "options": ["1", "2"], "context": "c", "answer": "1"}
+    row = {"prompt": [system, user("a?")], "options": ["1", "2"], "context": "c", "images": ["x.png"], "answer": "1"}
     path = jsonl(tmp_path / "a.jsonl", [row])
     with caplog.at_level(logging.WARNING, logger="r1zero"):
         loaded(path, question_key="prompt", answer_key="answer")
     assert "the system message of 'prompt' (template.system sets one)" in caplog.text
     assert "'options' (the choices)" in caplog.text
+    assert "'images' (models read text alone)" in caplog.text
     assert "'context' (data.question_key names another field)" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -125,7 +126,7 @@ def test_nothing_set_unknown_generator_empty_folder(tmp_path):
         check_source(DataConfig(name="x"))
     with pytest.raises(UserError, match="generator=algebra is unknown; choose one of arithmetic"):
         check_source(DataConfig(name="x", generator="algebra"))
-    check_source(DataConfig(name="x", generator="arithmetic"))
+    check_source(DataConfig(name="x", generator="arithmetic", params={"count": 1}))
     with pytest.raises(UserError, match="empty folder"):
         check_source(at(tmp_path))
 
@@ -162,6 +163,35 @@ def test_a_folder_of_bare_conversations_loads(tmp_path):
     rows = [{"conversations": chat} for chat in chats]
     assert read_rows(at(tmp_path / "set.json")) == rows
     assert read_rows(at(tmp_path)) == rows
+
+
+def test_files_of_another_kind_in_a_folder_are_named(tmp_path, caplog):
+    """The library reads one kind; a list of the files themselves is none of them."""
+    (tmp_path / "a.jsonl").write_text(json.dumps(ROWS[0]))
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    (tmp_path / "b.csv").write_text("problem,answer\na?,1\n")
+    assert read_rows(at(tmp_path)) == ROWS[:1]
+    assert "not read, files of another kind: b.csv" in caplog.text
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(UserError, match=r"pipe\.jsonl is neither a file nor a folder"):
+        check_source(at(tmp_path / "pipe.jsonl"))
+
+
+def test_a_folder_of_images_is_one_line(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"PNG")
+    with pytest.raises(UserError, match=r"row 0 of the data set can't be read"):
+        read_rows(at(tmp_path))
+
+
+def test_a_filter_that_no_row_passes_is_told_before_anything_heavy(tmp_path):
+    rows = [{"problem": f"{i}?", "answer": "1", "level": i // 100} for i in range(200)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    check_source(at(tmp_path / "a.jsonl", where={"level": 1}))  # beyond the rows that are looked at for fields
+    with pytest.raises(UserError, match=r"has no row with data\.where\.level in \['2'\]; it has: 0, 1"):
+        check_source(at(tmp_path / "a.jsonl", where={"level": 2}))
 
 
 @pytest.fixture

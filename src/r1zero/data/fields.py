@@ -34,6 +34,8 @@ SOLUTION_NAMES = ("solution", "output", "response", "completion")
 CHOICE_NAMES = ("options", "choices", "correct_option", "option_a", "opa")
 CONTEXT_NAMES = ("context", "passage", "body", "background", "paragraph", "premise", "story", "article", "document")
 """Fields whose text belongs in front of the question."""
+MEDIA_NAMES = ("image", "images", "figure", "picture", "audio", "video", "videos")
+"""Fields that no text model reads."""
 
 _TEMPLATED = ("<|im_start|>", "<|begin_of_text|>", "<|start_header_id|>", "[INST]", "<s>[INST]", "<|user|>")
 _UNIT = re.compile(r"\s*([-+]?[\d.,/ ]*\d)\s*\([^()]*\)\s*")
@@ -325,6 +327,8 @@ def _unread(
     for name in ("system", "system_prompt"):
         if _filled(row, names, name):
             notes.append(f"'{names[name]}' (template.system sets a system message)")
+    media = [names[name] for name in MEDIA_NAMES if name in names]
+    notes += [f"'{name}' (models read text alone)" for name in media if lookup(row, name) not in (None, "", [], {})]
     if choice is not None and choice not in used:
         notes.append(f"'{choice}' (the choices)")
     if named:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import urllib.request
 from functools import lru_cache
@@ -13,6 +14,8 @@ from r1zero.config import DataConfig
 from r1zero.data import fields
 from r1zero.data.values import typed_rows
 from r1zero.errors import UserError, whole_message
+
+log = logging.getLogger("r1zero")
 
 
 def read_hub(cfg: DataConfig) -> list[dict[str, Any]]:
@@ -105,7 +108,21 @@ def read_folder(cfg: DataConfig) -> list[dict[str, Any]]:
         UserError: The folder holds neither, or lacks the split.
     """
     folder = Path(str(cfg.path)).expanduser()
-    return _rows(_saved(folder, cfg) if is_saved(folder) else _load(str(folder), cfg))
+    if is_saved(folder):
+        return _rows(_saved(folder, cfg))
+    table = _load(str(folder), cfg)
+    if left := [] if has_hub_layout(folder) else _of_other_kinds(folder, table.info.builder_name):
+        more = f" and {len(left) - 4} more" if len(left) > 4 else ""
+        log.warning("data.path=%s: not read, files of another kind: %s%s", folder, ", ".join(left[:4]), more)
+    return _rows(table)
+
+
+def _of_other_kinds(folder: Path, kind: str) -> list[str]:
+    """Data files of a folder that are not of the kind that was read: the library takes the kind with most files."""
+    kinds = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+    files = (file for file in sorted(folder.rglob("*")) if not file.name.startswith((".", "dataset_info")))
+    found = ((file, next((s for s in reversed(file.suffixes) if s in kinds), "")) for file in files if file.is_file())
+    return [str(file.relative_to(folder)) for file, suffix in found if suffix and kinds[suffix] != kind]
 
 
 def _saved(folder: Path, cfg: DataConfig, key: str = "data.path") -> Any:
@@ -159,10 +176,13 @@ def _cached(path: str, revision: str | None) -> str | None:
 
 def _rows(table: Any) -> list[dict[str, Any]]:
     rows = []
-    for item in typed_rows(table.features.arrow_schema, table):
-        row = fields.as_row(item)
-        assert row is not None  # rows of a data set are always records
-        rows.append(row)
+    try:
+        for item in typed_rows(table.features.arrow_schema, table):
+            row = fields.as_row(item)
+            assert row is not None  # rows of a data set are always records
+            rows.append(row)
+    except (OSError, ImportError) as error:  # images and sounds are decoded as they are read
+        raise UserError(f"row {len(rows)} of the data set can't be read: {_brief(error)}") from None
     return rows
 
 

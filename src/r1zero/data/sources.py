@@ -69,6 +69,8 @@ def source_kind(cfg: DataConfig) -> str:
     if path.is_dir():
         return "folder"
     if path.exists():
+        if not path.is_file():
+            raise UserError(f"data.path={cfg.path} is neither a file nor a folder; save what it gives in a file first")
         if suffix_of(path) not in SUFFIXES:
             raise UserError(
                 f"data.path={cfg.path} has no known suffix; known are {', '.join(SUFFIXES)}, "

@@ -58,10 +58,10 @@ def parse_json(text: str) -> Any:
     """What a JSON text holds.
 
     Raises:
-        ValueError: it is not JSON, is nested too deep, or holds an integer of thousands of digits.
+        ValueError: it is not JSON, is nested too deep, holds an integer of thousands of digits, or a name twice.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_each_once)
     except RecursionError:
         content = None
         deep = True
@@ -70,6 +70,15 @@ def parse_json(text: str) -> Any:
     if deep:
         raise ValueError(f"nested more than {DEEPEST} deep")
     return content
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose first value of a name would be lost where it has two."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at]))
+        raise ValueError(f"an object has {name!r} twice")
+    return found
 
 
 def _depth(value: Any) -> int:

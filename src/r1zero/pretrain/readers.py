@@ -65,6 +65,8 @@ def files_of(path: str, what: str, split: str = "train") -> list[Path]:
     for file in found:
         if not file.name.endswith(SUFFIXES):
             raise UserError(f"{what}: {file} has no known suffix; known are {', '.join(SUFFIXES)}")
+        if not file.is_file():
+            raise UserError(f"{what}: {file} is neither a file nor a folder; save what it gives in a file first")
         if file.stat().st_size == 0:
             raise UserError(f"{what}: {file} is an empty file")
     return found

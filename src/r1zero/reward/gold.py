@@ -64,7 +64,9 @@ def _from_decimal(value: Decimal) -> tuple[str, ...]:
 def _from_float(number: float) -> tuple[str, ...]:
     if not math.isfinite(number):
         return ()
-    return (str(int(number)) if number.is_integer() else repr(shortest(number)),)
+    if number.is_integer():  # 1e23 is not the 99999999999999991611392 that a float can hold
+        return (f"{Decimal(repr(number + 0.0)):f}".removesuffix(".0"),)
+    return (repr(shortest(number)),)
 
 
 def shortest(number: float) -> float:
