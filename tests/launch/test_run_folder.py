@@ -16,11 +16,14 @@ from typing import Any
 import pytest
 
 from r1zero.errors import UserError
+from r1zero.lab.doctor.folder import findings, summary
 from r1zero.launch import files
 from r1zero.launch import lock as lock_module
+from r1zero.launch.arguments import expand
 from r1zero.launch.lock import HOLDER
 from r1zero.launch.record import damage, set_aside, work_in
 from r1zero.launch.run_folder import Status, lock_folder, refuse_used, run_folder
+from run_support import ROOT
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -215,3 +218,28 @@ def test_the_doctor_reports_the_machine() -> None:
     assert {environment.processor().name, environment.memory().name} == {"processor", "memory"}
     done = subprocess.run([sys.executable, "scripts/doctor.py", "/nowhere"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "error: /nowhere: there is no such folder\n")
+
+
+DAMAGE = (
+    b"", b"\0" * 99, bytes(range(256)), b"[]", b"[" * 3000, b"step,a\nabc,1\n1e400,2\n",
+    b'{"state": [], "step": "x", "pid": "abc", "steps": {}}', b'{"state": "running", "pid": {}, "steps": "x"}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["status.json", "config.yaml", "metrics.csv", ".hydra/overrides.yaml", ".lock.holder"])
+def test_whatever_a_file_of_a_folder_holds_is_said_in_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    for other in ("status.json", "config.yaml", "metrics.csv", ".hydra/overrides.yaml"):
+        (tmp_path / other).write_text("[]" if other.startswith(".hydra") else "")
+    for content in DAMAGE:
+        (tmp_path / name).write_bytes(content)
+        assert all("\n" not in line for line in findings(tmp_path))
+        summary(tmp_path)
+        for call in (lambda: expand([f"resume={tmp_path}"], ROOT / "conf"), lambda: work_in(tmp_path)):
+            said = ""
+            try:
+                call()
+            except UserError as error:
+                said = str(error)
+            assert "\n" not in said
+            assert not said or str(tmp_path / name) in said

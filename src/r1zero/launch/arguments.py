@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from r1zero.errors import UserError
+from r1zero.launch.files import stored_yaml
 from r1zero.launch.paths import PathGroup, check_name, given_path, literal, quoted, values_of
 from r1zero.launch.record import made_by
 
@@ -197,8 +198,8 @@ def stored_overrides(file: Path) -> list[str]:
             before any setting is looked at.
     """
     try:
-        found = yaml.safe_load(file.read_text()) or []
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = stored_yaml(file) or []
+    except UserError as error:
         raise UserError(f"{file} can't be read as YAML: it can't be resumed") from error
     for argument in found if isinstance(found, list) else [found]:
         if not isinstance(argument, str) or re.match(r"[+~]*(hydra\b|-)", argument):

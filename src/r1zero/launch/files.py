@@ -118,19 +118,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file.
+def stored_yaml(path: Path) -> Any:
+    """What a YAML file holds.
 
     Raises:
-        UserError: naming the file that can't be read, or holds something else.
+        UserError: naming the file that can't be read.
     """
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         why = error.strerror if isinstance(error, OSError) else whole_message(error)[:200]
         raise UserError(f"{path} can't be read as YAML: {why}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file; raises as :func:`stored_yaml`, and where it holds something else."""
+    content = stored_yaml(path) or {}
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold settings, not a {type(content).__name__}")
     return content

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig
 
+from r1zero.errors import UserError
 from r1zero.launch.console import console
-from r1zero.launch.files import read_json
+from r1zero.launch.files import read_json, read_yaml
 from r1zero.launch.run_folder import is_main_rank, shown
 
 log = logging.getLogger("r1zero")
@@ -71,8 +71,8 @@ def stored_format(run_dir: Path, name: str) -> tuple[str, str] | None:
     """The format in a run folder's settings; ranks other than the first wait for rank 0 to store them."""
     end = time.monotonic() + (0 if is_main_rank() else WAIT_S)
     while True:
-        with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-            found = yaml.safe_load((run_dir / "config.yaml").read_text())[name]["dtype"]
+        with contextlib.suppress(UserError, KeyError, TypeError):
+            found = read_yaml(run_dir / "config.yaml")[name]["dtype"]
             if found in PRECISION:
                 return str(found), f"as stored in {shown(run_dir)}"
         if time.monotonic() >= end:

@@ -33,7 +33,7 @@ def read_state(folder: Path, now: float | None = None) -> PointState:
     status = stored_json(folder / "status.json")
     if not status:
         return PointState()
-    state, steps = str(status.get("state", "starting")), int(status.get("steps", 0))
+    state, steps = str(status.get("state", "starting")), _count(status.get("steps"))
     if state in ("starting", "running") and not _alive(status):
         state = "interrupted"
     rewards, seconds, step = _figures(folder / "metrics.csv")
@@ -51,26 +51,31 @@ def _alive(status: dict[str, Any]) -> bool:
     """
     if status.get("host") not in (None, os.uname().nodename):
         return "job" not in status or status["job"] != os.environ.get("SLURM_JOB_ID")
-    return lives(int(status.get("pid") or 0))
+    return lives(_count(status.get("pid")))
+
+
+def _count(value: Any) -> int:
+    """A whole number of a status; 0 where it is none."""
+    return value if isinstance(value, int) else 0
 
 
 def _figures(path: Path) -> tuple[list[float], list[float], int]:
     """Rewards and seconds of each step so far, and the steps done."""
     rewards, seconds, step = [], [], 0
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return [], [], 0
     for row in csv.DictReader(lines):
-        if "train/loss" in row:  # a pretraining: no rewards
-            if row["train/loss"] and row.get("step"):
-                step = int(float(row["step"]))
-                seconds.append(float(row.get("time/step") or "nan"))
-            continue
         try:
+            if "train/loss" in row:  # a pretraining: no rewards
+                if row["train/loss"] and row.get("step"):
+                    step = int(float(row["step"]))
+                    seconds.append(float(row.get("time/step") or "nan"))
+                continue
             reward, took = float(row["reward/mean"] or "nan"), float(row["time/step"] or "nan")
             number = int(float(row["step"]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
         if reward == reward and took == took:  # the last evaluation's row belongs to no rollout
             rewards.append(reward)

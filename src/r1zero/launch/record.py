@@ -7,7 +7,7 @@ import os
 import zipfile
 from pathlib import Path
 
-from r1zero.errors import UserError
+from r1zero.errors import UserError, whole_message
 from r1zero.launch.files import read_yaml, unlike_sums
 
 CHECKPOINTS = "step_*.ckpt"
@@ -22,11 +22,18 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 
 def steps_in(table: Path) -> list[int]:
-    """The column ``step`` of a ``metrics.csv``; a last line that was cut short is left out."""
+    """The column ``step`` of a ``metrics.csv``; a last line that was cut short is left out.
+
+    Raises:
+        UserError: it is no table of figures.
+    """
     if not table.is_file():
         return []
-    whole = table.read_text(encoding="utf-8").rpartition("\n")[0]
-    return [int(float(row["step"])) for row in csv.DictReader(whole.splitlines()) if row.get("step")]
+    try:
+        whole = table.read_text(encoding="utf-8").rpartition("\n")[0]
+        return [int(float(row["step"])) for row in csv.DictReader(whole.splitlines()) if row.get("step")]
+    except (ValueError, OverflowError, csv.Error) as error:
+        raise UserError(f"{table} can't be read as a table of figures: {whole_message(error)[:200]}") from error
 
 
 MADE_BY = {"step_tokens": "pretrain", "temperatures": "analyze", "algo": "train", "sampling": "evaluate"}

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -28,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from r1zero.errors import UserError
 from r1zero.launch import compat, slurm
-from r1zero.launch.files import stored_json
+from r1zero.launch.files import stored_json, stored_yaml
 from r1zero.launch.objective import best_trial, searches
 from r1zero.launch.paths import quoted
 from r1zero.launch.point_state import PointState, read_state
@@ -189,7 +188,7 @@ def _owner(folder: Path) -> str:
 
 def _stored(folder: Path) -> list[str] | None:
     file = folder / ".hydra" / "overrides.yaml"
-    return list(yaml.safe_load(file.read_text()) or []) if file.is_file() else None
+    return list(stored_yaml(file) or []) if file.is_file() else None
 
 
 # -- the table ----------------------------------------------------------------------------------------

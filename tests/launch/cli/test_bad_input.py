@@ -57,7 +57,7 @@ WRONG = {
     "data=arithmetic +data.where.level=3": "data arithmetic makes its questions, so where={'level': 3} has no use",
     "data.params.count=1e12": "data.params.count=1000000000000.0 must be the number of questions to make",
     "data.params.terms=1000000000": "arithmetic: terms=1000000000 must be from 2 to 1,000, or a pair (fewest, most)",
-    "data.params.digits=nan": "arithmetic: digits=nan must be from 1 to 1,000",
+    "data.params.digits=0": "arithmetic: digits=0 must be from 1 to 1,000",
     "+data.params.nope=1": "arithmetic: setting 'nope' is unknown; known are terms, digits",
     "logger=[csv,1]": "logger=[csv,1]: a group wants the name of one of its options, or a list of names, see --help",
     "paths=[[a]]": "paths=[[a]]: a group wants the name of one of its options",

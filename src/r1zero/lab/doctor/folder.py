@@ -6,11 +6,9 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from r1zero.launch.files import SUMS, stored_json, unlike_sums
+from r1zero.errors import UserError
+from r1zero.launch.files import SUMS, read_yaml, stored_json, stored_yaml, unlike_sums
 from r1zero.launch.lock import HOLDER, lives
 from r1zero.launch.point_state import read_state
 from r1zero.launch.record import checkpoints, damage, steps_in
@@ -34,9 +32,9 @@ def settings(run_dir: Path) -> Iterator[str]:
             yield f"{name}: it is missing, so resume= has nothing to read"
             continue
         try:
-            yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            yield f"{name}: it can't be read ({type(error).__name__})"
+            stored_yaml(file)
+        except UserError as error:
+            yield f"{name}: {str(error).removeprefix(str(file)).strip()}"
 
 
 def status(run_dir: Path) -> Iterator[str]:
@@ -98,10 +96,14 @@ def rows(run_dir: Path) -> Iterator[str]:
     table = run_dir / "metrics.csv"
     if not table.is_file():
         return
+    try:
+        steps = steps_in(table)
+    except UserError as error:
+        yield f"metrics.csv: {str(error).removeprefix(str(table)).strip()}"
+        return
     content = table.read_text(encoding="utf-8")
     if not content.endswith("\n"):
         yield "metrics.csv: its last row was cut short; the next resume leaves it out"
-    steps = steps_in(table)
     training = "train/loss" not in content.partition("\n")[0]
     if any(b < a or (training and a == b) for a, b in itertools.pairwise(steps)):
         yield "metrics.csv: its steps are not in order, each once"
@@ -134,9 +136,8 @@ def tables(run_dir: Path) -> Iterator[str]:
 def _every(run_dir: Path) -> int:
     """Rollout steps between files of responses; 0 where the run has no such callback."""
     try:
-        config: Any = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-        return int(config["callbacks"]["samples"]["every"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return int(read_yaml(run_dir / "config.yaml")["callbacks"]["samples"]["every"])
+    except (UserError, ValueError, KeyError, TypeError):
         return 0
 
 

@@ -169,5 +169,5 @@ def around_wandb(path: Path) -> Path:
 
 
 def _is_training(folder: Path) -> bool:
-    with (folder / "metrics.csv").open() as file:
+    with (folder / "metrics.csv").open(errors="replace") as file:
         return "reward/mean" in file.readline()
