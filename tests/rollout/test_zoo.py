@@ -52,13 +52,13 @@ ZOO: dict[str, dict[str, Any]] = {
     "Phimoe": {"num_local_experts": 4}, "FlexOlmo": {"num_experts": 4, "num_experts_per_tok": 2},
     "MiniMaxM2": HEAD | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "GraniteMoeShared": {"num_local_experts": 4},
-    "Ernie4_5": HEAD, "Exaone4": HEAD, "Apertus": {}, "Arcee": HEAD, "SeedOss": HEAD, "Cwm": HEAD, "Jais2": HEAD,
+    "Ernie4_5": HEAD, "Exaone4": HEAD, "Arcee": HEAD, "SeedOss": HEAD, "Cwm": HEAD, "Jais2": HEAD,
     "HunYuanDenseV1": HEAD, "Olmo": {}, "Phi": {"num_key_value_heads": 2},
     "OPT": {"ffn_dim": 128, "word_embed_proj_dim": 64},
     "GPT2": {"n_positions": 256, "n_inner": 128}, "GPTBigCode": {"n_positions": 256, "n_inner": 128},
     "GPTJ": {"rotary_dim": 32, "n_positions": 256}, "Bloom": TIED, "VaultGemma": GEMMA,
     "MiniCPM3": {key: LATENT[key] for key in LATENT if key.endswith(("rank", "dim"))} | {"num_key_value_heads": 2},
-    "Mamba": {}, "FalconMamba": {}, "Lfm2": {"num_key_value_heads": 2}, "OlmoHybrid": {}, "FalconH1": HEAD,
+    "Mamba": {}, "FalconMamba": {},
 }  # fmt: skip
 TRIED = [name for name in ZOO if os.environ.get("R1ZERO_ZOO") == "all" or name in ("SmolLM3", "DeepseekV2")]
 """One of those that vLLM serves by transformers' own code, and one that is refused before an engine starts."""

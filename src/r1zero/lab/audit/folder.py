@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 
 from r1zero.errors import UserError
-from r1zero.launch.files import read_yaml
 
 PREFIX = "policy.model."
 WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.")
@@ -34,13 +34,13 @@ class RunFolder:
     def __init__(self, path: Path, step: int | None = None) -> None:
         self.path = path
         try:
-            self.config: dict[str, Any] = read_yaml(self._settings(step))
+            self.config: dict[str, Any] = yaml.safe_load(self._settings(step).read_text())
             self.algo, self.optim, self.rollout = (self.config[name] for name in ("algo", "optim", "rollout"))
             with (path / "metrics.csv").open(newline="") as file:
                 self.metrics = {int(float(row["step"])): row for row in csv.DictReader(file)}
             with (path / "updates.csv").open(newline="") as file:
                 self.steps = list(csv.DictReader(file))
-        except (UserError, OSError, ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, yaml.YAMLError) as error:
             raise UserError(
                 f"{path} is not a run folder of this release: it needs config.yaml, metrics.csv and updates.csv"
             ) from error
