@@ -61,7 +61,6 @@ def resolves(python: str, folder: Path) -> bool:
         "--dry-run",
         "--no-deps",
         "--only-binary=:all:",
-        "--target",
     ]
     command += ["--target", str(folder), "--python-version", python, *wanted, *project["optional-dependencies"]["cpu"]]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
