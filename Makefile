@@ -44,8 +44,8 @@ test-fast: setup  ## tests that start no engine and need no real model
 
 soak: setup  ## 500 rollout steps with vLLM and 20 kills: is memory flat, are the weights the same?
 	R1ZERO_SOAK=500 $(PY) -m pytest -q -s tests/e2e/test_soak.py tests/rollout/test_ray_cluster.py
-	R1ZERO_WRITE_POINTS=all R1ZERO_SIGNALS=all R1ZERO_ZOO=all $(PY) -m pytest -q -s tests/e2e/test_write_points.py \
-		tests/e2e/test_stop_table.py tests/rollout/test_zoo.py
+	R1ZERO_WRITE_POINTS=all R1ZERO_SIGNALS=all R1ZERO_ZOO=all R1ZERO_PYTHONS=all $(PY) -m pytest -q -s \
+		tests/e2e/test_write_points.py tests/e2e/test_stop_table.py tests/rollout/test_zoo.py tests/launch/test_set_up.py
 	R1ZERO_FUZZ=2000 $(PY) -m pytest -q -s tests/e2e/test_config_fuzz.py
 
 gpu-check: setup  ## is this machine ready, and what only a GPU can settle: eight minutes on one card, no internet
