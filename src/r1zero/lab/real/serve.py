@@ -39,7 +39,8 @@ def ask(policy: Path, prompts: Sequence[str], log: Path, max_tokens: int = 64, c
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(policy), "--port", str(port)]
     command += ["--served-model-name", "policy", "--enforce-eager", "--max-model-len", str(context)]
-    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    command += ["--kv-cache-memory-bytes", str(2**30)]  # else 0.92 of the memory must be free
+    environment = os.environ | {"VLLM_LOGGING_LEVEL": "ERROR"}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
         server = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
