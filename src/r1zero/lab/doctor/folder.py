@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from r1zero.errors import UserError
+from r1zero.errors import UserError, first_line
 from r1zero.launch.files import SUMS, read_yaml, stored_json, stored_yaml, unlike_sums
 from r1zero.launch.lock import HOLDER, lives
 from r1zero.launch.point_state import read_state
@@ -123,7 +123,7 @@ def tables(run_dir: Path) -> Iterator[str]:
         try:
             pq.read_table(path, page_checksum_verification=True)
         except (OSError, ValueError) as error:
-            yield f"{path.relative_to(run_dir)}: it can't be read ({str(error).splitlines()[0]})"
+            yield f"{path.relative_to(run_dir)}: it can't be read ({first_line(error)})"
     every = _every(run_dir)
     if not (run_dir / "completions").is_dir() or not every:
         return

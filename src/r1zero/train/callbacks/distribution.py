@@ -9,7 +9,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from r1zero.algo.logprobs import token_logprobs
 from r1zero.algo.stats import Tally, reduce_over_ranks
 from r1zero.batch import Completion, Prompt, PromptBatch
 from r1zero.errors import SyncError, UserError
@@ -87,9 +86,10 @@ class DistributionCallback(pl.Callback):
         seen: list[torch.Tensor] = []
 
         def head(states: Any, weight: Any, targets: Any, *, temperature: float, with_entropy: bool) -> Any:
-            logits = (states @ weight.to(states.dtype).T).float() / temperature
-            seen.append(logits.log_softmax(dim=-1))
-            return token_logprobs(states, weight, targets, temperature=temperature, with_entropy=with_entropy)
+            logp = ((states @ weight.to(states.dtype).T).float() / temperature).log_softmax(dim=-1)
+            seen.append(logp)
+            chosen = logp.gather(-1, targets[:, None])[:, 0]
+            return chosen, torch.zeros_like(chosen)
 
         micro = collate(prompts, tokens, packed=module.policy.packs).to(module.device)
         with module.trainer.precision_plugin.forward_context():
