@@ -141,13 +141,14 @@ def plan_jobs(todo: list[Point], table1: Path, design: Design = WHOLE) -> list[j
     return [*bases, *runs, *rows]
 
 
-def report(out: Path, seeds: int) -> None:
-    """Write the report of whatever is there, and print its verdicts."""
+def report(out: Path, seeds: int, against: Path | None) -> None:
+    """Write the report of whatever is there; print its verdicts, and what another run of the miniature shares."""
+    from r1zero.lab.report.agreement import agreement
     from r1zero.lab.report.miniature import summary_lines, write_miniature
 
     planned = [point.folder for point in points(PLAN, seeds)]
     path, found = write_miniature(planned, out, sorted((OUTPUTS / "mini").glob("*/*_seed-*")))
-    for line in summary_lines(found):
+    for line in [*summary_lines(found), *(agreement(found, planned, against) if against else ())]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"report: {path}", soft_wrap=True)
 
@@ -176,7 +177,8 @@ def count(text: str) -> int:
 def main() -> int:
     """Run what is missing, then write the report."""
     parser = Options(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=count, default=2, help="runs side by side, one core each (default: 2)")
+    parser.add_argument("--workers", type=count, help="runs side by side (default: 2 of one thread, else 1)")
+    parser.add_argument("--threads", type=count, default=1, help="threads of each run (default: 1)")
     parser.add_argument("--seeds", type=count, default=5, help="use at most so many seeds (default: 5)")
     parser.add_argument(
         "--design",
@@ -186,9 +188,20 @@ def main() -> int:
     )
     parser.add_argument("--report-only", action="store_true", help="run nothing, report what is there")
     parser.add_argument("--out", type=Path, default=OUTPUTS / "miniature", help="folder of the report")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="OUTPUTS",
+        help="outputs folder of another machine or with other --threads: print which verdicts and figures are equal",
+    )
     arguments = parser.parse_args()
-    # One thread each: two processes with two threads each are several times slower on two cores.
-    os.environ["OMP_NUM_THREADS"] = "1"
+    if arguments.against:
+        from r1zero.lab.report.agreement import verdicts_of
+
+        verdicts_of(arguments.against)
+    # As many as there are cores: two processes with two threads each are several times slower on two cores.
+    workers = arguments.workers or max(1, 2 // arguments.threads)
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     os.environ.setdefault("WANDB_MODE", "offline")
     design = DESIGNS[arguments.design]
     todo = points(design.plan, arguments.seeds)
@@ -197,7 +210,7 @@ def main() -> int:
         table = sweep.SweepTable("miniature", {point.name: point.folder for point in todo})
         table.start()
         try:
-            errors = jobs.Jobs(plan_jobs(todo, arguments.out / "table1", design), arguments.workers).run()
+            errors = jobs.Jobs(plan_jobs(todo, arguments.out / "table1", design), workers).run()
         finally:
             table.close()
     for name, error in errors.items():
@@ -205,7 +218,7 @@ def main() -> int:
     if arguments.design == "compare":
         compare([point.folder for point in todo])
     else:
-        report(arguments.out, arguments.seeds)
+        report(arguments.out, arguments.seeds, arguments.against)
     return 1 if errors else 0
 
 

@@ -98,6 +98,11 @@ def report(arguments: argparse.Namespace, states: dict[str, list[Path]], heldout
     found["unfinished"] = [f"{name} {done} of {planned}" for name, (done, planned) in short.items() if done < planned]
     path = results.write(found, read_out, arguments.out)
     console.print(path.read_text().partition("\n## ")[0], highlight=False, markup=False, soft_wrap=True)
+    if set(ALGORITHMS) & set(there):
+        from r1zero.lab.report.training import write_figures
+
+        for picture in write_figures([str(arguments.out / "rl")], "fig5", arguments.out / "figures"):
+            console.print(picture, highlight=False, soft_wrap=True)
     policy = arguments.out / "rl" / "drgrpo_0" / "policy"
     if policy.is_dir() and not arguments.no_serve:
         asked = [json.loads(line)["problem"] for line in heldout.read_text().splitlines()[:3]]

@@ -47,16 +47,16 @@ def install(fault: str) -> None:
 
 def kill_in_rollout(when: int) -> None:
     """Half of the responses of a rollout step are sampled."""
-    from r1zero.rollout import hf_engine
+    from r1zero.rollout.hf import engine as hf_engine
 
-    before(hf_engine.HFEngine, "generate", nth(when, lambda: before(hf_engine._RowEnds, "__call__", nth(20, kill))))
+    before(hf_engine.HFEngine, "generate", nth(when, lambda: before(hf_engine.Ends, "__call__", nth(20, kill))))
 
 
 def stop_in_rollout(when: int) -> None:
     """The process waits for a signal before a step is over, and says so by a file."""
     from pathlib import Path
 
-    from r1zero.rollout import hf_engine
+    from r1zero.rollout.hf import engine as hf_engine
 
     def wait() -> None:
         Path("run/stopped").touch()
@@ -144,7 +144,7 @@ def secret_in_an_error(when: int) -> None:
 
 def engine_fails(when: int) -> None:
     """The engine can't start."""
-    from r1zero.rollout import hf_engine
+    from r1zero.rollout.hf import engine as hf_engine
 
     def fail() -> None:
         raise RuntimeError("no engine today")
@@ -154,7 +154,7 @@ def engine_fails(when: int) -> None:
 
 def engine_dies(when: int, times: int = 1) -> None:
     """The engine fails in its ``when``-th generate, after it has drawn, and in the ones that follow."""
-    from r1zero.rollout.hf_engine import HFEngine
+    from r1zero.rollout.hf.engine import HFEngine
 
     generate = HFEngine.generate
     count = 0
@@ -184,7 +184,7 @@ def interrupt(when: int, number: int = signal.SIGINT, times: int = 1) -> None:
 def interrupt_at_start(when: int, number: int = signal.SIGINT) -> None:
     """A signal arrives while the model is loaded (1) or while the engine starts (2)."""
     from r1zero.learn.policy import Policy
-    from r1zero.rollout import hf_engine
+    from r1zero.rollout.hf import engine as hf_engine
 
     def send() -> None:
         os.kill(os.getpid(), number)
@@ -254,8 +254,8 @@ def signal_in(phase: str) -> Callable[[int], None]:
 
         from r1zero.learn.module import PolicyGradientModule
         from r1zero.learn.policy import Policy
-        from r1zero.rollout import hf_engine
         from r1zero.rollout.grading import Grading
+        from r1zero.rollout.hf import engine as hf_engine
         from r1zero.train.callbacks.checkpoint import DirectCheckpointIO
         from r1zero.train.callbacks.evaluation import EvaluationCallback
 

@@ -83,6 +83,7 @@ def random_rollout(
     group: int = 4,
     *,
     longest: int = 9,
+    shortest: int = 1,
     std_norm: bool = False,
     exclude_truncated: bool = False,
     sampler: bool = False,
@@ -96,7 +97,7 @@ def random_rollout(
     draw = random.Random(f"rollout {seed}")
     completions, rewards = [], []
     for index in range(questions * group):
-        length = draw.randint(1, longest)
+        length = draw.randint(shortest, longest)
         ids = [draw.randrange(VOCAB) for _ in range(length)]
         logprobs = [-draw.uniform(0.5, 8.0) for _ in ids]
         reason = "length" if draw.random() < 1 / 3 else "stop"

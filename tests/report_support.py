@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 import yaml
 
 from r1zero.algo.bias import BiasBins
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def make_run(
@@ -58,3 +64,16 @@ def make_run(
     (folder / "summary.json").write_text(json.dumps({"seconds": 60.0, "tokens": 1000, "versions": {"torch": "2.13"}}))
     (folder / "status.json").write_text(json.dumps({"state": state, "steps": 6}))
     return folder
+
+
+def seen(page: Path, view: str, tmp_path: Path) -> str:
+    """The document as a headless browser shows it, scripts done."""
+    if BROWSER is None:
+        warnings.warn("no Chromium here: the page is not opened in a browser", stacklevel=1)
+        pytest.skip("no Chromium")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync", "--enable-logging=stderr"]  # fmt: skip
+    command = [BROWSER, *flags, f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=5000", "--dump-dom"]
+    done = subprocess.run([*command, f"{page.as_uri()}#{view}"], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
+    return done.stdout.split("<script", 1)[0]  # without the data and the code

@@ -66,9 +66,12 @@ def test_vllm_is_imported_in_its_own_files_alone() -> None:
     assert found == {
         f"src/r1zero/{name}.py"
         for name in (
+            "lab/benchmark/bare",
             "launch/compat",
             "rollout/ray/transfer",
             "rollout/vllm/engine",
+            "rollout/vllm/groups",
+            "rollout/vllm/joint",
             "rollout/vllm/process",
             "rollout/vllm/request",
         )

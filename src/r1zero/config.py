@@ -71,6 +71,8 @@ class ModelConfig:
     dtype: str = chosen("auto", "bfloat16", "float32")
     """Number format of compute and sampler; auto: bfloat16 where the processor has it, else float32; a resumed run
     keeps its own. Trained parameters are float32 always."""
+    reference_dtype: str = chosen("auto", "bfloat16", "float32")
+    """Number format of the weights of the KL reference; auto: model.dtype on a GPU, float32 on a CPU."""
     attention: str = chosen("sdpa", "eager", "flash_attention_2")
     """Attention of the learner: sdpa, eager or flash_attention_2."""
     gradient_checkpointing: bool = True
@@ -79,6 +81,8 @@ class ModelConfig:
     """Keep what gradient checkpointing keeps, the inputs of layers, in the host's memory: for very long responses."""
     compile: bool = False
     """torch.compile the learner's model: starts half a minute or more later, then about a third faster."""
+    compile_head: bool | None = None
+    """torch.compile the work on logits between the head's products, seconds at the start; null: on a GPU alone."""
     trust_remote_code: bool = False
     """Run code that comes with the model folder. Leave it off unless you have read that code."""
     lora: LoRAConfig = field(default_factory=LoRAConfig)
@@ -236,11 +240,16 @@ class OptimConfig:
     warmup_steps: int = ranged(0, at_least=0, at_most=10**9)
     """Optimizer steps of linear warm-up."""
     micro_batch_tokens: int = ranged(16384, at_least=1, at_most=10**8)
-    """Most prompt + response tokens (padding counted) in one forward pass."""
+    """Most prompt + response tokens (padding counted) in one forward pass; context_parallel times as many with it."""
+    context_parallel: int = ranged(1, at_least=1, at_most=1024)
+    """Ranks that make each pass together, every one a share of its tokens: for responses too long for one device."""
     state_bits: int = chosen(32, 8)
     """8: AdamW's two moments in blocks of 8 bits (bitsandbytes), 2 bytes a parameter in place of 8."""
     paged: bool = False
     """8-bit moments that move to the host's memory when a GPU's is short."""
+    offload_states: bool = False
+    """AdamW's moments, and gradients that DDP keeps, leave the GPU while the engine samples: two copies of 8 bytes a
+    parameter each rollout step. On a CPU nothing changes."""
 
 
 @dataclass

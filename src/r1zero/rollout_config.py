@@ -60,11 +60,14 @@ class RolloutConfig:
     sync_tolerance: float | None = ranged(None, above=0, at_most=1000)
     """Largest mean |sampler - learner| log-probability difference in nats before training stops; null: by dtype."""
     dtype: str = chosen("auto", "float32", "bfloat16")
-    """Number format of the engine; auto: model.dtype."""
+    """Number format of the engine; auto: model.dtype, bfloat16 beside quantization."""
+    quantization: str | None = chosen(None, "fp8")
+    """fp8: the engine rounds the weights of linear layers to 8 bits at every sync, by output channel, and their inputs
+    by token (vLLM; cards from Ada and Hopper on, and CPUs); turns sampler_correction on."""
     gpu_memory: float | None = ranged(None, above=0, at_most=1, note="a share of the GPU's memory")
     """Share of the GPU's memory that the engine may take (vLLM); null: 0.45 beside a learner, 0.9 without one."""
-    kv_cache_gib: float = ranged(1.0, above=0, at_most=10**5)
-    """GiB of key-value cache on a CPU (vLLM)."""
+    kv_cache_gib: float | None = ranged(None, above=0, at_most=10**5)
+    """GiB of key-value cache on a CPU (vLLM); null: what a rollout step or an evaluation can need, at most 1."""
     enforce_eager: bool | None = None
     """Skip torch.compile and CUDA graphs (vLLM); null: true on a CPU, false on a GPU."""
     sleep: bool = True
@@ -81,6 +84,8 @@ class RolloutConfig:
     """Written rollout.async. 1: sample step k + 1 while step k is learned, sampler_correction on; 0: take turns."""
     timeout_s: float = ranged(600.0, above=0, at_most=10**6)
     """Seconds without a decoding step after which an engine counts as hung."""
+    measured: dict[str, float] = ranged({}, above=0, at_most=10**6)
+    """Milliseconds a decoding step of hf and vllm by which rollout=auto chose; filled in by the run."""
     environment: str | None = None
     """What answers between turns of the policy: calculator, or the import path of a function
     (engine, tokenizer, context, **params) -> engine; null: nothing, there is one turn."""
@@ -95,8 +100,15 @@ class RolloutConfig:
     ray: RayConfig = field(default_factory=RayConfig)
     """Where they run (ray)."""
     tensor_parallel: int = ranged(1, at_least=1, at_most=1024)
-    """Devices that the model of each sampler is cut over (ray)."""
+    """Devices that the model of each sampler is cut over (ray), or ranks that share one engine (vllm)."""
+
+    @property
+    def ranks_per_engine(self) -> int:
+        """Training ranks that sample together."""
+        return self.tensor_parallel if self.name == "vllm" else 1
 
     def format(self, model: str) -> str:
         """The engine's number format beside a model of format ``model``."""
-        return model if self.dtype == "auto" else self.dtype
+        if self.dtype != "auto":
+            return self.dtype
+        return "bfloat16" if self.quantization else model

@@ -43,6 +43,43 @@ def test_values_and_gradients_equal_those_of_whole_logits(tile: tuple[int, int],
         assert torch.allclose(left, right, atol=2e-5, rtol=1e-5)
 
 
+def test_another_librarys_products_make_every_logit_of_a_large_vocabulary() -> None:
+    """Float32 alone, and none where the vocabulary is one tile: there torch's own keep every bit."""
+    hidden, weight, targets = problem()
+    shapes: list[tuple[int, int, int]] = []
+
+    def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        shapes.append((left.shape[0], right.shape[0], left.shape[1]))
+        return left @ right.T
+
+    def results(**keywords: Any) -> list[torch.Tensor]:
+        values = token_logprobs(hidden, weight, targets, temperature=0.5, **keywords)
+        return [*values, *torch.autograd.grad(mixed(*values), (hidden, weight))]
+
+    for mine, plain in zip(results(tile=(9, 20), product=product), results(), strict=True):
+        assert torch.allclose(mine, plain, atol=2e-5, rtol=1e-5)
+    multiplied = sum(m * n * k for m, n, k in shapes)
+    assert multiplied == 4 * M * V * H  # once in the forward pass; again for the gradients, and once for each of them
+    shapes.clear()
+    results(tile=(9, V), product=product)
+    token_logprobs(hidden.bfloat16(), weight.bfloat16(), targets, tile=(9, 20), product=product)
+    assert shapes == []
+
+
+@pytest.mark.parametrize(("dtype", "tile"), [(torch.float32, (9, 20)), (torch.bfloat16, (M, V))])
+def test_the_compiled_tile_is_the_same_tile(dtype: torch.dtype, tile: tuple[int, int]) -> None:
+    """What a GPU runs, through the CPU's compiler: values and gradients, of several tiles and of one."""
+    hidden, weight, targets = problem(dtype)
+    found = []
+    for compiled in (False, True):
+        values = token_logprobs(hidden, weight, targets, temperature=0.7, tile=tile, compiled=compiled)
+        found.append([*values, *torch.autograd.grad(mixed(*values), (hidden, weight))])
+    for plain, made in zip(*found, strict=True):
+        assert plain.dtype == made.dtype
+        # A bfloat16 gradient is rounded to 8 bits: by another order of sums to the neighbour at worst.
+        assert torch.allclose(plain, made, atol=1e-5, rtol=1e-5 if plain.dtype == torch.float32 else 2**-7)
+
+
 @pytest.mark.parametrize("what", ["logp", "entropy", "both"])
 def test_gradcheck_in_float64(what: str) -> None:
     """Against finite differences: no formula of ours on either side."""

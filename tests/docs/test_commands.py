@@ -78,10 +78,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
     analysis = server.run(small, folder, script="scripts/analyze.py")
     assert analysis.code == 0, analysis.err
     (folder / "outputs" / "mini").mkdir()
-    for name in ("fig8", "objectives", "near_zero"):
+    for name in {name for command in commands() for name in re.findall(r"outputs/mini/(\w+)", command)}:
         (folder / "outputs" / "mini" / name).symlink_to(folder / "outputs" / "RUN")
-    (folder / "docs" / "algorithms").mkdir(parents=True)
-    shutil.copy(ROOT / "docs" / "algorithms" / "bias.md", folder / "docs" / "algorithms")
+    shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("*.png", "*.svg", "*.html"))
     return folder
 
 

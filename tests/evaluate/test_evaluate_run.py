@@ -68,7 +68,7 @@ def test_an_evaluation_leaves_everything(whole):
 
 def test_an_interrupted_evaluation_goes_on_and_equals_the_whole_one(whole, tmp_path, monkeypatch):
     """Ctrl-C during the third chunk; then only that chunk is drawn."""
-    from r1zero.rollout.hf_engine import HFEngine
+    from r1zero.rollout.hf.engine import HFEngine
 
     drawn: list[int] = []
     generate = HFEngine.generate
@@ -289,6 +289,15 @@ def test_bad_settings_are_one_clear_line(tmp_path, overrides, message, monkeypat
             composed("evaluate", tmp_path, "model=tiny", "benchmarks=arithmetic", "sampling.max_tokens=64", *overrides)
         )
     assert "\n" not in str(error.value)
+
+
+def test_an_engine_that_is_not_installed_is_told_before_anything_heavy(tmp_path, monkeypatch):
+    from r1zero.evaluate.checks import check
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    cfg = composed("evaluate", tmp_path, *SMALL, "rollout=auto", "rollout.quantization=fp8")
+    with pytest.raises(UserError, match=r"rollout\.quantization=fp8 is vLLM's, and vLLM is not installed: leave"):
+        check(cfg)
 
 
 def test_a_file_without_answers_is_one_clear_line(tmp_path):

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from transformers import AutoModelForCausalLM
 
@@ -81,12 +82,26 @@ def test_usage_errors_reach_the_handler(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_attention_and_layers_of_a_transformers_model(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(make_tiny(tmp_path))
+    assert compat.attention_of(model) == "sdpa"
     assert not compat.packs_sequences(model)
     model.config._attn_implementation = "flash_attention_2"
     assert compat.packs_sequences(model)
     classes = {type(module).__name__ for module in model.modules()}
     assert compat.layer_classes(model)
     assert compat.layer_classes(model) <= classes
+
+
+def test_onednns_product_is_torchs_own_within_rounding() -> None:
+    assert compat.float32_product("cuda") is None
+    product = compat.float32_product("cpu")
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        assert product is None
+        pytest.skip("MKL's products are as fast on this processor")
+    assert product is not None
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(40, 30, generator=generator), torch.randn(50, 30, generator=generator)
+    assert torch.allclose(product(left, right), left @ right.T, atol=1e-5)
+    assert torch.allclose(product(left.T, left.T), left.T @ left, atol=1e-5)  # of transposed matrices, as gradients are
 
 
 def test_nothing_heavy_is_imported() -> None:
@@ -109,11 +124,45 @@ def test_a_strategy_that_writes_folders_is_told_from_others(trainer: pl.Trainer)
     assert compat.writes_folders(pl.strategies.ModelParallelStrategy(save_distributed_checkpoint=True))
 
 
+@pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_what_waits_for_a_gradient_is_found(register: str) -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    assert not compat.has_gradient_hooks(weight)
+    handle = getattr(weight, register)(lambda _: None)
+    assert compat.has_gradient_hooks(weight)
+    handle.remove()
+    assert not compat.has_gradient_hooks(weight)
+
+
 def test_hydras_sweeper_is_told_from_one_that_searches() -> None:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     assert compat.is_hydras_sweeper(f"{BasicSweeper.__module__}.BasicSweeper")
     assert not compat.is_hydras_sweeper("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the standard library has no distutils to hand out")
+@pytest.mark.parametrize("look", ["find_top({0!r})", "check_path('{0}.x', 'algo.loss')", "_is_module({0!r})"])
+@pytest.mark.parametrize("name", ["pip", "distutils", "setuptools"])
+def test_a_question_for_a_package_changes_nothing_for_setuptools(name: str, look: str) -> None:
+    """Asked by importlib's find_spec, setuptools can't be imported after a question for pip, and so vLLM can't."""
+    asked = look.format(name)
+    code = f"""
+import sys
+from r1zero.errors import UserError
+from r1zero.launch.allowed import check_path
+from r1zero.launch.compat import find_top
+from r1zero.launch.targets import _is_module
+try:
+    {asked}
+except UserError:
+    pass
+assert not {{"pip", "distutils", "setuptools"}} & set(sys.modules), "imported"
+import setuptools, distutils.core
+assert "setuptools" in distutils.core.__file__
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def source(module: str) -> str:
@@ -134,6 +183,12 @@ def source(module: str) -> str:
             "vllm.model_executor.layers.vocab_parallel_embedding",
             ["class VocabParallelEmbedding(", "class ParallelLMHead(VocabParallelEmbedding):"],
         ),
+        (
+            "vllm.v1.worker.gpu_model_runner",
+            ["self.discard_request_mask.np[:num_reqs]", "return self.sampler(", "self.input_batch.req_ids"],
+        ),
+        ("vllm.v1.sample.sampler", ["sampled, processed_logprobs = self.sample(logits, sampling_metadata)"]),
+        ("vllm.v1.engine.parallel_sampling", ['child_req_id = f"{index}_{self.request_id}"']),
         ("vllm.model_executor.models.transformers.base", ["def _decorate_cls_for_torch_compile("]),
         ("ray._private.worker", ["def listen_error_messages(", "target=listen_error_messages"]),
         ("ray._private.ray_constants", ["ENABLE_RAY_CLUSTER = "]),

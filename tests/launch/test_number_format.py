@@ -92,6 +92,28 @@ def test_what_is_stored_comes_before_the_processor(processor: Any, tmp_path: Pat
     assert settled(settings(), tmp_path) == "bfloat16"
 
 
+@pytest.mark.parametrize(
+    ("gpu", "dtype", "chosen"),
+    [(False, "bfloat16", "float32"), (True, "bfloat16", "bfloat16"), (True, "float32", "float32")],
+)
+def test_the_reference_follows_the_model_on_a_gpu(
+    processor: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpu: bool, dtype: str, chosen: str
+) -> None:
+    """An explicit choice stays, and so does what a run folder has stored."""
+    processor(NEW_CPU)
+    monkeypatch.setattr(number_format, "on_gpu", lambda config: gpu)
+    for given, expected in (("auto", chosen), ("float32", "float32"), ("bfloat16", "bfloat16")):
+        config = settings(dtype=dtype, reference_dtype=given, params=0)
+        config.algo = {}
+        settle(config, tmp_path)
+        assert config.model.reference_dtype == expected
+    (tmp_path / "config.yaml").write_text("model: {dtype: bfloat16, reference_dtype: float32}")
+    config = settings(dtype="bfloat16", reference_dtype="auto", params=0)
+    config.algo = {}
+    settle(config, tmp_path)
+    assert config.model.reference_dtype == "float32"
+
+
 def test_weights_in_float32_are_evaluated_so_and_trained_as_the_processor_likes(processor: Any, tmp_path: Path) -> None:
     processor(NEW_CPU)
     model = tmp_path / "model"

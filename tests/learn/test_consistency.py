@@ -15,7 +15,7 @@ from r1zero.config import ASSETS, ModelConfig
 from r1zero.learn.collate import collate
 from r1zero.learn.policy import Policy
 from r1zero.rollout.engine import Sampling
-from r1zero.rollout.hf_engine import HFEngine
+from r1zero.rollout.hf.engine import HFEngine
 
 TINY = ASSETS / "tiny"
 

@@ -30,7 +30,8 @@ from r1zero.batch import PromptBatch, RolloutBatch
 from r1zero.errors import SyncError, UserError
 from r1zero.launch.seeding import derive_seed
 from r1zero.learn.measure import measured_responses
-from r1zero.learn.module import MAX_SKIPPED_IN_A_ROW, PolicyGradientModule, lr_factor
+from r1zero.learn.module import MAX_SKIPPED_IN_A_ROW, PolicyGradientModule
+from r1zero.learn.optimizer import lr_factor
 from r1zero.learn.policy import Policy
 from r1zero.learn.step import Learner
 

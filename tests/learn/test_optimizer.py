@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from r1zero.batch import Completion, Prompt, Question
-from r1zero.config import ModelConfig, OptimConfig, TrainConfig
+from r1zero.config import ModelConfig, OptimConfig, RolloutConfig, TrainConfig
 from r1zero.errors import UserError
 from r1zero.learn.collate import collate
 from r1zero.learn.optimizer import build_optimizer, check_memory
@@ -99,6 +99,9 @@ def config(**changed: Any) -> TrainConfig:
         name="x", path="x", activation_offload=True, gradient_checkpointing=changed.get("checkpointing", True)
     )
     cfg.trainer = {"strategy": changed.get("strategy", "auto")}
+    cfg.optim.offload_states = changed.get("offload", False)
+    cfg.rollout = RolloutConfig(name=changed.get("engine", "vllm"), sleep=changed.get("sleep", True))
+    setattr(cfg.rollout, "async", changed.get("ahead", 0))
     return cfg
 
 
@@ -113,3 +116,17 @@ def test_what_does_not_go_together_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(UserError, match="needs bitsandbytes"):
         check_memory(config(bits=8))
+
+
+def test_states_leave_the_card_only_where_they_can(caplog: pytest.LogCaptureFixture) -> None:
+    check_memory(config(offload=True))
+    assert caplog.messages == []
+    for settings, message in (
+        ({"ahead": 1}, r"needs turns, and rollout\.async=1"),
+        ({"strategy": {"_target_": "r1zero.learn.zero.ZeroStrategy"}}, "DeepSpeed keeps the states itself"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_memory(config(offload=True, **settings))
+    for settings in ({"engine": "ray"}, {"sleep": False}):
+        check_memory(config(offload=True, **settings))
+        assert "frees memory that nobody takes" in caplog.messages[-1]

@@ -149,7 +149,9 @@ def test_collate_by_hand() -> None:
     assert packed.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2]]
     assert packed.source.tolist() == [2, 4, 5]
     assert packed.scatter(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1, 0], [2, 3]]
-    assert [t.dtype for t in vars(padded).values()] == [torch.int64] * 4 + [torch.bool]
+    assert padded.used is not None
+    assert padded.used.tolist() == [1, 2, 3, 4, 5, 6, 7, 9]
+    assert [t.dtype for t in vars(padded).values()] == [torch.int64] * 4 + [torch.bool, torch.int64]
 
 
 @pytest.mark.parametrize(("prompt", "response"), [([], [1]), ([1], [])])

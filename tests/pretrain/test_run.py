@@ -22,7 +22,7 @@ from r1zero import config
 from r1zero.config import OptimConfig
 from r1zero.data.arithmetic import Arithmetic
 from r1zero.errors import UserError
-from r1zero.learn.module import lr_factor
+from r1zero.learn.optimizer import lr_factor
 from r1zero.pretrain import config as pretrain_config
 from r1zero.pretrain.callbacks import MetricsCallback, PretrainContext
 from r1zero.pretrain.config import WorkingConfig

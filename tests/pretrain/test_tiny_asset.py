@@ -16,7 +16,7 @@ from r1zero.data.templates import Template
 from r1zero.learn.policy import eos_ids
 from r1zero.reward.extract import extract
 from r1zero.rollout.engine import Sampling
-from r1zero.rollout.hf_engine import HFEngine
+from r1zero.rollout.hf.engine import HFEngine
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TINY = ASSETS / "tiny"

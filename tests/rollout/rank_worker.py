@@ -12,6 +12,7 @@ import torch.distributed as dist
 from rollout_support import differences, start
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from r1zero.errors import UserError
 from r1zero.rollout.engine import Sampling
 from tiny_models import perturb
 
@@ -41,11 +42,28 @@ def main(folder: str, out: str) -> None:
     report["gap"] = differences(model, prompts, own).max().item()
     report["sums"].append(all_reduced(rank))  # type: ignore[attr-defined]
     report["rank"] = os.environ.get("RANK")
+    asked = [prompts, [prompts[0][:3], prompts[0][2:]]]
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    engine.load_weights(perturb(model, seed=2).named_parameters(), 2)
+    whole = engine.generate([ids for theirs in asked for ids in theirs], sampling, seed=100)
+    report["whole"] = [[c.ids for c in group] for group in whole]
     engine.close()
     report["sums"].append(all_reduced(rank))  # type: ignore[attr-defined]
-    again = start("vllm", Path(folder))
-    report["second"] = [c.ids for c in again.generate(prompts, sampling, seed=5)[0]]
-    again.close()
+    joint = start("vllm", Path(folder), tensor_parallel=2)
+    told: list[int] = []
+    joint.on_group = lambda index, group: told.append(index)
+    joint.load_weights(before.items(), 1)
+    joint.load_weights(model.named_parameters(), 2)
+    shares = joint.generate(asked[rank], sampling, seed=100 + rank)
+    report["shares"], report["told"] = [[c.ids for c in group] for group in shares], sorted(told)
+    report["joint_gap"] = differences(model, asked[rank], shares).max().item()
+    report["rows"] = joint.engine._llm.apply_model(lambda cut: cut.model.embed_tokens.weight.shape[0])
+    report["second"] = [[c.ids for c in group] for group in joint.generate([[], prompts][rank], sampling, seed=5)]
+    try:
+        joint.generate([prompts, [prompts[0] * 99]][rank], sampling, seed=1)
+    except UserError as error:
+        report["refused"] = str(error)
+    joint.close()
     report["sums"].append(all_reduced(rank))  # type: ignore[attr-defined]
     Path(out, f"{rank}.json").write_text(json.dumps(report))
     dist.destroy_process_group()

@@ -73,6 +73,7 @@ def collected(
     module: Any = SimpleNamespace(
         device=torch.device("cpu"),
         policy_version=5,
+        make_room=lambda: None,
         policy=SimpleNamespace(named_weights=list),
         global_rank=0,
         trainer=SimpleNamespace(world_size=1),

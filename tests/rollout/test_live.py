@@ -10,7 +10,9 @@ import pytest
 from r1zero.errors import SyncError, UserError
 from r1zero.rollout.live import ENGINE_RESTARTS, LiveEngine
 
-MODULE: Any = SimpleNamespace(policy_version=3, policy=SimpleNamespace(named_weights=lambda: iter(["w"])))
+MODULE: Any = SimpleNamespace(
+    policy_version=3, make_room=lambda: None, policy=SimpleNamespace(named_weights=lambda: iter(["w"]))
+)
 
 
 class Fake:
@@ -90,6 +92,17 @@ def test_a_sync_alone_is_repeated_too() -> None:
     assert made.sync(MODULE) >= 0
     assert made.now.version == 3
     assert calls == ["wake", "load", "close", "wake", "close", "wake", "load"]
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_the_learner_makes_room_before_an_engine_starts_or_wakes(sampled: bool) -> None:
+    """vLLM looks at the free memory when it starts: after a resume the optimizer's states would be in its way."""
+    calls: list[str] = []
+    module: Any = SimpleNamespace(**vars(MODULE) | {"make_room": lambda: calls.append("room")})
+    made = LiveEngine(lambda: calls.append("start") or Fake(calls))  # type: ignore[arg-type,func-returns-value]
+    for _ in range(2):
+        made.sampled(module, lambda engine: None) if sampled else made.sync(module)
+    assert calls == ["room", "start", "wake", "load", "room", "wake"]
 
 
 def test_the_end_of_patience() -> None:

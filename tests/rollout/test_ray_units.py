@@ -37,7 +37,7 @@ class TestSettings:
         [
             (RolloutConfig(name="vllm", samplers=2), "rollout.samplers has no use with rollout=vllm"),
             (RolloutConfig(name="hf", ray=RayConfig(address="auto")), "rollout.ray has no use with rollout=hf"),
-            (RolloutConfig(name="vllm", tensor_parallel=2), "rollout.tensor_parallel has no use with rollout=vllm"),
+            (RolloutConfig(name="hf", tensor_parallel=2), "rollout.tensor_parallel has no use with rollout=hf"),
             (rollout(engine="hf", batching="continuous"), "rollout.ray.batching=continuous needs vLLM"),
             (rollout(engine="hf", tensor_parallel=2), "leave the setting out"),
             (rollout(transfer="nccl"), "no GPU was found: use transfer=object"),

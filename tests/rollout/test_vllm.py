@@ -17,13 +17,17 @@ import pytest
 import torch
 from rollout_support import CONTEXT, Served, differences, start
 
+from r1zero.batch import Prompt, Question
 from r1zero.errors import SyncError, UserError
+from r1zero.lab.benchmark.bare import compare
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.live import LiveEngine
-from r1zero.rollout.vllm import engine as vllm_engine
-from r1zero.rollout.vllm.engine import VLLMEngine, finish_reason, refresh_tied_head, sampling_params
+from r1zero.rollout.vllm import cache
+from r1zero.rollout.vllm.engine import VLLMEngine, refresh_tied_head
+from r1zero.rollout.vllm.request import finish_reason, sampling_params
 from r1zero.rollout.vllm.worker import check_taken, note_loads
 from r1zero.rollout.watchdog import Watchdog
+from r1zero.train.build import EIGHT_BITS
 from tiny_models import make_tiny, perturb
 
 pytestmark = pytest.mark.vllm
@@ -88,6 +92,7 @@ def test_every_sampling_field_is_ours() -> None:
     assert sampling_params(Sampling(top_k=-1)).top_k == 0
     assert sampling_params(Sampling(logprobs=False)).logprobs is None
     assert sampling_params(Sampling()).detokenize is False
+    assert sampling_params(Sampling(), drawn=True).logprobs is None
 
 
 def test_generation_config_of_the_model_changes_nothing(tmp_path: Path, folders: dict[str, Path]) -> None:
@@ -131,7 +136,7 @@ def test_uncured_reload_leaves_the_old_tied_head(tied: Served, texts: list[str])
 def test_stale_prefix_cache_is_seen_and_dropped(tied: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trap 37: with the cache kept over a sync the prompt's keys are the old weights'; with the drop they are not."""
     prompts = [tied.tokenizer.encode("Question: Tom has 3 apples and buys 14 more. " * 4)]
-    assert len(prompts[0]) > 2 * vllm_engine.CPU_BLOCK
+    assert len(prompts[0]) > 2 * cache.BLOCK
     tied.engine.load_weights(tied.fresh().named_parameters(), 1)
     tied.engine.generate(prompts, SAMPLE, seed=1)
     model = perturb(tied.fresh(), seed=2, scale=0.2)
@@ -150,8 +155,8 @@ def test_prompt_is_prefilled_once_a_group(tied: Served) -> None:
     tied.engine._drop_prefix_cache()
     params = sampling_params(Sampling(n=4, max_tokens=2))
     (output,) = tied.engine._llm.generate([{"prompt_token_ids": prompt}], params, use_tqdm=False)
-    blocks = (len(prompt) - 1) // vllm_engine.CPU_BLOCK
-    assert output.num_cached_tokens == blocks * vllm_engine.CPU_BLOCK
+    blocks = (len(prompt) - 1) // cache.BLOCK
+    assert output.num_cached_tokens == blocks * cache.BLOCK
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -181,6 +186,34 @@ def test_synced_equals_freshly_started(tmp_path: Path, texts: list[str], dtype: 
         assert 1e-4 < gap.mean() < 0.05
 
 
+def test_weights_are_rounded_to_eight_bits_at_every_sync(folders: dict[str, Path], texts: list[str]) -> None:
+    """rollout.quantization=fp8 by the scheme and the reload that GPUs have, in vLLM's kernel for CPUs.
+
+    Each row of a matrix is the learner's to half of the last of e4m3's 3 bits, so the reload rounds anew; what is tied
+    to the embedding follows it, unrounded.
+    """
+    one = Served("vllm", folders["tied"], quantization="fp8")
+    try:
+        model, prompts = one.fresh(), one.prompts(texts)
+        for version in range(3):
+            perturb(model, seed=version)
+            one.engine.load_weights(model.named_parameters(), version)
+            assert 1e-3 < differences(model, prompts, one.engine.generate(prompts, SAMPLE, seed=1)).mean() < EIGHT_BITS
+        assert one.engine._dtype == torch.bfloat16, "its other numbers, whatever the learner's are"
+        for name in ("self_attn.o_proj", "mlp.down_proj"):
+            ours = model.get_submodule(f"model.layers.1.{name}").weight
+            ((rounded, scale),) = one.engine._llm.apply_model(
+                lambda theirs, name=name: [
+                    getattr(theirs.get_submodule(f"model.layers.1.{name}"), part) for part in ("weight", "weight_scale")
+                ]
+            )
+            assert rounded.dtype == torch.float8_e4m3fn
+            gap = (rounded.t().float() * scale - ours).abs()
+            assert (gap <= ours.abs() / 15 + ours.abs().amax(dim=1, keepdim=True) / 448).all()
+    finally:
+        one.engine.close()
+
+
 def test_used_engine_draws_like_a_new_one(folders: dict[str, Path], tied: Served) -> None:
     """Semantics 14: what an engine did before leaves no trace in its draws, so a resumed run goes on alike.
 
@@ -204,6 +237,126 @@ def test_used_engine_draws_like_a_new_one(folders: dict[str, Path], tied: Served
     finally:
         second.close()
     assert tied.engine.generate(prompts, sampling, seed=9) == used, "closing one engine leaves the other alone"
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(n=8, max_tokens=60, stop_ids=(0, 5, 6, 7), stop=("a",)),
+        Sampling(n=1, max_tokens=30, temperature=0.7, top_k=9, top_p=0.8),
+    ],
+    ids=["group", "single"],
+)
+def test_log_probabilities_taken_at_the_draw_are_vllms_own(
+    tied: Served, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers for the same tokens, though prompts are read in pieces and samples are put off and resumed."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(20, 190, (64,), generator=generator).tolist()
+    prompts = [torch.randint(4, 300, (length,), generator=generator).tolist() for length in lengths]
+    scheduler = tied.engine._llm.llm_engine.engine_core.engine_core.scheduler
+    pool, put_off = scheduler.kv_cache_manager.block_pool, scheduler._preempt_request
+    seen: list[int] = []
+    monkeypatch.setattr(scheduler, "_preempt_request", lambda *a, **kw: (seen.append(1), put_off(*a, **kw))[1])
+
+    def sampled() -> list[Any]:
+        taken: list[Any] = []
+        if sampling.n > 1:
+            tied.engine.on_step = lambda: taken or taken.extend(pool.get_new_blocks(pool.get_num_free_blocks() - 60))
+        try:
+            return tied.engine.generate(prompts, sampling, seed=3)
+        finally:
+            tied.engine.on_step = None
+            pool.free_blocks(taken)
+
+    assert sum(lengths) > scheduler.max_num_scheduled_tokens
+    assert tied.engine._drawn.takes(sampling)
+    at_the_draw = sampled()
+    assert tied.engine._drawn._rows == {}
+    monkeypatch.setattr(tied.engine._drawn, "_watched", False)
+    assert sampled() == at_the_draw
+    assert bool(seen) == (sampling.n > 1)
+
+
+def test_vllm_is_asked_where_nothing_is_seen_at_the_draw(tied: Served) -> None:
+    """A greedy response has log-probabilities on request alone; those of all tokens are vLLM's to give."""
+    greedy = Sampling(n=1, max_tokens=5, temperature=0.0)
+    assert not tied.engine._drawn.takes(greedy)
+    (group,) = tied.engine.generate([[5, 6, 7]], greedy, seed=0)
+    assert len(group[0].logprobs) == 5
+    assert not tied.engine._drawn.takes(Sampling(whole=True))
+    assert not tied.engine._drawn.takes(Sampling(logprobs=False))
+
+
+def test_bare_vllm_makes_the_same_tokens_beside_the_engine(tied: Served, texts: list[str]) -> None:
+    """What the benchmark times does equal work; a seed for each request alone draws others."""
+    tied.engine.load_weights(tied.fresh().named_parameters(), 1)  # the folder's, which the other LLM reads
+    rounds = compare(tied.engine, tied.prompts(texts), SAMPLE, 1, threads=[1])
+    assert {(r["variant"], r["same"]) for r in rounds} == {
+        ("engine's LLM, log-probabilities", 1.0),
+        ("engine's LLM", 1.0),
+        ("own LLM", 1.0),
+        ("own LLM, log-probabilities", 1.0),
+        ("own LLM, log-probabilities, seeds", 0.0),
+    }
+    assert all(r["threads"] == 1 and 0 < r["tokens"] <= 12 * 40 and r["ours"] > 0 for r in rounds)
+    before = tied.engine.generate([[5, 6]], SAMPLE, seed=1)
+    assert tied.engine.generate([[5, 6]], SAMPLE, seed=1) == before, "the other LLM's end leaves this one alone"
+
+
+def test_the_cache_holds_what_a_step_can_need(tied: Served) -> None:
+    """Bytes a token as vLLM counts them; by hand, tokens of a response and its eighth of a prompt of 832 tokens."""
+    blocks = tied.engine._llm.llm_engine.vllm_config.cache_config.num_gpu_blocks
+    bytes_of_a_block = cache.cache_gib(str(tied.folder), "float32", cache.BLOCK) * 2**30
+    assert blocks == int(0.05 * 2**30 // bytes_of_a_block)
+    assert cache.cache_gib(str(tied.folder), "bfloat16", cache.BLOCK) * 2**30 == bytes_of_a_block / 2
+    assert cache.response_tokens(1024, 192, 8) == 192 + 104 + 64
+    assert cache.cache_gib(str(tied.folder), "float32", 0) == cache.cache_gib(str(tied.folder), "float32", 10**12) == 1
+
+
+def test_the_cache_holds_the_largest_of_what_is_asked(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of 16 responses, or an evaluation of 300 questions, of which 256 are sampled at a time."""
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(VLLMEngine, "_start", lambda self, settings, memory, card: given.append(settings))
+    step: dict[str, Any] = {"responses": 16, "response_tokens": 400}
+    sets = [[Prompt(Question("", ("",)), "", [1] * length)] * count for count, length in ((300, 9), (20, 23))]
+    asked = cache.largest_request(sets, 1, 40, None)
+    assert asked == (300, 40 + 23 + 64)
+    assert cache.largest_request([], 1, 40, None)[0] == 0
+    assert cache.largest_request(sets, 2, 40, 100) == (600, 40 + 30 + 64), "turns of an environment fill the room"
+    for settings in (step, {"evaluated": asked}, step | {"evaluated": asked}, step | {"evaluated": (10**6, 10**6)}):
+        VLLMEngine(str(folders["tied"]), dtype="float32", context=CONTEXT, **settings)
+    sizes = [settings["kv_cache_memory_bytes"] for settings in given]
+    token = cache.cache_gib(str(folders["tied"]), "float32", 1) * 2**30
+    assert sizes == [16 * 400 * token, 256 * 127 * token, 256 * 127 * token, 2**30]
+
+
+def test_responses_that_lose_their_place_in_the_cache_are_told_of(
+    tied: Served, texts: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one line; they are computed again, and their log-probabilities are still the learner's."""
+    pool = tied.engine._llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_manager.block_pool
+    prompts, taken = tied.prompts(texts), []
+    tied.engine.preemptions = 0  # it is told of once an engine, and another test takes places away too
+
+    def leave_few() -> None:
+        if not taken:
+            taken.extend(pool.get_new_blocks(pool.get_num_free_blocks() - 14))
+
+    tied.engine.load_weights(tied.fresh().named_parameters(), 1)
+    tied.engine.on_step = leave_few
+    try:
+        groups = tied.engine.generate(prompts, SAMPLE, seed=3)
+    finally:
+        tied.engine.on_step = None
+        pool.free_blocks(taken)
+    assert tied.engine.preemptions > 0
+    assert [r.getMessage() for r in caplog.records if "rollout.kv_cache_gib=0.05 is too little" in r.getMessage()]
+    assert len(caplog.records) == 1
+    assert [len(group) for group in groups] == [4] * len(prompts)
+    assert differences(tied.fresh(), prompts, groups).max() < 1e-4
 
 
 def test_thread_count_can_still_be_set(tied: Served) -> None:
@@ -289,7 +442,7 @@ def sleeper(level: int = 1) -> tuple[VLLMEngine, FakeLLM]:
     engine.__dict__.update(
         version=None, _llm=fake, _can_sleep=True, _awake={"weights", "kv_cache"}, _fault=None,
         _expected={"w": (2,)}, _dtype=torch.float32, _sleep_level=level,
-        _tensor_parallel=1, _watchdog=Watchdog(600.0), on_step=None,
+        _workers_apart=False, _watchdog=Watchdog(600.0), on_step=None,
     )  # fmt: skip
     return engine, fake
 

@@ -160,7 +160,7 @@ def test_b2_flash_attention_loads_on_the_cpu_and_packs(kernels: SimpleNamespace,
 def test_b2_what_it_needs_is_said_early(
     monkeypatch: pytest.MonkeyPatch, driver: Path, more: dict[str, Any], line: str
 ) -> None:
-    monkeypatch.setattr(checks, "find_spec", lambda name: more.get("installed"))
+    monkeypatch.setattr(checks, "installed", lambda *names: bool(more.get("installed")))
     model = ModelConfig(name="x", path="x", attention="flash_attention_2", dtype=more.get("dtype", "bfloat16"))
     trainer = {"accelerator": more.get("accelerator", "auto")}
     with pytest.raises(UserError, match=line):
@@ -352,6 +352,20 @@ def test_b6_a_driver_older_than_torchs_cuda_is_no_reason_to_train_on_the_cpu(
     checks.check_machine(config)
 
 
+@pytest.mark.parametrize(("capability", "fits"), [((8, 0), False), ((8, 9), True), ((9, 0), True)])
+def test_eight_bits_need_a_card_that_multiplies_them(
+    monkeypatch: pytest.MonkeyPatch, driver: Path, capability: tuple[int, int], fits: bool
+) -> None:
+    """vLLM's own words for older cards come after the learner is loaded; a sampler on Ray has a card of its own."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A100")
+    line = r"rollout\.quantization=fp8 needs a card with products of 8 bits .* A100 has 8\.0: leave it out"
+    with nullcontext() if fits else pytest.raises(UserError, match=line):
+        gpu.check_quantization(RolloutConfig(name="vllm", quantization="fp8"))
+    gpu.check_quantization(RolloutConfig(name="ray", quantization="fp8"))
+
+
 def test_b6_hidden_cards_are_no_cards(monkeypatch: pytest.MonkeyPatch, driver: Path) -> None:
     assert gpu.has_gpu()
     for hidden in ("", "-1"):
@@ -412,7 +426,7 @@ def test_samplers_take_nearly_all_of_a_card_without_a_learner(
     monkeypatch: pytest.MonkeyPatch, cards: int, learners: int, config: RolloutConfig, share: float
 ) -> None:
     """Responses of all ranks are shared out over samplers, so each has room for its part."""
-    engine = {"gpu_memory": None, "responses": 600}
+    engine = {"gpu_memory": None, "responses": 600, "evaluated": (300, 40)}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
     monkeypatch.setattr(ray_build.ranks, "size", lambda: learners)
     monkeypatch.setattr(ray_build, "several_machines", lambda: False)
@@ -423,6 +437,7 @@ def test_samplers_take_nearly_all_of_a_card_without_a_learner(
     given = fleet._engine()
     assert given["gpu_memory"] == share
     assert given["responses"] == 600 * learners // config.samplers
+    assert given["evaluated"] == (300 * learners // config.samplers, 40)
     assert ray_build.Fleet(config, engine | {"gpu_memory": 0.3}, 1000)._engine()["gpu_memory"] == 0.3
 
 

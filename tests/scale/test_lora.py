@@ -20,7 +20,7 @@ from r1zero.learn.lora import is_adapter
 from r1zero.learn.policy import Policy
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Sampling
-from r1zero.rollout.hf_engine import HFEngine
+from r1zero.rollout.hf.engine import HFEngine
 from r1zero.rollout.sync import CheckedWeights, expected_parameters
 from run_support import SMALL, Server, checkpoint, differing, status, table
 from tiny_models import make_tiny

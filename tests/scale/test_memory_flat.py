@@ -85,6 +85,16 @@ def test_a_trained_head_costs_its_own_gradient_and_nothing_by_the_token() -> Non
     assert grown <= 3.1 * 4 * 32 * (large - small)
 
 
+def test_summed_in_place_they_cost_nothing_either() -> None:
+    """One process needs no gradient beside ``.grad``, which is as large as the matrix."""
+    peaks = []
+    for vocab in (32_000, 151_936):
+        policy = policy_of(vocab)
+        policy.sum_gradients()
+        peaks.append(peak(policy, [150] * 4))
+    assert peaks[1] == pytest.approx(peaks[0], rel=0.05)
+
+
 def test_memory_is_flat_in_the_responses_of_a_step() -> None:
     policy = policy_of(2000)
     few, many = (peak(policy, [100] * count) for count in (64, 512))

@@ -54,6 +54,7 @@ def test_the_tolerance_follows_the_number_formats() -> None:
     assert tolerance("float32") == 1e-3
     assert tolerance("bfloat16") == 0.1
     assert tolerance("float32", dtype="bfloat16") == 0.1
+    assert tolerance("float32", quantization="fp8") == tolerance("bfloat16", quantization="fp8") == 0.5
     assert tolerance("float32", sync_tolerance=0.5, top_k=3) == 0.5
 
 
@@ -65,19 +66,26 @@ def test_a_sampler_that_cuts_the_distribution_may_differ_by_the_mass_it_keeps() 
 
 
 @pytest.mark.parametrize(
-    ("model", "sampler", "found"),
+    ("model", "sampler", "quantization", "found"),
     [
-        ("float32", "auto", "off"),
-        ("bfloat16", "auto", "token"),
-        ("float32", "bfloat16", "token"),
-        ("float32", "float32", "off"),
+        ("float32", "auto", None, "off"),
+        ("bfloat16", "auto", None, "token"),
+        ("float32", "bfloat16", None, "token"),
+        ("float32", "float32", None, "off"),
+        ("float32", "auto", "fp8", "token"),
     ],
 )
-def test_the_correction_is_on_where_number_formats_make_a_difference(model: str, sampler: str, found: str) -> None:
+def test_the_correction_is_on_where_number_formats_make_a_difference(
+    model: str, sampler: str, quantization: str | None, found: str
+) -> None:
     """Semantics 7; an explicit choice stays, and goldens in float32 don't move."""
     for given in ("auto", "off", "token"):
         config = OmegaConf.create(
-            {"algo": {"sampler_correction": given}, "model": {"dtype": model}, "rollout": {"dtype": sampler}}
+            {
+                "algo": {"sampler_correction": given},
+                "model": {"dtype": model},
+                "rollout": {"dtype": sampler, "quantization": quantization},
+            }
         )
         settle_correction(config)
         assert config.algo.sampler_correction == (found if given == "auto" else given)

@@ -22,6 +22,7 @@ from r1zero.launch.seeding import derive_seed
 from r1zero.learn.policy import eos_ids, load_tokenizer, resolve_model
 from r1zero.rollout.build import build_engine
 from r1zero.rollout.engine import Engine, Sampling
+from r1zero.rollout.vllm.cache import largest_request
 from r1zero.train.build import template_sampling
 
 log = logging.getLogger("r1zero")
@@ -98,7 +99,8 @@ class Subject:
         if cfg.model.served:
             return {"name": cfg.model.name, "path": cfg.server.model or cfg.model.path, "kind": cfg.server.kind}
         about = {"name": cfg.model.name, "path": cfg.model.path, "revision": cfg.model.revision}
-        return about | {"dtype": cfg.rollout.format(cfg.model.dtype), "engine": cfg.rollout.name}
+        rounded = {"quantization": cfg.rollout.quantization} if cfg.rollout.quantization else {}
+        return about | {"dtype": cfg.rollout.format(cfg.model.dtype), "engine": cfg.rollout.name} | rounded
 
     def sampler(self) -> Sampler:
         """The engine of this process, started at its first use, or the server."""
@@ -120,6 +122,12 @@ class Subject:
                     seed=derive_seed(cfg.seed, "engine"),
                     device="cuda" if has_gpu() and cfg.device != "cpu" else "cpu",
                     trust_remote_code=cfg.model.trust_remote_code,
+                    evaluated=largest_request(
+                        [prompts[: cfg.chunk] for prompts in self.prompts.values()],
+                        cfg.sampling.n,
+                        cfg.sampling.max_tokens,
+                        context if cfg.rollout.environment else None,
+                    ),
                 )
 
         return EngineSampler(start)

@@ -12,11 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero.data.sources import check_source
 from r1zero.data.templates import template_of
 from r1zero.errors import UserError
-from r1zero.launch.gpu import check_cuda, has_gpu
+from r1zero.launch.gpu import check_cuda, check_quantization, has_gpu
 from r1zero.launch.model_files import check_files
 from r1zero.launch.run_folder import not_made
 from r1zero.ranges import check_ranges
 from r1zero.reward.signatures import check_named
+from r1zero.rollout.choice import narrow, say
 from r1zero.train.checks import LARGE_FOR_CPU, check_judge, folder_context
 
 DRY_QUESTIONS, DRY_TOKENS = 2, 16
@@ -107,6 +108,9 @@ def check_model(config: DictConfig) -> None:
             )
     elif config.device != "cpu":
         check_cuda("device=cpu")
+    only = narrow(config)
+    check_quantization(config.rollout)
+    say(only)
     if model.context is None:
         model.context = folder_context(model.path)
     if Path(model.path).expanduser().is_dir():

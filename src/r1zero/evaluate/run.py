@@ -28,6 +28,7 @@ from r1zero.launch.number_format import settle
 from r1zero.launch.resume import record_settings
 from r1zero.launch.run_folder import run_folder, shown, stack_versions
 from r1zero.reward.grader import Grader
+from r1zero.rollout.choice import settle_engine
 
 log = logging.getLogger("r1zero")
 
@@ -69,6 +70,7 @@ def with_folder(
 
         try:
             settle(config, run_dir)
+            settle_engine(config, run_dir)
             job(OmegaConf.to_object(config), run_dir, accept)
         except KeyboardInterrupt:
             console.print(f"stopped; continue with resume={shown(run_dir)}", soft_wrap=True)

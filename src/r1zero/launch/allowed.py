@@ -7,7 +7,6 @@ user did not put there. Nothing is imported before its path is accepted; docs/se
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 import sysconfig
@@ -17,6 +16,7 @@ from typing import Any
 import yaml
 
 from r1zero.errors import UserError
+from r1zero.launch.compat import find_top
 
 PLUGINS = (
     "r1zero.algo",
@@ -130,10 +130,7 @@ def roots() -> list[Path]:
 def file_of(module: str) -> Path | None:
     """The file of a module, or the folder of a package; only the place of its top package is looked up."""
     top, *below = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
+    spec = find_top(top) if top else None
     if spec is None:
         return None
     if not below and spec.origin and spec.origin not in ("namespace", "built-in", "frozen"):

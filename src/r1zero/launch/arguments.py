@@ -45,18 +45,13 @@ NEW_RECORD = re.compile(
 
 
 def with_engine(arguments: list[str]) -> list[str]:
-    """``rollout=auto``, and the demo where it names no engine: vLLM where it is installed, else transformers."""
-    named = any(a.startswith("rollout=") and a != "rollout=auto" for a in arguments)
-    if named or not {"rollout=auto", "experiment=demo"} & set(arguments):
+    """The demo where it names no engine: its own, vLLM, where that is installed, else transformers."""
+    named = any(a.startswith("rollout=") for a in arguments)
+    if named or "experiment=demo" not in arguments or importlib.util.find_spec("vllm"):
         return arguments
-    engine = "vllm" if importlib.util.find_spec("vllm") else "hf"
-    if engine == "hf":
-        print("vLLM is not installed: responses are sampled with transformers (rollout=hf)", file=sys.stderr)
-    elif "rollout=auto" not in arguments:
-        return arguments  # the demo's own default, and a sweep's folders are not named by it
-    place = next(i for i, a in enumerate(arguments) if a in ("rollout=auto", "experiment=demo"))
-    rest = [a for a in arguments[place:] if a != "rollout=auto"]
-    return [*arguments[:place], f"rollout={engine}", *rest]  # among the settings: options may stand behind them
+    print("vLLM is not installed: responses are sampled with transformers (rollout=hf)", file=sys.stderr)
+    place = arguments.index("experiment=demo")  # among the settings: options may stand behind them
+    return [*arguments[:place], "rollout=hf", *arguments[place:]]
 
 
 def expand(arguments: list[str], conf: Path, command: str = "train") -> list[str]:

@@ -7,8 +7,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import ModuleSpec
 from typing import Any, NoReturn
+
+
+def find_top(name: str) -> ModuleSpec | None:
+    """Where a top-level module or package is; nothing is imported and nothing changes.
+
+    ``importlib.util.find_spec`` asks setuptools' finder too. That one imports setuptools when asked for distutils, and
+    takes a question for pip as pip at work: it serves the standard library's distutils from then on, and the next
+    import of setuptools (vLLM's, torch's extensions') fails. setuptools 78: ``_distutils_hack``.
+    """
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__spec__", None)
+    finders = (finder for finder in sys.meta_path if type(finder).__module__ != "_distutils_hack")
+    return next((spec for finder in finders if (spec := finder.find_spec(name, None)) is not None), None)
 
 
 def set_callbacks(trainer: Any, callbacks: Sequence[Any]) -> None:
@@ -171,10 +186,85 @@ def sequences_at_a_time(responses: int, devices: int = 1) -> int:
     return min(max(sequences, responses), tokens)
 
 
+def float32_product(device: str) -> Callable[[Any, Any], Any] | None:
+    """Float32 left @ right.T by oneDNN where that is worth it; None: torch's own product will do.
+
+    Torch takes MKL, which keeps to AVX2 on processors that are not Intel's: 110 GFLOP/s on a core of a Zen 5 where
+    oneDNN makes 250. torch 2.13: ``ops.mkldnn._linear_pointwise``, which its compiler uses.
+    """
+    import torch
+
+    if device != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return None
+    linear = torch.ops.mkldnn._linear_pointwise
+    return lambda left, right: linear(left, right, None, "none", [], "")
+
+
+def watch_draws(llm: Any, note: Callable[[Sequence[str], Any, Any, Any], None]) -> bool:
+    """Tell ``note`` of every decoding step of a CPU engine in this process; whether it will be.
+
+    It gets the samples' names by row, which rows have not read their whole prompt and draw for nothing, the tokens
+    [R] and the log-probabilities of all tokens [R, V], after temperature and cuts. vLLM 0.32:
+    ``v1.worker.gpu_model_runner.GPUModelRunner``, its ``sampler``, ``input_batch.req_ids``, ``discard_request_mask``.
+    """
+    executor = getattr(getattr(llm, "llm_engine", None), "model_executor", None)
+    worker = getattr(executor, "driver_worker", None)
+    runner: Any = getattr(getattr(worker, "worker", None), "model_runner", None)
+    if getattr(getattr(runner, "device", None), "type", "") != "cpu" or not hasattr(runner, "discard_request_mask"):
+        return False
+    theirs = runner.sampler.sample
+
+    def sample(*args: Any, **keywords: Any) -> Any:
+        tokens, logprobs = theirs(*args, **keywords)
+        names = runner.input_batch.req_ids
+        note(names, runner.discard_request_mask.np[: len(names)].tolist(), tokens, logprobs)
+        return tokens, logprobs
+
+    runner.sampler.sample = sample
+    return True
+
+
+def sample_names(request: str, n: int) -> list[str]:
+    """Names of a request's ``n`` samples, which are requests too. vLLM 0.32: ``ParentRequest.get_child_info``."""
+    return [request] if n == 1 else [f"{index}_{request}" for index in range(n)]
+
+
+def watch_preemptions(llm: Any, note: Callable[[], None]) -> None:
+    """Tell ``note`` of every response that gives up its place in the cache; its own count needs vLLM's statistics on.
+
+    vLLM 0.32: ``v1.core.sched.scheduler.Scheduler._preempt_request`` of an engine whose core is in this process.
+    """
+    core = getattr(getattr(llm, "llm_engine", None), "engine_core", None)
+    scheduler = getattr(getattr(core, "engine_core", None), "scheduler", None)
+    theirs = getattr(scheduler, "_preempt_request", None)
+    if theirs is None:
+        return
+
+    def preempt(*args: Any, **keywords: Any) -> None:
+        note()
+        theirs(*args, **keywords)
+
+    scheduler._preempt_request = preempt  # type: ignore[union-attr]
+
+
+def has_gradient_hooks(weight: Any) -> bool:
+    """Whether something waits for a parameter's gradient as autograd makes it.
+
+    torch 2.13: ``_backward_hooks``, ``_post_accumulate_grad_hooks``.
+    """
+    return bool(weight._backward_hooks or weight._post_accumulate_grad_hooks)
+
+
+def attention_of(model: Any) -> str:
+    """Name of a model's attention, such as sdpa. transformers 5: ``config._attn_implementation``."""
+    return str(getattr(getattr(model, "config", None), "_attn_implementation", ""))
+
+
 def packs_sequences(model: Any) -> bool:
-    """Whether a model's attention takes packed sequences. transformers 5: ``config._attn_implementation``."""
-    config = getattr(model, "config", None)
-    return str(getattr(config, "_attn_implementation", "")).startswith("flash_attention")
+    """Whether a model's attention takes packed sequences."""
+    return attention_of(model).startswith("flash_attention")
 
 
 def layer_classes(model: Any) -> set[str]:

@@ -80,12 +80,27 @@ def check_trainable(folder: Path, context: int | None, engine: str) -> None:
             f"{folder / 'config.json'}: attn_logit_softcapping={cap}, a cap of attention's scores that sdpa leaves out "
             "and other code applies; such a model can't be trained here: set it to null, or use another model"
         )
-    experts = next((name for name in EXPERTS if isinstance(config.get(name), int) and config[name] > 1), None)
-    if experts is not None and engine != "hf":
+    if engine != "hf" and (experts := experts_of(folder)):
         raise UserError(
-            f"{folder / 'config.json'}: {experts}={config[experts]}, a mixture of experts, whose weights vLLM does not "
+            f"{folder / 'config.json'}: {experts}, a mixture of experts, whose weights vLLM does not "
             "take whole when they are loaded again; use rollout=hf"
         )
+
+
+def experts_of(folder: Path) -> str | None:
+    """How many experts a layer of a folder's model has, as its config.json says it; None where that names none."""
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return next(
+        (f"{name}={config[name]}" for name in EXPERTS if isinstance(config.get(name), int) and config[name] > 1), None
+    )
+
+
+def check_divides(sizes: Mapping[str, Any], where: str, key: str, parts: int, names: tuple[str, ...]) -> None:
+    """Whether sizes that a model's config names can be dealt out evenly. Raises ``UserError`` with the setting."""
+    for name in names if parts > 1 else ():
+        size = sizes.get(name)
+        if not isinstance(size, int) or size % parts:
+            raise UserError(f"{key}={parts} cuts the model evenly and {where} has {name}={size}: choose a divisor")
 
 
 def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

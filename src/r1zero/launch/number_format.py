@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ SLOW = 10.0
 """An explicit choice that is slower by this factor gets a warning."""
 SMALL = 1e7
 """Parameters below which products are not what takes the time."""
-WAIT_S = 60.0
+WAIT_S = 300.0
 """Longest that a rank waits for the settings of rank 0."""
 
 
@@ -65,16 +66,27 @@ def settle(config: DictConfig, run_dir: Path) -> None:
                 console.print(f"{name}.dtype=auto is {node.dtype}: {why}", soft_wrap=True, highlight=False)
         elif is_main_rank() and parameters(node) >= SMALL:
             warn_if_slow(f"{name}.dtype", node.dtype, on_gpu(config))
+    if "algo" in config and config.model.reference_dtype == AUTO:
+        stored = stored_format(run_dir, "model", "reference_dtype", wait_s=0)
+        config.model.reference_dtype = stored[0] if stored else config.model.dtype if on_gpu(config) else "float32"
 
 
-def stored_format(run_dir: Path, name: str) -> tuple[str, str] | None:
-    """The format in a run folder's settings; ranks other than the first wait for rank 0 to store them."""
-    end = time.monotonic() + (0 if is_main_rank() else WAIT_S)
+def stored_format(run_dir: Path, name: str, key: str = "dtype", wait_s: float = WAIT_S) -> tuple[str, str] | None:
+    """The format in a run folder's settings, and where it is from; see :func:`stored`."""
+    found = stored(run_dir, name, lambda group: group[key] if group[key] in PRECISION else None, wait_s)
+    return None if found is None else (str(found), f"as stored in {shown(run_dir)}")
+
+
+def stored(run_dir: Path, name: str, find: Callable[[Any], Any], wait_s: float = WAIT_S) -> Any:
+    """What ``find`` takes from a group of a run folder's settings; ranks but the first wait for rank 0 to store it.
+
+    None where it finds nothing, the group lacks the setting, or there are no settings to read.
+    """
+    end = time.monotonic() + (0 if is_main_rank() else wait_s)
     while True:
         with contextlib.suppress(UserError, KeyError, TypeError):
-            found = read_yaml(run_dir / "config.yaml")[name]["dtype"]
-            if found in PRECISION:
-                return str(found), f"as stored in {shown(run_dir)}"
+            if (found := find(read_yaml(run_dir / "config.yaml")[name])) is not None:
+                return found
         if time.monotonic() >= end:
             return None
         time.sleep(0.2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.errors import UserError
 from r1zero.launch import allowed
+from r1zero.launch.compat import find_top
 from r1zero.launch.reading import read_signature
 
 PACKAGES = ("r1zero", "pytorch_lightning", "torch")
@@ -99,7 +99,7 @@ def _is_class_name(name: str) -> bool:
 def _is_module(name: str) -> bool:
     """Whether a dotted path is a module or package on disk; only the package's place is looked up."""
     top, *below = name.split(".")
-    spec = importlib.util.find_spec(top) if top else None
+    spec = find_top(top) if top else None
     if spec is None or spec.submodule_search_locations is None:
         return False
     path = Path(spec.submodule_search_locations[0]).joinpath(*below)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ class MicroBatch:
         source: int64 [M], flat index into ``input_ids`` of the token that predicts each sampled token.
         targets: int64 [M], the sampled tokens themselves.
         mask: bool [n, T], True on tokens that the policy sampled; M = mask.sum(), in row order.
+        used: int64 [R], the ids that occur in ``input_ids``, sorted; None: not known.
     """
 
     input_ids: torch.Tensor
@@ -31,10 +33,12 @@ class MicroBatch:
     source: torch.Tensor
     targets: torch.Tensor
     mask: torch.Tensor
+    used: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
-        return MicroBatch(**{name: value.to(device) for name, value in vars(self).items()})
+        there: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if value is not None}
+        return MicroBatch(**there)
 
     def scatter(self, values: torch.Tensor) -> torch.Tensor:
         """Put per-token values [M] back into response rows [n, T], zeros elsewhere; differentiable."""
@@ -80,4 +84,4 @@ def collate(
         input_ids = torch.tensor([sequence + [pad_id] * (width - len(sequence)) for sequence in sequences])
         position_ids = torch.arange(width).expand(rows, -1)
     targets = torch.cat([torch.tensor(c.ids)[c.sampled()] for c in completions])
-    return MicroBatch(input_ids, position_ids, torch.cat(source), targets, mask)
+    return MicroBatch(input_ids, position_ids, torch.cat(source), targets, mask, input_ids.unique())

@@ -86,7 +86,7 @@ def merged_weights(model: nn.Module, whole: Whole) -> Iterator[tuple[str, torch.
         if not adapted:
             yield name, whole(parameter)
         elif leaf == "weight":
-            yield f"{owner}.{leaf}", whole(parameter).float() + product(layers[owner], whole)
+            yield f"{owner}.{leaf}", product(layers[owner], whole).add_(whole(parameter))
         else:
             yield f"{owner}.{leaf}", whole(parameter)
 
@@ -95,7 +95,7 @@ def product(layer: Any, whole: Whole) -> torch.Tensor:
     """The product scale * B A of one layer, float32, in the shape of its weight."""
     a, b = whole(layer.lora_A[ADAPTER].weight), whole(layer.lora_B[ADAPTER].weight)
     with torch.autocast(a.device.type, enabled=False):
-        return layer.scaling[ADAPTER] * (b.float() @ a.float())
+        return (b.float() @ a.float()).mul_(layer.scaling[ADAPTER])
 
 
 def adapter_weights(model: nn.Module, whole: Whole) -> Iterator[tuple[str, torch.Tensor]]:

@@ -19,10 +19,12 @@ from r1zero.batch import PromptBatch, Update
 from r1zero.config import OptimConfig, RolloutConfig
 from r1zero.errors import SyncError, UserError
 from r1zero.launch.seeding import derive_seed
+from r1zero.learn.context import Context
 from r1zero.learn.fsdp import shard_policy
 from r1zero.learn.measure import declare, few, measured_responses
 from r1zero.learn.objective import configured_objective
-from r1zero.learn.optimizer import build_optimizer
+from r1zero.learn.offload import HostStates
+from r1zero.learn.optimizer import build_optimizer, lr_factor
 from r1zero.learn.policy import Policy, reshard
 from r1zero.learn.step import Learner
 from r1zero.learn.zero import ZeroStrategy, is_plain_ddp
@@ -96,6 +98,8 @@ class PolicyGradientModule(pl.LightningModule):
         self.tokens_seen = 0
         """Tokens sampled for training so far, over all ranks."""
         self.is_sharded = False
+        self.host_states: HostStates | None = None
+        """Moves the optimizer's states where ``optim.offload_states`` asks for it."""
         self.skipped_in_a_row = 0
         self.last_lr = 0.0
         """Learning rate of the newest optimizer step."""
@@ -116,6 +120,7 @@ class PolicyGradientModule(pl.LightningModule):
         """AdamW over float32 parameters, with a schedule stepped after each optimizer step."""
         trained = [p for p in self.policy.parameters() if p.requires_grad]
         optimizer = build_optimizer(trained, self.optim, self.device)
+        self.host_states = HostStates(optimizer) if self.optim.offload_states else None
         factor = lr_factor(self.optim.schedule, self.optim.warmup_steps, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 
@@ -132,12 +137,18 @@ class PolicyGradientModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Move the reference beside the policy (it is no submodule: neither trained nor saved); even out passes.
 
-        One device and DDP exchange nothing in a pass but in the last backward of an optimizer step. Under
-        any other strategy every pass may be a collective, and all ranks must make as many.
+        One device and DDP exchange nothing but in the last backward of an optimizer step. Under any other strategy,
+        and where ranks make passes together, every pass may be a collective, and all ranks must make as many.
         """
-        strategy = self.trainer.strategy
-        if not (isinstance(strategy, SingleDeviceStrategy) or is_plain_ddp(strategy)):
+        strategy, shared = self.trainer.strategy, self.optim.context_parallel
+        if shared > 1:
+            context = Context(torch.distributed.new_subgroups(group_size=shared)[0])
+            for policy in filter(None, (self.policy, self.learner.reference)):
+                policy.share_passes(context)
+        if shared > 1 or not (isinstance(strategy, SingleDeviceStrategy) or is_plain_ddp(strategy)):
             self.learner.most_passes = lambda own: int(self._reduce(torch.tensor([own]), "max").item())
+        elif isinstance(strategy, SingleDeviceStrategy):
+            self.policy.sum_gradients()
         if self.learner.reference is not None:
             self.learner.reference.to(self.device)
 
@@ -150,6 +161,11 @@ class PolicyGradientModule(pl.LightningModule):
         """Take the counters back."""
         for name, value in checkpoint["r1zero"].items():
             setattr(self, name, value)
+
+    def make_room(self) -> None:
+        """Leave the device to the engine as far as the settings allow; called before it wakes, or is started."""
+        if self.host_states is not None:
+            self.host_states.send_away()
 
     # -- the rollout step -----------------------------------------------------------------------------
 
@@ -178,6 +194,8 @@ class PolicyGradientModule(pl.LightningModule):
         # that an optimizer step has changed since. On leaving, that context puts the switch back.
         if torch.is_autocast_enabled(self.device.type):
             torch.set_autocast_cache_enabled(False)
+        if self.host_states is not None:
+            self.host_states.bring_back_gradients()
         started = time.perf_counter()
         self.spent = dict.fromkeys(("old_logprobs", "forward_backward", "optimizer"), 0.0)
         tally = Tally()
@@ -245,7 +263,10 @@ class PolicyGradientModule(pl.LightningModule):
         rollout = batch.rollout
         assert rollout is not None
         with self.trainer.precision_plugin.train_step_context():
-            return self.learner.response_kl(batch.prompts, rollout, self.device)
+            found = self.learner.response_kl(batch.prompts, rollout, self.device)
+        if self.is_sharded and self.learner.reference is not None:
+            reshard(self.learner.reference)
+        return found
 
     def _optimizer_step(
         self, batch: PromptBatch, minibatch: torch.Tensor, old: dict[int, torch.Tensor] | None, tally: Tally
@@ -377,19 +398,3 @@ def local_indices(minibatch: torch.Tensor, per_rank: int, rank: int) -> list[int
     """Which responses of a global minibatch this rank holds, as local indices in ascending order."""
     first = rank * per_rank
     return [i - first for i in sorted(minibatch.tolist()) if first <= i < first + per_rank]
-
-
-def lr_factor(schedule: str, warmup_steps: int, total_steps: int) -> Any:
-    """Learning-rate factor by optimizer step: linear warm-up, then constant, linear or cosine decay to 0."""
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        done = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
-        if schedule == "linear":
-            return 1 - done
-        if schedule == "cosine":
-            return (1 + math.cos(math.pi * done)) / 2
-        return 1.0
-
-    return factor

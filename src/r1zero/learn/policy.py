@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from r1zero.algo.in_place import GradientSum, gradient_sums, looks_up, lookups_in_place
 from r1zero.algo.logprobs import token_logprobs
 from r1zero.config import LoRAConfig, ModelConfig
 from r1zero.errors import UserError, first_line
@@ -18,6 +20,7 @@ from r1zero.launch import compat
 from r1zero.launch.files import SUMS, read_json, unlike_sums, write_json
 from r1zero.launch.run_folder import not_made
 from r1zero.learn.collate import MicroBatch
+from r1zero.learn.context import Context
 from r1zero.learn.lora import adapter_weights, add_adapters, keep_adapters_only, merged_weights, save_adapter
 from r1zero.learn.optimizer import activations_on_host
 
@@ -106,10 +109,17 @@ class Policy(nn.Module):
         self.lora: LoRAConfig | None = None
         """Set where adapters are trained and the model's own weights are frozen."""
         self.activation_offload = False
+        self.autocast: torch.dtype | None = None
+        """Number format to compute in whatever the caller's is; None: the caller's."""
+        self.context: Context | None = None
+        """The ranks that make each pass together (optim.context_parallel)."""
+        self.sums_gradients = False
+        """Whether embedding and head add to their ``.grad`` without autograd; see :meth:`sum_gradients`."""
         self.packs = compat.packs_sequences(model)
         """Whether attention takes packed sequences at no cost; with a mask (sdpa, eager) padding costs less."""
-        self.head_scale = 1.0
-        """Logits are the head's product times this (Granite's logits_scaling, Cohere's logit_scale)."""
+        self.head_scale = head_scale(model)
+        self.compile_head: bool | None = None
+        """Whether the work on logits is compiled; None: by device."""
         self.base = ""
         """Folder that the weights came from."""
         for module in model.modules():
@@ -117,8 +127,14 @@ class Policy(nn.Module):
                 module.p = 0.0
 
     @classmethod
-    def from_folder(cls, folder: Path, cfg: ModelConfig, *, trainable: bool = True) -> Policy:
+    def from_folder(cls, folder: Path, cfg: ModelConfig, *, trainable: bool = True, meta: bool = False) -> Policy:
         """Load a model folder in float32, ready to train (or frozen, as a reference).
+
+        Args:
+            folder: in the hub's layout.
+            cfg: attention, adapters and the like.
+            trainable: whether it is trained.
+            meta: make everything but the weights, on the meta device: rank 0 sends them (``shard_policy``).
 
         Raises:
             UserError: the folder can't be read as a causal language model, or its head is not a plain
@@ -132,20 +148,24 @@ class Policy(nn.Module):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=cfg.trust_remote_code)
             for name in [n for n in vars(config) if n.endswith(("dropout", "_pdrop")) and vars(config)[n]]:
                 setattr(config, name, 0.0)
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
+            how: dict[str, Any] = dict(
                 dtype=torch.float32,
                 attn_implementation="sdpa" if flash else cfg.attention,
                 trust_remote_code=cfg.trust_remote_code,
             )
+            if meta:
+                with torch.device("meta"):
+                    model = AutoModelForCausalLM.from_config(config, **how)
+            else:
+                model = AutoModelForCausalLM.from_pretrained(folder, config=config, **how)
         except Exception as error:
             raise UserError(f"model folder {folder} can't be loaded: {_why(error)}") from error
         policy = cls(model)
-        policy.check_head()
+        if not meta:
+            policy.check_head()
         if flash:
             policy.take_attention(cfg.attention)
-        policy.base = cfg.path
+        policy.base, policy.compile_head = cfg.path, cfg.compile_head
         if trainable:
             policy.train()
             if cfg.lora.rank:
@@ -161,7 +181,26 @@ class Policy(nn.Module):
                 compile_layers(model)
         else:
             policy.eval().requires_grad_(False)
+            if cfg.reference_dtype == "bfloat16":
+                policy.store_in(torch.bfloat16, everything=bool(cfg.lora.rank))
         return policy
+
+    def store_in(self, dtype: torch.dtype, *, everything: bool = False) -> None:
+        """Keep the frozen weights in the number format of compute, as it would cast them for each product.
+
+        Equal weights then give the log-probabilities of a policy whose masters are float32, to the last bit: gains and
+        biases stay float32, and so does the stream of states that the embedding begins. A model under adapters is
+        frozen in ``dtype`` as a whole (``everything``), and its reference is the same.
+        """
+        self.autocast = dtype
+        if everything:
+            for parameter in self.parameters():
+                parameter.data = parameter.data.to(dtype)
+            return
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                module.weight.data = module.weight.data.to(dtype)
+        self.model.get_input_embeddings().register_forward_hook(lambda module, inputs, states: states.float())
 
     def forward(
         self,
@@ -175,7 +214,11 @@ class Policy(nn.Module):
         The head is applied to the states that predict generated tokens alone: prompts and padding cost
         no logits.
         """
-        with activations_on_host(self.activation_offload, batch.input_ids.device):
+        batch = batch if self.context is None else self.context.share(batch)
+        device = batch.input_ids.device
+        own = nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast)
+        lookups, of_head = self._sums(batch)
+        with activations_on_host(self.activation_offload, device), own, lookups_in_place(self.model, lookups):
             states = self.model.base_model(
                 input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
             ).last_hidden_state
@@ -183,9 +226,31 @@ class Policy(nn.Module):
         weight = self.model.get_output_embeddings().weight
         with torch.autocast(states.device.type, enabled=False):
             logp, entropy = head(
-                states, weight, batch.targets, temperature=temperature / self.head_scale, with_entropy=with_entropy
+                states,
+                weight,
+                batch.targets,
+                temperature=temperature / self.head_scale,
+                with_entropy=with_entropy,
+                product=compat.float32_product(states.device.type),
+                compiled=self.compile_head,
+                **({"into": of_head} if of_head else {}),
             )
-        return batch.scatter(logp), batch.scatter(entropy)
+        found = batch.scatter(logp), batch.scatter(entropy)
+        return found if self.context is None else self.context.whole(*found)
+
+    def sum_gradients(self) -> None:
+        """Spare the gradients of a pass that are as large as the vocabulary's matrices, where that can be.
+
+        For one process whose gradients nothing but its optimizer reads. DDP averages what autograd makes, FSDP what it
+        gathered, and each would see nothing.
+        """
+        self.sums_gradients = looks_up(self.model.get_input_embeddings())
+
+    def _sums(self, batch: MicroBatch) -> tuple[GradientSum | None, GradientSum | None]:
+        """Where this pass adds the gradients of embedding and head; None: autograd has them."""
+        if not self.sums_gradients or batch.used is None or not torch.is_grad_enabled():
+            return None, None
+        return gradient_sums(self.model, batch.used, compat.has_gradient_hooks)
 
     def take_attention(self, name: str) -> None:
         """Compute attention by another implementation of transformers from now on. Raises ``UserError``."""
@@ -195,9 +260,14 @@ class Policy(nn.Module):
             raise UserError(f"model.attention={name} can't be used: {_why(error)}") from error
         self.packs = compat.packs_sequences(self.model)
 
+    def share_passes(self, context: Context) -> None:
+        """Make every pass together with other ranks from now on. Raises ``UserError``."""
+        context.serve(self.model)
+        self.context = context
+
     @torch.no_grad()
     def check_head(self) -> None:
-        """See that logits are the head's product with the last states, times ``head_scale``, which is found here.
+        """See that logits are the head's product with the last states, times ``head_scale``.
 
         The head's input is made so large that its greatest logit is ``LOUD``: a cap shows whatever the size of the
         model's own logits is.
@@ -222,8 +292,6 @@ class Policy(nn.Module):
             theirs = self.eval().model(input_ids=ids, use_cache=False).logits
         finally:
             hook.remove()
-        divisor = getattr(config, "logits_scaling", None) or 1.0
-        self.head_scale = float((getattr(config, "logit_scale", None) or 1.0) / divisor)
         if len(products) != 1 or not torch.allclose(products[0] * self.head_scale, theirs, atol=LOUD * 1e-4, rtol=1e-4):
             cap = getattr(config, "final_logit_softcapping", None)
             why = f"final_logit_softcapping={cap}" if cap else "cap, scale or bias"
@@ -241,6 +309,7 @@ class Policy(nn.Module):
         reshard(self)
         for name, tensor in merged_weights(self.model, whole):
             yield name.replace("_fsdp_wrapped_module.", "").replace("_orig_mod.", ""), tensor
+            del tensor  # before the next one is gathered
 
     def exported_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """What :meth:`save` writes, under the names of the files; all ranks must iterate together."""
@@ -263,6 +332,12 @@ class Policy(nn.Module):
             return
         state = {name: tensor.to("cpu", dtype) for name, tensor in self.exported_weights()}
         save_model(self.model, state, tokenizer, folder, dtype)
+
+
+def head_scale(model: Any) -> float:
+    """Logits are the head's product times this (Granite's logits_scaling, Cohere's logit_scale)."""
+    config = model.config.get_text_config() if hasattr(model, "config") else None
+    return float((getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0))
 
 
 def save_model(model: Any, state: dict[str, torch.Tensor], tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:

@@ -80,11 +80,9 @@ class Learner:
         """
         group = rollout.group_size
         lengths = [len(prompts[i // group].ids) + len(rollout.completions[i].ids) for i in indices]
-        packed = self.policy.packs
-        if packed:
-            cut = packed_batches(lengths, self.max_tokens)
-        else:
-            cut = micro_batches(lengths, self.max_tokens, pass_tokens(device))
+        context = self.policy.context
+        packed, budget = self.policy.packs, self.max_tokens * (context.size if context else 1)
+        cut = packed_batches(lengths, budget) if packed else micro_batches(lengths, budget, pass_tokens(device))
         for positions in cut:
             rows = [indices[p] for p in positions]
             completions = [rollout.completions[i] for i in rows]
@@ -96,7 +94,8 @@ class Learner:
     ) -> list[tuple[Pass, bool]]:
         """The passes over some responses with True, then a small one again with False until all ranks make as many.
 
-        Sharded weights are gathered by all ranks together; a rank with fewer passes would leave them waiting.
+        Sharded weights are gathered by all ranks together; a rank with fewer passes would leave them waiting. Where a
+        group of ranks makes each pass together, those of the others are among them, with no response of this rank.
         """
         passes = list(self.passes(prompts, rollout, indices, device))
         missing = self.most_passes(len(passes)) - len(passes)
@@ -104,7 +103,16 @@ class Learner:
         if missing:
             shortest = few(rollout, range(len(rollout.completions)))[:1]
             again = passes[-1:] or list(self.passes(prompts, rollout, shortest, device))
-        return [*((p, True) for p in passes), *((p, False) for p in again * missing)]
+        mine = [*((p, True) for p in passes), *((p, False) for p in again * missing)]
+        context = self.policy.context
+        if context is None:
+            return mine
+        theirs = context.everyones([micro for (_, micro), _ in mine])
+        return [
+            own if member == context.rank else (([], batches[number]), False)
+            for number, own in enumerate(mine)
+            for member, batches in enumerate(theirs)
+        ]
 
     def shares(self, rollout: RolloutBatch, indices: Sequence[int]) -> tuple[list[int], list[int]]:
         """Responses that move the policy, and those that do not and are measured all the same."""
@@ -193,6 +201,9 @@ class Learner:
         """
         with nullcontext() if trained else torch.no_grad():
             new, entropy = self.policy(micro, self.temperature)
+            if not rows:  # another rank's: its loss is computed there, its gradients here as well
+                self._reference(micro)
+                return new.sum()
             values = self._values(rollout, rows, micro, old, new, entropy)
             loss = self.objective(values, Scale(self.algo.minibatch_size, num_tokens, self.constant), self.algo)
         counted = measured_tokens(rollout, rows, micro.mask)
@@ -209,6 +220,14 @@ class Learner:
             tally.total("tokens/learned", micro.input_ids.numel())
         return loss.value
 
+    def _reference(self, micro: MicroBatch) -> torch.Tensor | None:
+        """The reference's log-probabilities [n, T] where the loss has a KL term."""
+        if not self.algo.kl_coef:
+            return None
+        assert self.reference is not None
+        with torch.no_grad():
+            return self.reference(micro, self.temperature, with_entropy=False)[0]
+
     def _values(
         self,
         rollout: RolloutBatch,
@@ -219,11 +238,7 @@ class Learner:
         entropy: torch.Tensor,
     ) -> TokenValues:
         """What the objective sees of a micro-batch."""
-        reference = None
-        if self.algo.kl_coef:
-            assert self.reference is not None
-            with torch.no_grad():
-                reference, _ = self.reference(micro, self.temperature, with_entropy=False)
+        reference = self._reference(micro)
         advantages = rollout.advantages[list(rows)].to(new.device)[:, None].expand(new.shape)
         if rollout.credit is not None:
             advantages = advantages * to_matrix([rollout.credit[i] for i in rows], new)

@@ -55,6 +55,10 @@ def check_sizes(cfg: PretrainConfig) -> None:
         raise UserError(
             f"optim.warmup_steps={cfg.optim.warmup_steps} must lie between 0 and steps={cfg.steps}: lower it"
         )
+    if cfg.optim.offload_states:
+        raise UserError("optim.offload_states=true makes room for an engine that samples, and pretraining has none")
+    if cfg.optim.context_parallel > 1:
+        raise UserError("optim.context_parallel cuts the passes of reinforcement learning: leave it at 1 here")
     if cfg.optim.lr == 0:
         raise UserError("optim.lr=0 would learn nothing: give a learning rate above 0")
     if cfg.model.compile and cfg.init is not None:

@@ -13,8 +13,9 @@ from torch import nn
 from r1zero.algo.logprobs import token_logprobs
 from r1zero.config import OptimConfig
 from r1zero.errors import UserError
+from r1zero.launch import compat
 from r1zero.learn.fsdp import shard_policy
-from r1zero.learn.module import lr_factor
+from r1zero.learn.optimizer import lr_factor
 from r1zero.learn.policy import reshard, whole
 from r1zero.pretrain.packing import IGNORE, Rows
 from r1zero.pretrain.speed import step_flops
@@ -23,9 +24,9 @@ from r1zero.pretrain.speed import step_flops
 class TokenLosses(nn.Module):
     """A causal LM whose forward gives losses, never logits; what trainer=fsdp gathers weights around."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, compile_head: bool | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.compile_head = model, compile_head
 
     def forward(self, ids: torch.Tensor, positions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood of the labels that are not -100, float32 [M]; all arguments int64 [R, L].
@@ -38,7 +39,15 @@ class TokenLosses(nn.Module):
         labelled = labels != IGNORE
         weight = self.model.get_output_embeddings().weight
         with torch.autocast(states.device.type, enabled=False):
-            logprobs, _ = token_logprobs(states[labelled], weight, labels[labelled], with_entropy=False)
+            product = compat.float32_product(states.device.type)
+            logprobs, _ = token_logprobs(
+                states[labelled],
+                weight,
+                labels[labelled],
+                with_entropy=False,
+                product=product,
+                compiled=self.compile_head,
+            )
         return -logprobs
 
 
@@ -48,10 +57,10 @@ class PretrainModule(pl.LightningModule):
     The average is over tokens, however they are cut into micro-batches or spread over devices.
     """
 
-    def __init__(self, model: Any, optim: OptimConfig, steps: int) -> None:
+    def __init__(self, model: Any, optim: OptimConfig, steps: int, compile_head: bool | None = None) -> None:
         super().__init__()
         self.model, self.optim, self.steps = model, optim, steps
-        self._head = (TokenLosses(model),)
+        self._head = (TokenLosses(model, compile_head),)
         self.step_figures: dict[str, Any] = {}
         self.grad_norm = 0.0
 

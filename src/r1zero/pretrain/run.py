@@ -109,7 +109,7 @@ def _pretrain(cfg: PretrainConfig, config: DictConfig, folder: Path, status: Sta
         steps=steps,
         pad=tokenizer.pad_token_id,
     )
-    module = PretrainModule(model, cfg.optim, steps)
+    module = PretrainModule(model, cfg.optim, steps, cfg.model.compile_head)
     if context.is_main:
         describe(cfg, context, model, corpus, checkpoint)
     started, cpu = time.perf_counter(), time.process_time()

@@ -9,6 +9,8 @@ import torch
 from transformers import AutoTokenizer
 
 from r1zero.errors import UserError
+from r1zero.launch.gpu import check_quantization
+from r1zero.rollout import ranks
 from r1zero.rollout.engine import Engine
 from r1zero.rollout.environments import find_environment
 from r1zero.rollout.parts import InParts
@@ -28,6 +30,7 @@ def build_engine(
     revision: str | None = None,
     trust_remote_code: bool = False,
     responses: int = 0,
+    evaluated: tuple[int, int] = (0, 0),
     on_hang: Callable[[str], None] | None = None,
 ) -> Engine:
     """Start the engine named by ``rollout.name``.
@@ -42,6 +45,7 @@ def build_engine(
         revision: Branch, tag or commit of a hub repository.
         trust_remote_code: Run code that comes with the model.
         responses: Responses of a rollout step that this rank samples; 0: not known.
+        evaluated: Most responses that it samples at once otherwise, and most tokens that each holds in the cache.
         on_hang: Gets in one line why a process with a hung engine ends.
 
     Raises:
@@ -54,7 +58,14 @@ def build_engine(
         "revision": revision,
         "trust_remote_code": trust_remote_code,
         "responses": responses,
+        "evaluated": evaluated,
     }
+    check_quantization(rollout)
+    if rollout.ranks_per_engine > 1 and not ranks.several():
+        raise UserError(
+            f"rollout.tensor_parallel={rollout.tensor_parallel} with rollout=vllm cuts the model over training ranks, "
+            "and here is one process: use rollout=ray, or leave it out"
+        )
     environment = find_environment(rollout)
 
     def start() -> Engine:
@@ -65,6 +76,8 @@ def build_engine(
         if rollout.name == "vllm":
             from r1zero.rollout.vllm.engine import VLLMEngine
 
+            model["responses"] *= rollout.tensor_parallel
+            model["evaluated"] = (evaluated[0] * rollout.tensor_parallel, evaluated[1])
             return VLLMEngine(
                 **vllm_settings(rollout, model_path, **model),
                 sleep=rollout.sleep,
@@ -74,7 +87,7 @@ def build_engine(
                 on_hang=on_hang,
             )
         if rollout.name == "hf":
-            from r1zero.rollout.hf_engine import HFEngine
+            from r1zero.rollout.hf.engine import HFEngine
 
             return HFEngine(
                 model_path,
@@ -85,18 +98,22 @@ def build_engine(
                 device=device,
                 max_num_seqs=rollout.max_num_seqs,
             )
-        raise UserError(f"rollout.name={rollout.name} is unknown; choose vllm, ray or hf")
+        raise UserError(f"rollout.name={rollout.name} is unknown; choose vllm, ray, hf or auto")
 
     beside = rollout.async_steps and rollout.name != "ray"  # it samples while the learner works in this process
     engine = EngineThread(start, torch.device(device)) if beside else start()
     parts = rollout.parts or 1
     if parts > 1 and rollout.name != "ray":
         engine = InParts(engine, parts)
-    if environment is None:
-        return engine
     try:
-        source: Any = {"revision": revision, "trust_remote_code": trust_remote_code}
-        return environment(engine, AutoTokenizer.from_pretrained(model_path, **source), context)
+        if environment is not None:
+            source: Any = {"revision": revision, "trust_remote_code": trust_remote_code}
+            engine = environment(engine, AutoTokenizer.from_pretrained(model_path, **source), context)
+        if rollout.ranks_per_engine > 1:
+            from r1zero.rollout.vllm.joint import JointEngine
+
+            engine = JointEngine(engine)  # outermost, so that whatever calls the engine calls it alike on every rank
+        return engine
     except BaseException:
         engine.close()
         raise

@@ -86,6 +86,7 @@ class LiveEngine:
             self._load(engine, module)
             return work(engine)
 
+        module.make_room()
         return self._with_restarts(load_and_sample)
 
     def sync(self, module: PolicyGradientModule) -> float:
@@ -94,6 +95,7 @@ class LiveEngine:
         An engine that fails over it is started again, as in :meth:`sampled`.
         """
         begun = time.perf_counter() - self.start_seconds
+        module.make_room()
         self._with_restarts(lambda engine: self._load(engine, module))
         return time.perf_counter() - self.start_seconds - begun
 

@@ -86,7 +86,8 @@ def evaluate(
     for name, prompts in benchmarks.items():
         started = time.perf_counter()
         mine = prompts[rank::world_size]
-        samples[name] = sample_and_grade(engine, grader, mine, sampling, seed) if mine else []
+        # Also where nothing is left for this rank: an engine of several ranks needs all of them.
+        samples[name] = sample_and_grade(engine, grader, mine, sampling, seed)
         results[name] = summarize_samples(samples[name], reduce_fn)
         results[name]["seconds"] = time.perf_counter() - started
     if results:

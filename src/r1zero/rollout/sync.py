@@ -72,6 +72,7 @@ class CheckedWeights:
                 return
             if self._accept(name, tensor):
                 yield name, tensor.detach().to(self._dtype)
+            del tensor  # before the next one is gathered
 
     def _accept(self, name: str, tensor: torch.Tensor) -> bool:
         if name not in self._expected:

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import os
 import shutil
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from r1zero.data.templates import template_of
 from r1zero.errors import UserError
 from r1zero.launch.cluster import knock
 from r1zero.launch.files import read_json
-from r1zero.launch.gpu import check_batch_invariant, check_cuda, has_gpu
-from r1zero.launch.model_files import check_files, check_trainable
+from r1zero.launch.gpu import check_batch_invariant, check_cuda, check_quantization, has_gpu, installed, is_here
+from r1zero.launch.model_files import check_divides, check_files, check_trainable
 from r1zero.launch.plugins import check_function
 from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import not_made
@@ -28,6 +28,7 @@ from r1zero.launch.targets import check_targets
 from r1zero.learn.optimizer import check_memory
 from r1zero.ranges import check_ranges
 from r1zero.reward.signatures import check_named
+from r1zero.rollout.choice import narrow, say
 from r1zero.rollout.ray.check import check_ray
 from r1zero.train.hub import check_hub
 
@@ -84,11 +85,13 @@ def check(config: DictConfig) -> None:
     check_targets(config)
     if config.model.context is None:
         config.model.context = folder_context(config.model.path)
+    only = narrow(config)
     if config.rollout["async"]:
         config.algo.sampler_correction = "token"
     cfg: Any = OmegaConf.to_object(config)
     check_sizes(cfg)
     check_async(cfg)
+    check_groups(cfg)
     check_sampling(cfg)
     check_algo(cfg.algo)
     check_model(cfg)
@@ -96,16 +99,20 @@ def check(config: DictConfig) -> None:
         if key in OWNED:
             raise UserError(f"trainer.{key} has no place here, where a batch is a rollout step: use {OWNED[key]}")
     for data in (cfg.data, *cfg.benchmarks.values()):
-        check_source(data)
+        if is_here():
+            check_source(data)
         check_judge(data, cfg.reward)
     check_functions(cfg)
-    check_machine(cfg)
-    check_hub(cfg.hub)
+    if is_here():
+        check_machine(cfg)
+        check_hub(cfg.hub)
     check_ray(cfg.rollout)
     if cfg.rollout.name != "ray":  # whose samplers have cards of their own, and say it themselves
         check_batch_invariant(cfg.rollout.batch_invariant, cfg.rollout.name)
-    if cfg.reward.pool == "ray" and cfg.rollout.name != "ray":  # else they share the samplers' Ray
+    check_quantization(cfg.rollout)
+    if is_here() and cfg.reward.pool == "ray" and cfg.rollout.name != "ray":  # else they share the samplers' Ray
         knock(cfg.reward.address, 5.0, "reward.address")
+    say(only)
 
 
 def check_judge(data: DataConfig, reward: RewardConfig) -> None:
@@ -175,6 +182,55 @@ def check_async(cfg: TrainConfig) -> None:
         )
 
 
+def check_groups(cfg: TrainConfig, devices: int | None = None) -> None:
+    """Ranks that share an engine or a pass are ranks of one machine, as many in each group.
+
+    Args:
+        cfg: the settings.
+        devices: of each machine, once Lightning has counted them; None: as far as ``trainer.devices`` says it.
+    """
+    if devices is None:
+        given = cfg.trainer.get("devices", 1)
+        devices = given if isinstance(given, int) else len(given) if isinstance(given, list) else -1
+    for key, parts in (
+        ("rollout.tensor_parallel", cfg.rollout.ranks_per_engine),
+        ("optim.context_parallel", cfg.optim.context_parallel),
+    ):
+        if devices > 0 and devices % parts:
+            raise UserError(
+                f"{key}={parts} cuts the model or its passes over ranks of a machine, and trainer.devices={devices} is "
+                f"no multiple: use trainer=ddp trainer.devices={parts}"
+            )
+
+
+def check_context(cfg: TrainConfig) -> None:
+    """What goes together with passes that several ranks make."""
+    if (parts := cfg.optim.context_parallel) == 1:
+        return
+    key, strategy = f"optim.context_parallel={parts}", str(cfg.trainer.get("strategy", "auto"))
+    if cfg.model.compile or cfg.model.attention != "sdpa" or "Zero" in strategy:
+        raise UserError(
+            f"{key} has attention of its own, under trainer=ddp or trainer=fsdp: leave model.compile, model.attention "
+            "and trainer=deepspeed out"
+        )
+    for name, node in cfg.callbacks.items():
+        if node is not None and "distribution" in str(node.get("_target_")):
+            raise UserError(f"{key}: callbacks.{name} asks for whole distributions on one rank: leave it out")
+
+
+def check_cut(cfg: TrainConfig, folder: Path) -> None:
+    """Whether the model of a folder can be cut into as many parts as are asked for."""
+    config = read_json(folder / "config.json")
+    check_parts(cfg, config.get("text_config", config), str(folder / "config.json"))
+
+
+def check_parts(cfg: TrainConfig, sizes: Mapping[str, Any], where: str) -> None:
+    """The same for the sizes that a model's config names; ``where`` it does."""
+    heads, inner = "num_attention_heads", "intermediate_size"
+    check_divides(sizes, where, "rollout.tensor_parallel", cfg.rollout.tensor_parallel, (heads, inner))
+    check_divides(sizes, where, "optim.context_parallel", cfg.optim.context_parallel, (heads,))
+
+
 def check_sampling(cfg: TrainConfig) -> None:
     """Sampling settings under which the policy gradient would be wrong (semantics 6)."""
     rollout, algo = cfg.rollout, cfg.algo
@@ -186,6 +242,11 @@ def check_sampling(cfg: TrainConfig) -> None:
         raise UserError(
             f"rollout.top_p={rollout.top_p} rollout.top_k={rollout.top_k}: the sampler renormalises and the learner "
             "does not, so the gradient is biased; use top_p=1 top_k=-1, or algo.sampler_correction=token"
+        )
+    if rollout.quantization and algo.sampler_correction.value == "off":
+        raise UserError(
+            f"rollout.quantization={rollout.quantization} samples by rounded weights and the learner's are whole, so "
+            "the gradient is biased without a correction: leave algo.sampler_correction=off out"
         )
 
 
@@ -238,17 +299,20 @@ def check_model(cfg: TrainConfig) -> None:
         )
     check_lora(cfg)
     check_compile(cfg)
+    check_context(cfg)
     check_attention(cfg)
     check_memory(cfg)
     template_of(cfg.template)
     if line := not_made(cfg.model.path):
         raise UserError(line)
     folder = Path(cfg.model.path).expanduser()
-    if folder.is_dir() and not any([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+    if is_here() and folder.is_dir() and not any([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         raise UserError(f"model folder {folder} has no weights (*.safetensors); export or download the model again")
     if folder.is_dir():
-        check_files(folder)
+        if is_here():
+            check_files(folder)
         check_trainable(folder, cfg.model.context, cfg.rollout.name)
+        check_cut(cfg, folder)
 
 
 def check_lora(cfg: TrainConfig) -> None:
@@ -259,16 +323,16 @@ def check_lora(cfg: TrainConfig) -> None:
 
 
 def check_compile(cfg: Any) -> None:
-    """What ``model.compile`` needs: weights that are whole, and on a CPU a C++ compiler."""
-    if not cfg.model.compile:
+    """What ``model.compile`` needs: weights that are whole, and as ``model.compile_head`` on a CPU a C++ compiler."""
+    chosen = "compile" if cfg.model.compile else "compile_head" if cfg.model.compile_head else None
+    if chosen is None:
         return
-    strategy = cfg.trainer.get("strategy", "auto")
-    if "ModelParallelStrategy" in str(strategy):
+    if cfg.model.compile and "ModelParallelStrategy" in str(cfg.trainer.get("strategy", "auto")):
         raise UserError(
             "model.compile=true needs whole weights on each device, and trainer=fsdp cuts them: leave it off"
         )
     if not has_gpu() and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
-        raise UserError("model.compile=true needs a C++ compiler on a CPU: install g++, or leave it off")
+        raise UserError(f"model.{chosen}=true needs a C++ compiler on a CPU: install g++, or leave it off")
 
 
 def check_attention(cfg: Any) -> None:
@@ -278,7 +342,7 @@ def check_attention(cfg: Any) -> None:
     chosen = f"model.attention={cfg.model.attention}"
     if not has_gpu() or str(cfg.trainer.get("accelerator", "auto")) == "cpu":
         raise UserError(f"{chosen} has kernels for NVIDIA GPUs alone: use model.attention=sdpa on a CPU")
-    if find_spec("flash_attn") is None and find_spec("kernels") is None:
+    if not installed("flash_attn", "kernels"):
         raise UserError(f"{chosen} needs the package flash-attn: pip install '.[flash]', or use model.attention=sdpa")
     if cfg.model.dtype == "float32":
         raise UserError(f"{chosen} has no kernels for model.dtype=float32: use bfloat16, or model.attention=sdpa")
@@ -286,8 +350,7 @@ def check_attention(cfg: Any) -> None:
 
 def check_machine(cfg: TrainConfig) -> None:
     """A GPU that is asked for must be there; a large model on a CPU is refused unless that is asked for."""
-    accelerator = str(cfg.trainer.get("accelerator", "auto"))
-    if accelerator == "cpu":
+    if (accelerator := str(cfg.trainer.get("accelerator", "auto"))) == "cpu":
         return
     if has_gpu():
         limit_threads(cfg.model.params)

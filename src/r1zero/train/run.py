@@ -26,18 +26,21 @@ from r1zero.launch.rank_watch import watched_ranks
 from r1zero.launch.resume import name_changes, record_settings
 from r1zero.launch.run_folder import Status, run_folder, shown, stack_versions
 from r1zero.launch.seeding import derive_seed
+from r1zero.learn.fsdp import receives_weights
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.learn.policy import Policy, eos_ids, load_tokenizer, resolve_model
 from r1zero.reward.grader import Grader
 from r1zero.rollout.build import build_engine
+from r1zero.rollout.choice import settle_engine
 from r1zero.rollout.engine import Engine
 from r1zero.rollout.live import LiveEngine
+from r1zero.rollout.vllm.cache import largest_request
 from r1zero.train import build
 from r1zero.train.callbacks.checkpoint import check_checkpoint, newest_checkpoint
 from r1zero.train.callbacks.metrics import MetricsCallback
 from r1zero.train.callbacks.progress import closing_table
 from r1zero.train.callbacks.rollout import RolloutCallback
-from r1zero.train.checks import optimizer_steps
+from r1zero.train.checks import check_cut, check_groups, optimizer_steps
 from r1zero.train.context import RunContext
 from r1zero.train.curves import draw_curves
 from r1zero.train.hub import push
@@ -56,6 +59,7 @@ def train(config: DictConfig, run_dir: Path) -> int:
     """
     with run_folder(run_dir, config.steps, config.resume) as status:
         settle(config, run_dir)
+        settle_engine(config, run_dir)
         build.settle_correction(config)
         cfg: TrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
         if status.is_main and not cfg.resume:
@@ -74,6 +78,7 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status, 
             log.warning("no step was taken in %s yet: the run starts from its beginning", shown(run_dir))
     folder = resolve_model(cfg.model)
     check_trainable(folder, cfg.model.context, cfg.rollout.name)  # a hub id has a folder from here on
+    check_cut(cfg, folder)
     tokenizer = load_tokenizer(folder, cfg.model.trust_remote_code)
     template = template_of(cfg.template)
     grader.check_functions()
@@ -91,10 +96,12 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status, 
     )
     data.setup()
     trainer = build.build_trainer(cfg, config)
-    policy = Policy.from_folder(folder, cfg.model)
+    check_groups(cfg, trainer.num_devices)
+    meta = receives_weights(trainer.strategy)
+    policy = Policy.from_folder(folder, cfg.model, meta=meta)
     module = PolicyGradientModule(
         policy,
-        Policy.from_folder(folder, cfg.model, trainable=False) if cfg.algo.needs_reference else None,
+        Policy.from_folder(folder, cfg.model, trainable=False, meta=meta) if cfg.algo.needs_reference else None,
         cfg.algo,
         cfg.optim,
         cfg.rollout,
@@ -106,6 +113,8 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status, 
         check_checkpoint(checkpoint, module, trainer.strategy)
     stop_ids = template.stop_ids(tokenizer, eos_ids(folder))
 
+    evaluation = build.eval_sampling(cfg, template, stop_ids)
+
     def start_engine() -> Engine:
         with console.status(f"starting the {cfg.rollout.name} engine"):
             return build_engine(
@@ -113,10 +122,16 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status, 
                 str(folder),
                 dtype=cfg.model.dtype,
                 context=cfg.model.context or 0,
-                seed=derive_seed(cfg.seed, "engine", trainer.global_rank),
+                seed=derive_seed(cfg.seed, "engine", trainer.global_rank // cfg.rollout.ranks_per_engine),
                 device=str(trainer.strategy.root_device),
                 trust_remote_code=cfg.model.trust_remote_code,
                 responses=cfg.rollout.questions * cfg.rollout.group_size // trainer.world_size,
+                evaluated=largest_request(
+                    [prompts[:: trainer.world_size] for prompts in data.benchmarks.values()],
+                    evaluation.n,
+                    evaluation.max_tokens,
+                    cfg.model.context if cfg.rollout.environment else None,
+                ),
                 on_hang=lambda line: status.write("failed", error=line),
             )
 
@@ -127,7 +142,7 @@ def _train(cfg: TrainConfig, config: DictConfig, run_dir: Path, status: Status, 
         engine=LiveEngine(start_engine, lambda: trainer.world_size),
         grader=grader,
         sampling=build.train_sampling(cfg, template, stop_ids),
-        eval_sampling=build.eval_sampling(cfg, template, stop_ids),
+        eval_sampling=evaluation,
         benchmarks=data.benchmarks,
         trainer=trainer,
     )

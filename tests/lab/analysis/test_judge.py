@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from openai_stub import Stub
+from r1zero.errors import UserError
 from r1zero.lab.analysis.cache import Answer, AnswerCache
 from r1zero.lab.analysis.config import JudgeConfig, JudgePromptConfig
 from r1zero.lab.analysis.judge import Judge, Tally, label_pattern, parse_label, server_asker, shorten
@@ -157,6 +158,17 @@ def test_a_line_cut_off_by_a_kill_is_passed_over(tmp_path):
     again.put("c", Answer("x\ny", 1, 1))
     assert AnswerCache(path).get("c") == Answer("x\ny", 1, 1)
     assert len(AnswerCache(path)) == 2
+    other = ["5", "[]", "[" * 200, '{"key": "d"}', '{"key": 1, "text": "", "tokens_in": 1, "tokens_out": 1}',
+        '{"key": "d", "text": null, "tokens_in": 1, "tokens_out": 1}', "\udcff"]  # fmt: skip
+    with path.open("a", errors="surrogateescape") as file:
+        file.write("\n".join([*other, ""]))
+    again.put("e", Answer("two\u2028lines", 1, 1))
+    assert AnswerCache(path).get("e") == Answer("two\u2028lines", 1, 1)
+    assert len(AnswerCache(path)) == 3
+    with pytest.raises(UserError, match=r"kept in .*, which can't be used \(Is a directory\)"):
+        AnswerCache(tmp_path)
+    with pytest.raises(UserError, match=r"kept in .*, which can't be used \(File exists\)"):
+        AnswerCache(path / "below").put("a", Answer("", 1, 1))
 
 
 def test_passing_faults_are_tried_again(tmp_path):

@@ -30,8 +30,8 @@ SMALL = [
 ]
 
 
-def measure(folder: Path, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *SMALL, f"hydra.run.dir={folder}", *arguments],
         cwd=folder.parent,
         env=os.environ | ENVIRONMENT,
@@ -39,6 +39,10 @@ def measure(folder: Path, *arguments: str) -> dict[str, Any]:
         text=True,
         timeout=600,
     )
+
+
+def measure(folder: Path, *arguments: str) -> dict[str, Any]:
+    done = run(folder, *arguments)
     assert done.returncode == 0, done.stderr
     assert (folder / "steps.png").stat().st_size > 1000
     return json.loads((folder / "results.json").read_text())
@@ -56,6 +60,10 @@ def test_this_project_alone(tmp_path: Path) -> None:
         assert step["parts"]["forward_backward"] > 0
     assert "ratio" not in record
     assert record["limit"]["learn"] > 0
+    again = run(tmp_path / "run", "trl=null")
+    assert again.returncode == 1
+    assert again.stderr.strip().startswith("error: run holds an earlier measurement: remove it")
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == record
 
 
 @pytest.mark.slow

@@ -90,3 +90,14 @@ def test_the_table_goes_between_its_markers(tmp_path: Path) -> None:
         results.write_table(tmp_path, readme)
     with pytest.raises(UserError, match="measure something first"):
         results.write_table(tmp_path / "a", None)
+
+
+def test_the_engine_beside_bare_vllm_is_told_by_tokens_per_second() -> None:
+    """100 tokens in 2 s against 120 in 3 s, and in 4 s: 1.25 and 1.6667; the round on two threads stands apart."""
+    row = {"variant": "own LLM", "threads": 1, "tokens": 100, "ours": 2.0, "bare_tokens": 120, "same": 0.0}
+    rounds = [row | {"bare": 3.0}, row | {"bare": 4.0}, row | {"bare": 3.0, "threads": 2, "same": 1.0}]
+    one, two = record(bare=rounds)["bare"]
+    assert (one["threads"], one["same"], one["ours"]) == (1, 0.0, 50.0)
+    assert (one["low"], one["high"]) == pytest.approx((1.25, 100 / 2 / (120 / 4)))
+    assert (two["threads"], two["same"]) == (2, 1.0)
+    assert two["median"] == pytest.approx(1.25)

@@ -28,11 +28,12 @@ def test_the_checks_run_on_a_cpu(server: Server, tmp_path: Path, capsys: Any) ->
         return done.code, done.err
 
     out = tmp_path / "check"
-    words = ["--cpu", "--engine", "hf", "--out", str(out), "--only", "colocated", "eager", "cycle", "async", "engine"]
+    names = ("colocated", "eager", "cycle", "async", "engine", "offload")
+    words = ["--cpu", "--engine", "hf", "--out", str(out), "--only", *names]
     assert command.main(words, begin) == 0, capsys.readouterr().out
     told = json.loads((out / "results.json").read_text())
     assert {row["check"]: row["state"] for row in told["checks"]} == {
-        "colocated": "ok", "eager": "skip", "cycle": "ok", "async": "ok", "engine restart": "ok",
+        "colocated": "ok", "eager": "skip", "cycle": "ok", "async": "ok", "engine restart": "ok", "offload": "ok",
     }  # fmt: skip
     table = (out / "table.md").read_text()
     assert table.startswith("Measured on CPU, ")

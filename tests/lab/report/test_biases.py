@@ -12,6 +12,7 @@ from r1zero.algo.objective import OBJECTIVES, Loss, Scale, TokenValues
 from r1zero.algo_config import AlgoConfig
 from r1zero.errors import UserError
 from r1zero.lab.report import biases
+from r1zero.lab.report.verdicts import interval
 from report_support import make_run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -73,6 +74,14 @@ def test_runs_are_written_between_their_marks(tmp_path: Path) -> None:
     assert "| `rloo` | 0.90 [0.90, 0.90] | +0.000 [+0.000, +0.000] | 33.7 | +0.7 [-0.8, +2.1] | not seen | " in text
     assert "old" not in text
     assert (text[:2], text[-2:]) == ("a\n", "c\n")
+    page.write_text("<!-- bias-runs -->\nold\n<!-- /bias-runs -->\n")
+    biases.report(ROOT / "conf", [tmp_path / "runs"], page)
+    assert page.read_text().splitlines()[1].startswith("| `algo=` | accuracy at the end")
     page.write_text("nothing\n")
     with pytest.raises(UserError, match="must hold <!-- bias -->"):
         biases.report(ROOT / "conf", [], page)
+
+
+def test_the_interval_of_a_share_ends_at_1() -> None:
+    assert interval([0.82, 0.85]).high > 1
+    assert interval([0.82, 0.85]).within(0, 1).text(".2f") == "0.83 [0.64, 1.00] (2 seeds)"

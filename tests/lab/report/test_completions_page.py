@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +14,8 @@ import pytest
 from evaluate_support import TINY
 from r1zero.errors import UserError
 from r1zero.lab.report.completions import completions_page
+from report_support import seen
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"> \\boxed{3}"
 
 
@@ -49,19 +47,6 @@ def run(tmp_path: Path) -> Path:
     for step, rows in enumerate((first, second)):
         pd.DataFrame(rows).to_parquet(folder / "completions" / f"step_{step:06d}.parquet")
     return folder
-
-
-def seen(page: Path, view: str, tmp_path: Path) -> str:
-    """The document as a headless browser shows it, scripts done."""
-    if BROWSER is None:
-        warnings.warn("no Chromium here: the page is not opened in a browser", stacklevel=1)
-        pytest.skip("no Chromium")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync", "--enable-logging=stderr"]  # fmt: skip
-    command = [BROWSER, *flags, f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=5000", "--dump-dom"]
-    done = subprocess.run([*command, f"{page.as_uri()}#{view}"], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
-    return done.stdout.split("<script", 1)[0]  # without the data and the code
 
 
 def test_a_browser_shows_filters_and_hostile_text(run: Path, tmp_path: Path) -> None:

@@ -260,7 +260,34 @@ def test_the_report_is_of_the_miniatures_own_points(
     assert verdict["measured"] == "GRPO - Dr. GRPO: +0.100 (1 seed)"
 
 
-@pytest.mark.parametrize("argument", ["--workers", "--seeds"])
+def test_two_runs_of_the_miniature_are_compared(
+    miniature: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other run's Dr. GRPO ends elsewhere in one figure, by the last bit, and its GRPO far from it."""
+    for outputs, grpo, drgrpo in (("other/outputs", 0.5, 0.8000000000000002), ("outputs", 0.8, 0.8)):
+        for point in miniature.points(miniature.PLAN, 1)[:2]:
+            algo = point.folder.name.removeprefix("algo-").partition("_")[0]
+            made = make_run(tmp_path / "made", algo, accuracy=(0.5, grpo if algo == "grpo" else drgrpo))
+            folder = tmp_path / outputs / Path(*point.folder.parts[1:])
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            made.rename(folder)
+        arguments = ["miniature.py", "--report-only", "--seeds", "1"]
+        if outputs == "outputs":
+            arguments += ["--against", "other/outputs"]
+        monkeypatch.chdir(tmp_path / Path(outputs).parent)
+        monkeypatch.setattr("sys.argv", arguments)
+        assert miniature.main() == 0
+    printed = capsys.readouterr().out
+    measured = "GRPO - Dr. GRPO: +0.000 (1 seed) / GRPO - Dr. GRPO: -0.300 (1 seed)"
+    assert f"(a) not testable here: {measured}" in printed
+    assert "accuracy and lengths before RL: equal to the last bit in 2 of 2 runs" in printed
+    assert "accuracy and lengths after RL: equal to the last bit in 0 of 2 runs" in printed
+    monkeypatch.setattr("sys.argv", [*arguments[:-1], "nowhere"])
+    with pytest.raises(UserError, match=r"nowhere/miniature/verdicts\.json holds no verdicts"):
+        miniature.main()
+
+
+@pytest.mark.parametrize("argument", ["--workers", "--seeds", "--threads"])
 def test_no_workers_or_seeds_are_refused(
     argument: str, miniature: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,6 +367,22 @@ def test_the_algorithm_that_ran_is_drawn_where_it_is_none_of_the_four(tmp_path: 
     figure, numbers = figures.extras(runs)
     style.plt.close(figure)
     assert set(numbers[numbers["panel"].str.startswith("Length bias")]["series"]) == {"dapo", "grpo"}
+
+
+def test_panels_that_no_run_can_fill_are_left_out(tmp_path: Path) -> None:
+    """Runs without evaluations: Fig. 5 keeps training's three panels, Fig. 9 one; without any figure it says so."""
+    runs = find_runs([make_run(tmp_path, "grpo"), make_run(tmp_path, "drgrpo")])
+    for run in runs:
+        run.metrics = run.metrics[[name for name in run.metrics if not name.startswith("eval/")]]
+    for draw, count in ((figures.fig5, 3), (figures.fig9, 1)):
+        figure, numbers = draw(runs)
+        assert [axis.get_visible() for axis in figure.axes] == [True] * count
+        assert numbers["panel"].nunique() == count
+        style.plt.close(figure)
+    for run in runs:
+        run.metrics = run.metrics[["step"]]
+    with pytest.raises(UserError, match="no run has figures of average score, output length in training"):
+        figures.fig9(runs)
 
 
 def test_figures_command_draws_what_the_runs_can_fill(tmp_path: Path) -> None:

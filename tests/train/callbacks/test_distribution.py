@@ -18,7 +18,7 @@ from r1zero.config import ModelConfig
 from r1zero.errors import SyncError, UserError
 from r1zero.learn.policy import Policy
 from r1zero.rollout.engine import Sampling
-from r1zero.rollout.hf_engine import HFEngine
+from r1zero.rollout.hf.engine import HFEngine
 from r1zero.rollout.live import LiveEngine
 from r1zero.train.callbacks.distribution import DistributionCallback, distances
 from tiny_models import make_tiny

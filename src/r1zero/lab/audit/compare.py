@@ -79,7 +79,8 @@ def compare(folder: RunFolder, replay: Replay) -> list[Item]:
 
 def limits_of(folder: RunFolder) -> dict[str, float]:
     """Limits of the items that have others than ``FLOAT32``."""
-    if folder.config["model"]["dtype"] != "float32":
+    model, with_reference = folder.config["model"], folder.algo["kl_coef"] or folder.algo.get("kl_in_reward")
+    if "bfloat16" in (model["dtype"], model.get("reference_dtype") if with_reference else None):
         return BFLOAT16
     return AFTER_UPDATES if folder.updates > 1 else {}
 

@@ -35,6 +35,17 @@ class Model:
         self.module.double()
         self.temperature = temperature
         self.base: Weights = dict(self.module.named_parameters())
+        self.reference: Weights = self._rounded() if config.get("reference_dtype") == "bfloat16" else self.base
+        """Of the KL's reference model."""
+
+    def _rounded(self) -> Weights:
+        """The first weights as stored in bfloat16: the factors of products, or beside adapters all of them."""
+        kinds = (torch.nn.Linear, torch.nn.Embedding)
+        factors = {f"{name}.weight" for name, module in self.module.named_modules() if isinstance(module, kinds)}
+        return {
+            name: tensor.bfloat16().double() if self.lora["rank"] or name in factors else tensor
+            for name, tensor in self.base.items()
+        }
 
     def names(self, stored: Weights) -> list[str]:
         """Names of the trained weights in the optimizer's order; a shared one counts once."""
@@ -57,7 +68,7 @@ class Model:
 
     def _whole(self, weights: Weights) -> Weights:
         """Weights by their names in the model: trained as they are, or W + alpha / rank * B A."""
-        if not self.lora["rank"]:
+        if not any(".lora_A." in name for name in weights):
             return weights
         whole = dict(self.base)
         for name, a in weights.items():

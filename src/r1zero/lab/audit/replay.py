@@ -170,7 +170,7 @@ class Replayer:
     def _reference(self, row: dict[str, Any]) -> list[float]:
         """Log-probabilities of a response under the model that the run began with."""
         prompt, ids = row["prompt_ids"].tolist(), row["ids"].tolist()
-        return [float(value) for value in self.model.tokens(self.model.base, prompt, ids)[0]]
+        return [float(value) for value in self.model.tokens(self.model.reference, prompt, ids)[0]]
 
     def _share(
         self, weights: Weights, row: dict[str, Any], old: list[float], advantage: float, num_tokens: int

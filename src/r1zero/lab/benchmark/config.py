@@ -43,6 +43,8 @@ class CaseConfig:
     """Responses of a forward pass, TRL's side; it must divide questions * group_size."""
     threads: int | None = ranged(None, at_least=1, at_most=4096)
     """Threads of torch on both sides; null: as many as either takes by itself."""
+    engine_threads: list[int] = ranged([], at_least=1, at_most=4096)
+    """The engine alone beside bare vLLM on these numbers of threads, one after the other, without TRL."""
     gpu: bool = False
     """Measure on a GPU: this project alone, memory is the device's, the limit is the device's too."""
     gradient_checkpointing: bool = False

@@ -46,13 +46,27 @@ def summarise(
             "memory": record["sides"]["ours"]["peak"] / record["sides"]["trl"]["peak"],
         }
     if measured.get("bare"):
-        record["bare"] = spread([r["bare"] / r["ours"] for r in measured["bare"]]) | {
-            "same": min(r["same"] for r in measured["bare"])
-        }
+        record["bare"] = beside_bare(measured["bare"])
     shares = [limits_reached(shape, machine, step, case) for step in ours]
     record["limit"] = {name: median(share[name] for share in shares) for name in shares[0]}
     record["raw"] = {"steps": measured["steps"], "bare": measured.get("bare", [])}
     return record
+
+
+def beside_bare(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tokens/s of the engine over those of bare vLLM, by number of threads and variant: median over rounds, quartiles.
+
+    ``same`` is 1 where both made the same tokens in every round.
+    """
+    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for r in rounds:
+        found.setdefault((r["threads"], r["variant"]), []).append(r)
+    return [
+        {"threads": threads, "variant": variant, "same": min(r["same"] for r in own)}
+        | {"ours": median(r["tokens"] / r["ours"] for r in own)}
+        | spread([r["tokens"] / r["ours"] / (r["bare_tokens"] / r["bare"]) for r in own])
+        for (threads, variant), own in found.items()
+    ]
 
 
 def learner(step: dict[str, Any], alone: bool) -> float:
@@ -121,9 +135,9 @@ def table(record: dict[str, Any]) -> Table:
         out.add_section()
         out.add_row("ours / TRL: time", f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})")
         out.add_row("ours / TRL: memory", f"{ratio['memory']:.2f}")
-    if "bare" in record:
-        bare = record["bare"]
-        out.add_row("engine / bare LLM.generate", f"{bare['median']:.3f} ({bare['low']:.3f}-{bare['high']:.3f})")
+    for row in record.get("bare", []):
+        label = f"engine / {row['variant']}, tokens/s, threads: {row['threads']}"
+        out.add_row(label, f"{row['median']:.3f} ({row['low']:.3f}-{row['high']:.3f})")
     for name, share in record["limit"].items():
         out.add_row(f"share of the machine's limit: {name}", f"{share:.1%}")
     return out

@@ -36,14 +36,22 @@ def benchmark(config: DictConfig, run_dir: Path, conf: Path) -> int:
     """Measure a case, write ``results.json`` and ``steps.png``, print the table; the exit code.
 
     Raises:
-        UserError: TRL's environment is missing, or a side failed.
+        UserError: TRL's environment is missing, the folder is another measurement's, or a side failed.
     """
     cfg: BenchmarkConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     if cfg.table is not None:
         return results.write_table(Path(cfg.table), None if cfg.into is None else Path(cfg.into))
     if cfg.benchmark.gpu and not has_gpu():
         raise UserError(f"benchmark={cfg.benchmark.name} is measured on a GPU, and no NVIDIA GPU was found")
-    python = None if cfg.trl is None or cfg.growth or cfg.benchmark.gpu else find_trl(cfg.trl, conf.parent)
+    if any(run_dir.rglob("ours/case.json")):
+        raise UserError(
+            f"{shown(run_dir)} holds an earlier measurement: remove it, or choose another folder (hydra.run.dir=...)"
+        )
+    python = (
+        None
+        if cfg.trl is None or cfg.growth or cfg.benchmark.gpu or cfg.benchmark.engine_threads
+        else find_trl(cfg.trl, conf.parent)
+    )
     if cfg.benchmark.dtype == AUTO:
         cfg.benchmark.dtype = config.benchmark.dtype = chosen_format(cfg.benchmark.gpu)[0]
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -100,7 +108,7 @@ def prepare(cfg: BenchmarkConfig, run_dir: Path, conf: Path) -> dict[str, Any]:
     """Write the questions, and the model where it is a random one; what both sides get."""
     case: dict[str, Any] = vars(cfg.benchmark) | {
         "seed": cfg.seed,
-        "overrides": [*cfg.benchmark.overrides, *cfg.overrides],
+        "overrides": list({one.partition("=")[0]: one for one in (*cfg.benchmark.overrides, *cfg.overrides)}.values()),
     }
     if cfg.benchmark.model is None:
         case["model"] = str(random_model(cfg.benchmark.shape, cfg.benchmark.context, run_dir / "model"))
@@ -168,7 +176,8 @@ def take_turns(cfg: BenchmarkConfig, case: dict[str, Any], run_dir: Path, trl: P
             task = bar.add_task(case["name"], total=(case["steps"] - 1) * len(sides))
             for number in range(1, case["steps"]):
                 if number == case["warmup"] and cfg.bare and not case["lengths"]:
-                    measured["bare"] = sides["ours"].tell(f"bare {cfg.bare}", "bare")["rounds"]
+                    words = map(str, ["bare", cfg.bare, *case["engine_threads"]])
+                    measured["bare"] = sides["ours"].tell(" ".join(words), "bare")["rounds"]
                     sides["ours"].wait_for("ready")
                 for name, side in sides.items():
                     step = side.tell("step", "step")

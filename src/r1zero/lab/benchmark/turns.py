@@ -14,6 +14,7 @@ import torch
 
 from r1zero.batch import Completion, PromptBatch
 from r1zero.lab.benchmark import trl_side
+from r1zero.lab.benchmark.bare import compare
 from r1zero.lab.benchmark.trl_side import say
 from r1zero.learn.module import PolicyGradientModule
 from r1zero.reward.grader import GradeItem, Grader
@@ -77,7 +78,10 @@ class TurnStart(pl.Callback):
                 break
             if not command or command[0] != "bare":
                 raise SystemExit(0)
-            say(kind="bare", rounds=compare_with_bare(self.context, module, batch, int(command[1])))
+            self.context.engine.sync(module)
+            rounds, *threads = map(int, command[1:])
+            prompts = [p.ids for p in batch.prompts]
+            say(kind="bare", rounds=compare(self.context.engine.now, prompts, self.context.sampling, rounds, threads))
         if isinstance(self.context.grader, DrawnRewards):
             self.context.grader.begin(batch)
         self.started = time.perf_counter()
@@ -165,37 +169,3 @@ class DrawnResponses:
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-def compare_with_bare(
-    context: RunContext, module: PolicyGradientModule, batch: PromptBatch, rounds: int
-) -> list[dict[str, float]]:
-    """Seconds of the engine and of vLLM's own ``LLM.generate`` on the same requests, by turns; one round to warm up.
-
-    Same engine, weights, requests and state of the sampler, so both make the same tokens.
-    """
-    from r1zero.rollout.rng import preserved_rng
-    from r1zero.rollout.vllm.engine import VLLMEngine
-    from r1zero.rollout.vllm.request import sampling_params
-
-    context.engine.sync(module)
-    engine = context.engine.now
-    if not isinstance(engine, VLLMEngine):
-        return []
-    prompts = [p.ids for p in batch.prompts]
-    results = []
-    for seed in range(rounds + 1):
-        started = time.perf_counter()
-        groups = engine.generate(prompts, context.sampling, seed)
-        ours = time.perf_counter() - started
-        engine._drop_prefix_cache()
-        with preserved_rng(seed):
-            started = time.perf_counter()
-            requests = [{"prompt_token_ids": ids} for ids in prompts]
-            outputs = engine._llm.generate(requests, sampling_params(context.sampling), use_tqdm=False)
-            bare = time.perf_counter() - started
-        mine = [c.ids for group in groups for c in group]
-        same = mine == [list(sample.token_ids) for output in outputs for sample in output.outputs]
-        tokens = sum(map(len, mine))
-        results.append({"ours": ours, "bare": bare, "tokens": tokens, "same": float(same)})
-    return results[1:]

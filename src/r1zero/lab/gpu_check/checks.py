@@ -171,8 +171,9 @@ def buckets(place: Place) -> str:
     """What DDP leaves on the card between steps: 16 bytes a parameter, as the plan counts."""
     if not place.gpu:
         raise NotHere("a GPU: on a CPU the tests count the bytes")
-    from r1zero.lab.plan.cost import Learner, Work, at_rest, learner_memory
+    from r1zero.lab.plan.cost import Learner, Work
     from r1zero.lab.plan.hardware import shape_of
+    from r1zero.lab.plan.memory import at_rest, learner_memory
 
     found = place.train("ddp", "trainer=ddp", "trainer.devices=1", "rollout.enforce_eager=true").memory[-1]["learner"]
     work = Work(16, 256, 256, 32, 160, 16, 1, 1, 16384)
@@ -200,6 +201,36 @@ def restart(place: Place) -> str:
     return "started again, 3 steps"
 
 
+def offload(place: Place) -> str:
+    """Moments that leave the card while the engine samples: the run in which they stay, response by response."""
+    first = place.done.get("colocated")
+    if first is None:
+        raise NotHere("the run before it")
+    eager = f"rollout.enforce_eager={str(not place.gpu).lower()}"
+    found = place.train("offload", "optim.offload_states=true", eager, large=True)
+    same, total = equal(first.responses(2), found.responses(2))
+    if same < (0.9 if place.gpu else 1) * total:
+        raise Wrong(f"{same} of {total} responses of the last step are those of the run in which the moments stay")
+    return f"{same} of {total} responses of the last step equal"
+
+
+def eight_bits(place: Place) -> str:
+    """Weights that are rounded to 8 bits at every sync."""
+    from r1zero.train.build import EIGHT_BITS
+
+    if place.engine != "vllm":
+        raise NotHere("vLLM")
+    try:
+        found = place.train("eight_bits", "rollout.quantization=fp8", "rollout.enforce_eager=true")
+    except Wrong as error:
+        if "compute capability" in str(error):
+            raise NotHere("a card with products of 8 bits") from error
+        raise
+    if max(found.differences()) > EIGHT_BITS:
+        raise Wrong(f"sampler and learner differ by {spelled(found.differences())} nats: at most {EIGHT_BITS}")
+    return f"differences {spelled(found.differences())} nats"
+
+
 def learner(place: Place) -> str:
     """The learner alone at the 1.5B shape: tokens a second, MFU, peak memory against the plan."""
     from r1zero.lab.gpu_check.speed import learner_speed
@@ -216,10 +247,11 @@ def compiled(place: Place) -> str:
     return learner_speed(place, compiled=True)
 
 
-def ranks(place: Place, trainer: str) -> str:
-    """Two ranks, each with an engine of its own."""
+def ranks(place: Place, trainer: str, shared: str = "") -> str:
+    """Two ranks; each has an engine of its own and makes its own passes where they are not shared (a setting)."""
     where = [] if place.gpu else ["trainer.accelerator=cpu"]
-    found = place.train(f"{trainer}_2", f"trainer={trainer}", "trainer.devices=2", *where)
+    name = f"{trainer}_2_{shared.rpartition('.')[2]}".rstrip("_")
+    found = place.train(name, f"trainer={trainer}", "trainer.devices=2", *where, *([f"{shared}=2"] if shared else []))
     return f"differences {spelled(found.differences())} nats"
 
 
@@ -248,12 +280,26 @@ ONE_CARD = [
     Item("ddp at rest", "the plan's bytes within 10 %", buckets),
     Item("nccl on one card", "refused in one line", nccl_refused),
     Item("engine restart", "the step is repeated", restart),
+    Item("offload", "optim.offload_states: the responses of the run without", offload),
+    Item("8-bit rollouts", "rollout.quantization=fp8: differences up to 0.5 nats", eight_bits),
     Item("learner", "tokens/s, MFU, peak within 10 % of the plan", learner),
     Item("learner compiled", "faster than without", compiled),
 ]
 SEVERAL_CARDS = [
     Item("ddp", "2 ranks; differences as on one card", lambda place: ranks(place, "ddp"), cards=2),
     Item("fsdp", "2 ranks; differences as on one card", lambda place: ranks(place, "fsdp"), cards=2),
+    Item(
+        "shared engine",
+        "rollout.tensor_parallel=2; differences as on one card",
+        lambda place: ranks(place, "ddp", "rollout.tensor_parallel"),
+        cards=2,
+    ),
+    Item(
+        "shared passes",
+        "optim.context_parallel=2; differences as on one card",
+        lambda place: ranks(place, "fsdp", "optim.context_parallel"),
+        cards=2,
+    ),
     Item("second card", "trainer.devices=[1]: engine and learner on it", other_card, cards=2),
     Item("nccl to a sampler", "differences as on one card", nccl_weights, cards=2),
 ]

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from r1zero.lab.plan.cost import Learner, Work, learner_memory
+from r1zero.lab.plan.cost import Learner, Work
 from r1zero.lab.plan.hardware import Shape
+from r1zero.lab.plan.memory import learner_memory
 
 if TYPE_CHECKING:
     from r1zero.lab.gpu_check.checks import Place

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 from rich.table import Table
 
 from r1zero.config import TrainConfig
 from r1zero.errors import UserError
 from r1zero.lab.plan import samplers
-from r1zero.lab.plan.cost import LAYOUTS, NETWORK, Learner, Work, concurrent, decode_step, sharding_traffic, step_times
+from r1zero.lab.plan.arguments import Machine, check_shape, laid_out, settings, split, taken
+from r1zero.lab.plan.cost import (
+    NETWORK,
+    Learner,
+    Work,
+    concurrent,
+    decode_step,
+    engine_weights,
+    sharding_traffic,
+    step_times,
+)
 from r1zero.lab.plan.fit import Fit, fit
-from r1zero.lab.plan.hardware import GPUS, SUSTAINED, Shape, gpu_named, shape_of
-from r1zero.lab.plan.published import RANGE, RUNS, compared
+from r1zero.lab.plan.hardware import GPU, GPUS, SUSTAINED, Shape, gpu_named, shape_of
+from r1zero.lab.plan.memory import STEP
+from r1zero.lab.plan.published import MEMORY, RANGE, RUNS, compared
 from r1zero.launch.console import console, titled
-from r1zero.ranges import check_ranges
-from r1zero.train.checks import check_lora, check_set, check_sizes, optimizer_steps
+from r1zero.train.checks import optimizer_steps
 
-DEFAULT_RANK = 16
-"""Rank of the adapters in the lora column where ``model.lora.rank`` is 0."""
+MOMENTS = {32: 8.0, 8: 2 + 2 * 4 / 256}
+"""Bytes of AdamW's two moments for a parameter; in 8 bits with a float32 scale for each block of 256."""
 
 ASSUMED = (
     f"floors assume {SUSTAINED:.0%} of the card's peak in the learner, full memory bandwidth in the engine, and "
@@ -39,22 +47,10 @@ HELP = """What a run needs, calculated: python scripts/plan.py model=qwen7b gpus
   tokens=800     mean length of a response (800, at most rollout.max_tokens)
   prompt=150     mean length of a prompt (150)
   samplers=64    also print how 8 to 4096 samplers of rollout=ray, and this many, would share a step (not printed)
-  --published    published runs beside what is calculated for them, and nothing else
+  --published    published runs beside what is calculated for them: memory, times; nothing else
 
 Everything else is an argument of train.py and means the same: rollout.questions=, optim.micro_batch_tokens=,
 model.lora.rank=, algo.kl_coef=, algo.kl_in_reward=, rollout.sleep=false, model=<folder>, experiment=..."""
-
-
-@dataclass
-class Machine:
-    """The calculator's own arguments."""
-
-    gpus: int = 1
-    nodes: int = 1
-    gpu: str = "h100"
-    tokens: int = 800
-    prompt: int = 150
-    samplers: int = 0
 
 
 def plan(arguments: list[str], conf: Path) -> None:
@@ -68,57 +64,27 @@ def plan(arguments: list[str], conf: Path) -> None:
         return
     if "--published" in arguments:
         console.print(published_table())
+        console.print(published_memory())
         return
     machine, overrides = split(arguments)
-    cfg = settings(overrides, conf)
+    configs = settings(overrides, machine, conf)
+    cfgs, refused = {}, {}
+    for layout, config in configs.items():
+        try:
+            cfgs[layout] = taken(config, gpu_named(machine.gpu))
+        except UserError as error:
+            refused[layout] = error
+    if not cfgs:
+        raise next(iter(refused.values()))
+    cfg = next(iter(cfgs.values()))
     shape = shape_of(cfg.model.path)
+    check_shape(cfg, shape)
     work = work_of(cfg, machine)
-    show(cfg, machine, shape, work)
+    show(cfgs, configs, machine, shape, work)
+    for layout, why in refused.items():
+        console.print(f"{layout} is left out: {why}", soft_wrap=True)
     if machine.samplers:
         console.print(samplers_table(cfg, machine, shape, work))
-
-
-def split(arguments: list[str]) -> tuple[Machine, list[str]]:
-    """The calculator's own arguments, and those of ``train.py``.
-
-    Raises:
-        UserError: a number that is none, or below 1.
-    """
-    own, others = {}, []
-    names = {field.name for field in fields(Machine)}
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if argument.startswith("-"):
-            raise UserError(f"{argument}: the plan knows no such option; see --help")
-        if key not in names:
-            others.append(argument)
-        elif key == "gpu":
-            own[key] = gpu_named(value.lower()).name
-        elif not value.isdecimal() or int(value) < 1:
-            raise UserError(f"{argument}: {key} must be a whole number of at least 1")
-        else:
-            own[key] = int(value)  # type: ignore[assignment]
-    return Machine(**own), others  # type: ignore[arg-type]
-
-
-def settings(overrides: list[str], conf: Path) -> TrainConfig:
-    """The config of the run that is planned."""
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        config = compose("train", overrides=overrides)
-    config.callbacks, config.trainer, config.logger, config.benchmarks = {}, {}, {}, {}
-    config.paths = {"outputs": "outputs"}  # the real one asks Hydra where it was started
-    if config.model.served:
-        raise UserError(
-            f"model={config.model.name} is served elsewhere, by the server at server.url: nothing to plan here"
-        )
-    check_set(config)
-    check_ranges(config)
-    cfg: Any = OmegaConf.to_object(config)
-    check_sizes(cfg)
-    check_lora(cfg)
-    if cfg.rollout.name == "ray":
-        raise UserError("rollout=ray: the plan counts an engine on each learner's card; leave it out")
-    return cfg
 
 
 def work_of(cfg: TrainConfig, machine: Machine) -> Work:
@@ -127,12 +93,13 @@ def work_of(cfg: TrainConfig, machine: Machine) -> Work:
     Raises:
         UserError: the responses can't be dealt out evenly.
     """
-    rollout, devices = cfg.rollout, machine.gpus * machine.nodes
+    rollout, devices = cfg.rollout, machine.devices
     if rollout.questions % devices:
         raise UserError(
             f"rollout.questions={rollout.questions} can't be dealt out over {devices} devices: choose a multiple"
         )
     tokens = min(machine.tokens, rollout.max_tokens)
+    wide = 4 if rollout.format(cfg.model.dtype) == "float32" else 2
     return Work(
         responses=rollout.questions * rollout.group_size,
         tokens=tokens,
@@ -143,28 +110,44 @@ def work_of(cfg: TrainConfig, machine: Machine) -> Work:
         optimizer_steps=optimizer_steps(cfg),
         passes=cfg.algo.inner_epochs,
         micro_tokens=cfg.optim.micro_batch_tokens,
-        reference=cfg.algo.needs_reference,
+        reference=reference_bytes(cfg) if cfg.algo.needs_reference else 0,
+        pass_ranks=cfg.optim.context_parallel,
+        engine_ranks=rollout.ranks_per_engine,
+        kl_in_loss=bool(cfg.algo.kl_coef),
+        kl_in_reward=bool(cfg.algo.kl_in_reward),
+        entropy=bool(cfg.algo.entropy_coef),
+        engine_bytes=1 if rollout.quantization else wide,
+        engine_wide=wide,
     )
+
+
+def reference_bytes(cfg: TrainConfig) -> int:
+    """Of a weight of the reference model on a GPU, where ``auto`` follows the model."""
+    stored = cfg.model.dtype if cfg.model.reference_dtype == "auto" else cfg.model.reference_dtype
+    return 4 if stored == "float32" else 2
 
 
 def learner_of(cfg: TrainConfig, layout: str, shape: Shape, devices: int) -> Learner:
     """The learner in one of the layouts."""
-    rank = (cfg.model.lora.rank or DEFAULT_RANK) if layout == "lora" else 0
+    rank = cfg.model.lora.rank
     return Learner(
         layout,
         devices,
         bfloat16=cfg.model.dtype != "float32",
         checkpointing=cfg.model.gradient_checkpointing,
         adapters=shape.adapters(rank, list(cfg.model.lora.targets)) if rank else 0,
+        moments=MOMENTS[cfg.optim.state_bits],
+        offload=cfg.optim.offload_states,
     )
 
 
-def show(cfg: TrainConfig, machine: Machine, shape: Shape, work: Work) -> None:
-    """Print memory, floors, commands, and what fits other cards."""
-    devices, gpu, sleep = machine.gpus * machine.nodes, gpu_named(machine.gpu), cfg.rollout.sleep
-    layouts = [layout for layout in LAYOUTS if devices > 1 or layout != "fsdp"]  # ddp on one device: no ranks at all
-    learners = {layout: learner_of(cfg, layout, shape, devices) for layout in layouts}
-    fits = {layout: fit(shape, gpu, learners[layout], work, sleep) for layout in layouts}
+def show(
+    cfgs: dict[str, TrainConfig], configs: dict[str, DictConfig], machine: Machine, shape: Shape, work: Work
+) -> None:
+    """Print memory, floors, commands, and what fits other cards; settings by layout."""
+    cfg, gpu = next(iter(cfgs.values())), gpu_named(machine.gpu)
+    learners = {layout: learner_of(one, layout, shape, machine.devices) for layout, one in cfgs.items()}
+    fits = {layout: fit(shape, gpu, learner, work, cfg.rollout.sleep) for layout, learner in learners.items()}
     console.print(
         titled(
             cfg.model.name,
@@ -176,9 +159,9 @@ def show(cfg: TrainConfig, machine: Machine, shape: Shape, work: Work) -> None:
     console.print(memory_table(fits))
     console.print(time_table(cfg, machine, shape, fits))
     console.print(ASSUMED, soft_wrap=True)
-    for line in advice(cfg, machine, fits):
+    for line in advice(cfgs, machine, fits):
         console.print(line, soft_wrap=True)
-    console.print(cards_table(shape, learners, work, sleep))
+    console.print(cards_table(shape, learners, work, configs))
 
 
 def memory_table(fits: dict[str, Fit]) -> Table:
@@ -200,7 +183,7 @@ def memory_table(fits: dict[str, Fit]) -> Table:
 
 def time_table(cfg: TrainConfig, machine: Machine, shape: Shape, fits: dict[str, Fit]) -> Table:
     """Seconds of a rollout step by part."""
-    gpu, devices = gpu_named(machine.gpu), machine.gpus * machine.nodes
+    gpu, devices = gpu_named(machine.gpu), machine.devices
     times = {
         layout: step_times(shape, gpu, one.learner, one.work, machine.nodes, cfg.rollout.sleep)
         for layout, one in fits.items()
@@ -220,7 +203,10 @@ def time_table(cfg: TrainConfig, machine: Machine, shape: Shape, fits: dict[str,
     low, high = RANGE
     least = {layout: sum(one.values()) for layout, one in times.items()}
     table.add_row("in practice", *(f"{low * one:.3g}-{high * one:.3g}" for one in least.values()))
-    steps = [decode_step(shape, gpu, concurrent(one.work, devices), one.work.context) for one in fits.values()]
+    steps = [
+        decode_step(shape, gpu, concurrent(one.work, devices), one.work.context, engine_weights(shape, one.work))
+        for one in fits.values()
+    ]
     table.add_row("sequences at a time", *(str(concurrent(one.work, devices)) for one in fits.values()))
     table.add_row("a token of each, ms", *(seconds(1e3 * step) for step in steps))
     table.add_row("steps a day", *(f"{86400 / high / one:,.0f}-{86400 / low / one:,.0f}" for one in least.values()))
@@ -238,28 +224,51 @@ def published_table() -> Table:
     return table
 
 
-def advice(cfg: TrainConfig, machine: Machine, fits: dict[str, Fit]) -> list[str]:
+def published_memory() -> Table:
+    """Published runs that fitted their cards, or did not, beside what is calculated for them."""
+    table = Table(title="published runs: did they fit?", title_justify="left")
+    for name in ("run", "published", "peak of usable, GB", "fits", "did", "engine's share, at most", "theirs"):
+        table.add_column(name, justify="left" if name in ("run", "published") else "right")
+    for run in MEMORY:
+        one = run.fit
+        peak = f"{gb(max(one.learning, one.phases[STEP]))} / {gb(one.usable)}"
+        said = ["yes" if fits else "no" for fits in (one.fits, run.fitted)]
+        shares = ["" if share is None else f"{share:.2f}" for share in (one.engine_share, run.share)]
+        table.add_row(run.name, run.source, peak, *said, *shares)
+    return table
+
+
+def advice(cfgs: dict[str, TrainConfig], machine: Machine, fits: dict[str, Fit]) -> list[str]:
     """The command line of each layout that fits."""
     lines = []
     for layout, one in fits.items():
         if not one.fits:
             continue
-        single = machine.gpus * machine.nodes == 1
-        words = [f"model={cfg.model.name}", f"trainer={'gpu' if single else 'fsdp' if layout == 'fsdp' else 'ddp'}"]
-        if not single:
-            words.append(f"trainer.devices={machine.gpus}")
-        if machine.nodes > 1:
-            words.append(f"trainer.num_nodes={machine.nodes}")
+        cfg = cfgs[layout]
+        words = [f"model={cfg.model.name}", *laid_out(layout, machine)]
         if layout == "lora":
-            words.append(f"model.lora.rank={cfg.model.lora.rank or DEFAULT_RANK} optim.lr=1e-5")
+            words.append(f"model.lora.rank={cfg.model.lora.rank} optim.lr=1e-5")
         words.append(f"rollout.gpu_memory={one.engine_share:.2f}")
+        if one.learner.offload:
+            words.append("optim.offload_states=true")
+        words += [
+            f"{key}={value}"
+            for key, value, usual in (
+                ("rollout.tensor_parallel", cfg.rollout.tensor_parallel, 1),
+                ("rollout.quantization", cfg.rollout.quantization, None),
+                ("optim.context_parallel", cfg.optim.context_parallel, 1),
+                ("optim.state_bits", cfg.optim.state_bits, 32),
+                ("model.reference_dtype", cfg.model.reference_dtype, "auto"),
+            )
+            if value != usual
+        ]
         if one.work.micro_tokens != cfg.optim.micro_batch_tokens:
             words.append(f"optim.micro_batch_tokens={one.work.micro_tokens}")
         lines.append(f"{layout}: python train.py {' '.join(words)}")
     return lines or ["nothing fits: take more or larger cards, or a smaller model"]
 
 
-def cards_table(shape: Shape, learners: dict[str, Learner], work: Work, sleep: bool) -> Table:
+def cards_table(shape: Shape, learners: dict[str, Learner], work: Work, configs: dict[str, DictConfig]) -> Table:
     """For each kind of card, which layouts fit it, and how full the learner makes it."""
     table = Table(title="other cards: learner's peak of usable, GB", title_justify="left")
     table.add_column("card")
@@ -267,11 +276,21 @@ def cards_table(shape: Shape, learners: dict[str, Learner], work: Work, sleep: b
         table.add_column(layout, justify="right")
     for gpu in GPUS.values():
         row = []
-        for learner in learners.values():
-            one = fit(shape, gpu, learner, work, sleep)
-            row.append(f"{gb(one.learning)} / {gb(one.usable)} {'yes' if one.fits else 'no '}")
+        for layout, learner in learners.items():
+            one = fit(shape, gpu, learner, work, configs[layout].rollout.sleep)
+            works = "yes" if one.fits and takes(configs[layout], gpu) else "no "
+            row.append(f"{gb(one.learning)} / {gb(one.usable)} {works}")
         table.add_row(gpu.name, *row)
     return table
+
+
+def takes(config: DictConfig, gpu: GPU) -> bool:
+    """Whether ``train.py`` takes the settings on such a card."""
+    try:
+        taken(config, gpu)
+    except UserError:
+        return False
+    return True
 
 
 def samplers_table(cfg: TrainConfig, machine: Machine, shape: Shape, work: Work) -> Table:
@@ -285,7 +304,7 @@ def samplers_table(cfg: TrainConfig, machine: Machine, shape: Shape, work: Work)
     table = Table(title="samplers of rollout=ray, one a card, simulated", title_justify="left")
     for name in ("samplers", "exact, s", "idle", "continuous, s", "idle", "weights: object, s", "nccl, s"):
         table.add_column(name, justify="right")
-    ranks = machine.gpus * machine.nodes
+    ranks = machine.devices
     for count in sorted({*samplers.SIZES, machine.samplers}):
         parts = ranks * max(1, count // ranks)
         one = samplers.exact(drawn, group, count, parts, work.sequences, step)

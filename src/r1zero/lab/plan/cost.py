@@ -1,4 +1,4 @@
-"""Memory of a device by part, and the least time that the parts of a rollout step can take.
+"""What a rollout step has to do, how the learner is laid out, and the least time that the parts of a step can take.
 
 Floors, not forecasts: bytes over bandwidth and operations over rate. Real steps take longer; the ratio of
 measured to floor says where to look.
@@ -15,16 +15,6 @@ from r1zero.lab.plan.hardware import GPU, Shape
 
 LAYOUTS = ("ddp", "fsdp", "lora")
 
-TILE_BYTES = 3 * 2**28
-"""The head's logits, a tile of 2**26 at a time: two in float32, and as multiplied and as rounded in bfloat16."""
-ENGINE_WORKSPACE = 2e9
-"""What an engine takes besides weights and cache: activations of its largest batch, CUDA graphs."""
-ENGINE_ASLEEP = 1e9
-"""What of it stays on the card while it sleeps: CUDA graphs and buffers outside vLLM's pool. Assumed, not measured."""
-CONTEXT = 1.5e9
-"""CUDA contexts and communication buffers."""
-FRAGMENTATION = 0.05
-"""Share of a card that the allocator can't use."""
 NETWORK = 50e9
 """Bytes per second and card between machines: one 400 Gbit/s port each."""
 
@@ -42,8 +32,15 @@ class Work:
         sequences: most that a device decodes at a time.
         optimizer_steps: K.
         passes: inner epochs.
-        micro_tokens: most tokens in one forward pass.
-        reference: whether a reference model is kept for a KL term.
+        micro_tokens: most tokens of one forward pass on a device.
+        reference: bytes of a weight of the reference model that is kept for a KL term; 0: none is.
+        kl_in_loss: whether that term is in the loss: the reference's pass then comes between a pass and its backward.
+        kl_in_reward: whether it is in the reward: policy and reference make a pass each after sampling.
+        entropy: whether the loss has an entropy term.
+        pass_ranks: devices that make a pass together, each a share of its tokens (optim.context_parallel).
+        engine_ranks: devices that an engine's model is cut over (rollout.tensor_parallel).
+        engine_bytes: of a weight of the engine's layers; 1 where they are rounded (rollout.quantization).
+        engine_wide: of its other weights, and of a number of its cache: 2, or 4 in float32.
     """
 
     responses: int
@@ -55,7 +52,19 @@ class Work:
     optimizer_steps: int
     passes: int
     micro_tokens: int
-    reference: bool = False
+    reference: int = 0
+    kl_in_loss: bool = True
+    kl_in_reward: bool = False
+    entropy: bool = False
+    pass_ranks: int = 1
+    engine_ranks: int = 1
+    engine_bytes: int = 2
+    engine_wide: int = 2
+
+    @property
+    def least_tokens(self) -> int:
+        """Of the smallest pass, on one device: one longest response with its prompt."""
+        return -(-(int(self.prompt) + self.longest) // self.pass_ranks)
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class Learner:
         bfloat16: whether compute runs in bfloat16.
         checkpointing: whether activations are computed again in the backward pass.
         adapters: parameters of LoRA adapters.
+        moments: bytes of AdamW's moments for a parameter.
+        offload: whether moments, and gradients that DDP keeps, leave the device while the engine samples.
     """
 
     layout: str
@@ -75,6 +86,18 @@ class Learner:
     bfloat16: bool = True
     checkpointing: bool = True
     adapters: int = 0
+    moments: float = 8.0
+    offload: bool = False
+
+    @property
+    def half(self) -> int:
+        """Bytes of a number in the format of compute."""
+        return 2 if self.bfloat16 else 4
+
+    @property
+    def stream(self) -> int:
+        """Bytes of a number of the states between layers; beside whole float32 weights they are float32."""
+        return self.half if self.layout in ("fsdp", "lora") else 4
 
     @property
     def buckets(self) -> bool:
@@ -82,103 +105,10 @@ class Learner:
         return self.layout != "fsdp" and self.devices > 1
 
 
-def learner_memory(shape: Shape, learner: Learner, work: Work) -> dict[str, float]:
-    """Bytes of the learner on one device, by part, at its peak in the backward pass.
-
-    Trained parameters are float32 with float32 gradients and two float32 moments: 16 bytes each.
-    """
-    n, e = shape.params, shape.embedding
-    share = learner.devices if learner.layout == "fsdp" else 1
-    trained = learner.adapters if learner.layout == "lora" else n / share
-    half = 2 if learner.bfloat16 else 4
-    parts = {"weights": 4 * trained, "gradients": 4 * trained, "Adam": 8 * trained}
-    if learner.layout == "lora":
-        parts["weights"] += half * n
-    if work.reference:
-        parts["reference"] = 4 * n / share
-    if learner.layout == "fsdp":
-        # The outermost unit (the head) stays whole; layers come one ahead, an embedding of its own where there are no
-        # activations. Gathered, its gradient, and that gradient in float32 on its way to the other devices.
-        parts["gathered"] = (2 * half + 4) * e + (3 * half + 4) * shape.layer
-    parts["activations"] = activations(shape, learner, work.micro_tokens)
-    parts["logits"] = TILE_BYTES + (0 if learner.layout == "lora" else (half % 4 + 4) * shape.embedding)
-    return parts
-
-
-def activations(shape: Shape, learner: Learner, tokens: int) -> float:
-    """Bytes of activations for ``tokens`` tokens, of a Qwen2 or Llama decoder with fused attention.
-
-    The factors of hidden and intermediate size were measured as live bytes of forward and backward passes
-    (tests/scale/test_plan.py does so again). With checkpointing: the residual stream at each layer, and one
-    layer with its gradients.
-    """
-    h, m = shape.hidden, shape.intermediate
-    plain_lora = learner.layout == "lora"
-    if not learner.bfloat16:
-        saved, (layer_h, layer_m) = 4, (36, 16)
-        peak_h, peak_m = (23 if plain_lora else 26), 24
-    else:
-        saved, (layer_h, layer_m) = (2 if learner.layout in ("lora", "fsdp") else 4), (32, 8)
-        peak_h, peak_m = (31, 14) if plain_lora else (22, 12)
-    ends = 3 * saved * h  # embedding's output, last norm, states of the head
-    if learner.checkpointing:
-        return tokens * (ends + shape.layers * saved * h + peak_h * h + peak_m * m)
-    last = max(14 * h, (peak_m - layer_m) * m - 6.5 * h)
-    copies = 2 * shape.layers * shape.layer if learner.bfloat16 and learner.layout == "ddp" else 0
-    return tokens * (ends + shape.layers * (layer_h * h + layer_m * m) + last) + copies
-
-
-def at_rest(parts: dict[str, float], learner: Learner) -> float:
-    """Bytes of the learner while the engine samples: activations are gone, and gradients where nothing holds them.
-
-    DDP holds them: they are views into its buckets, which it keeps from the first step to the last.
-    """
-    kept = ["weights", "Adam", "reference", *(["gradients"] if learner.buckets else [])]
-    return sum(parts[name] for name in kept if name in parts)
-
-
-def phases(
-    shape: Shape, learner: Learner, work: Work, engine: dict[str, float], sleep: bool = True
-) -> dict[str, float]:
-    """Bytes on one device in every phase of a rollout step, in their order.
-
-    Args:
-        shape: the model.
-        learner: the layout.
-        work: sizes of the rollout step.
-        engine: as :func:`engine_memory` says.
-        sleep: whether the engine sleeps while the learner works.
-    """
-    parts = learner_memory(shape, learner, work)
-    rest, beside = at_rest(parts, learner), ENGINE_ASLEEP if sleep else sum(engine.values())
-    states = parts["weights"] + parts["Adam"] + parts.get("reference", 0.0)
-    # One tensor at a time in the engine's format; gathered, or merged with its adapters, in float32 before.
-    copy = (2 if learner.layout == "ddp" else 6) * max(shape.embedding, shape.hidden * shape.intermediate)
-    found = {
-        "the engine samples": rest + sum(engine.values()),
-        "weights to the engine": rest + copy + (engine["engine weights"] + ENGINE_WORKSPACE if sleep else beside),
-    }
-    if work.optimizer_steps > 1:
-        alone = sum(parts.values()) - (0.0 if learner.buckets else parts["gradients"])
-        found["old log-probabilities"] = alone - parts["activations"] + forward(shape, learner, work) + beside
-    found["forward and backward"] = sum(parts.values()) + beside
-    found["the optimizer's step"] = states + parts["gradients"] + beside
-    return found
-
-
-def forward(shape: Shape, learner: Learner, work: Work) -> float:
-    """Bytes of activations in a pass without backward, at most: one layer's, and the states that go through it."""
-    wide = 4 if not learner.bfloat16 else 2
-    return work.micro_tokens * (8 * shape.hidden + wide * 3 * shape.intermediate)
-
-
-def engine_memory(shape: Shape, work: Work, devices: int) -> dict[str, float]:
-    """Bytes of the engine on one device; the cache holds every sequence that is decoded at a time."""
-    return {
-        "engine weights": 2.0 * shape.params,
-        "engine workspace": ENGINE_WORKSPACE,
-        "key-value cache": concurrent(work, devices) * work.context * shape.kv_bytes,
-    }
+def engine_weights(shape: Shape, work: Work) -> float:
+    """Bytes of the engine's weights on one device; embedding and head are never rounded."""
+    layers = float(shape.layers * shape.layer)
+    return (work.engine_wide * (shape.params - layers) + work.engine_bytes * layers) / work.engine_ranks
 
 
 def concurrent(work: Work, devices: int) -> int:
@@ -186,17 +116,35 @@ def concurrent(work: Work, devices: int) -> int:
     return max(1, min(work.sequences, work.responses // devices))
 
 
-def decode_step(shape: Shape, gpu: GPU, sequences: float, context: float) -> float:
-    """Seconds to decode one token of each of B sequences: (2 N + B L k) / bandwidth."""
-    return (2 * shape.params + sequences * context * shape.kv_bytes) / gpu.bandwidth
+def decode_step(
+    shape: Shape, gpu: GPU, sequences: float, context: float, weights: float | None = None, wide: int = 2
+) -> float:
+    """Seconds to decode one token of each of B sequences: (2 N + B L k) / bandwidth.
+
+    Args:
+        shape: the model.
+        gpu: the card.
+        sequences: B.
+        context: L, tokens.
+        weights: bytes that are read of them; None: 2 N.
+        wide: bytes of a number of the cache.
+    """
+    cache = sequences * context * cache_bytes(shape, wide)
+    return ((2 * shape.params if weights is None else weights) + cache) / gpu.bandwidth
+
+
+def cache_bytes(shape: Shape, wide: int) -> int:
+    """k: bytes of keys and values per token, of ``wide`` bytes a number."""
+    return shape.kv_bytes * wide // 2
 
 
 def rollout_time(shape: Shape, gpu: GPU, work: Work, devices: int) -> float:
     """Seconds: all tokens at the rate of full batches, or the longest response alone, whichever is more."""
-    b = concurrent(work, devices)
+    b, weights = concurrent(work, devices), engine_weights(shape, work)
     tokens = work.responses / devices * work.tokens
-    full = tokens / b * decode_step(shape, gpu, b, work.context)
-    alone = work.longest * decode_step(shape, gpu, 1, work.prompt + work.longest / 2)
+    full = tokens / b * decode_step(shape, gpu, b, work.context, weights, work.engine_wide)
+    context = work.prompt + work.longest / 2
+    alone = work.longest * decode_step(shape, gpu, 1 / work.engine_ranks, context, weights, work.engine_wide)
     return max(full, alone)
 
 
@@ -226,6 +174,8 @@ def step_times(
     times["sync"] = 4 * n / gpu.bandwidth + (2 * 2 * n / gpu.host if sleep else 0.0)
     if learner.layout == "fsdp":
         times["sync"] += 4 * n / link
+    if learner.offload:
+        times["moments to the host and back"] = 2 * learner.moments * updated / gpu.host
     return times
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from r1zero.lab.plan.cost import (
+from r1zero.lab.plan.cost import Learner, Work, cache_bytes
+from r1zero.lab.plan.hardware import GPU, Shape
+from r1zero.lab.plan.memory import (
     CONTEXT,
     ENGINE_ASLEEP,
     FRAGMENTATION,
-    Learner,
-    Work,
     at_rest,
     engine_memory,
     learner_memory,
     phases,
 )
-from r1zero.lab.plan.hardware import GPU, Shape
 
 LARGEST_SHARE = 0.9
 """Of the card, that an engine is given."""
@@ -59,21 +58,20 @@ def fit(shape: Shape, gpu: GPU, learner: Learner, work: Work, sleep: bool = True
     usable = gpu.memory * (1 - FRAGMENTATION) - CONTEXT
     engine = engine_memory(shape, work, learner.devices)
     least = engine["engine weights"] + engine["engine workspace"] + least_cache(shape, work)
-    tokens = max(work.micro_tokens, int(work.prompt) + work.longest)
+    tokens = max(work.micro_tokens, work.least_tokens)
     while True:
         tried = replace(work, micro_tokens=tokens)
         parts = learner_memory(shape, learner, tried)
-        room = usable - at_rest(parts, learner)
-        if not sleep:
-            room = min(room, usable - sum(parts.values()))
+        peak = max(phases(shape, learner, tried, {}, sleep=False).values())  # states that come back count, too
+        room = usable - (at_rest(parts, learner) if sleep else peak)
         share = math.floor(100 * min(room / gpu.memory, LARGEST_SHARE)) / 100
         budget = ENGINE_ASLEEP if sleep else max(share, 0.0) * gpu.memory
-        learning = sum(parts.values()) + budget
-        good = learning <= usable and share * gpu.memory >= least
-        if good or tokens // 2 < work.prompt + work.longest:
+        good = peak + budget <= usable and share * gpu.memory >= least
+        if good or tokens // 2 < work.least_tokens:
             if good:
+                each = cache_bytes(shape, work.engine_wide)
                 cache = share * gpu.memory - engine["engine weights"] - engine["engine workspace"]
-                tried = replace(tried, sequences=min(work.sequences, int(cache / (work.context * shape.kv_bytes))))
+                tried = replace(tried, sequences=min(work.sequences, int(cache / (work.context * each))))
                 engine = engine_memory(shape, tried, learner.devices)
             found = phases(shape, learner, tried, engine, sleep)
             return Fit(learner, tried, parts | engine, found, usable, share if good else 0.0)
@@ -82,4 +80,4 @@ def fit(shape: Shape, gpu: GPU, learner: Learner, work: Work, sleep: bool = True
 
 def least_cache(shape: Shape, work: Work) -> float:
     """Bytes of cache for sixteen sequences at their longest: with less, an engine works but crawls."""
-    return 16 * (work.prompt + work.longest) * shape.kv_bytes
+    return 16 * (work.prompt + work.longest) * cache_bytes(shape, work.engine_wide)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from r1zero.errors import UserError
 from r1zero.launch.files import read_json
+from r1zero.launch.gpu import Card
 
 SUSTAINED = 0.4
 """Share of a card's dense bfloat16 peak that training sustains; an assumption, about the best seen in practice."""
@@ -23,6 +24,7 @@ class GPU:
         peak: dense bfloat16 operations.
         link: to the other cards of the machine, one direction.
         host: to the host's memory, one direction, as measured copies reach.
+        capability: compute capability.
     """
 
     name: str
@@ -31,6 +33,12 @@ class GPU:
     peak: float
     link: float
     host: float
+    capability: tuple[int, int]
+
+    @property
+    def card(self) -> Card:
+        """As settings are checked for it."""
+        return Card(self.name, self.capability)
 
     @property
     def sustained(self) -> float:
@@ -41,13 +49,13 @@ class GPU:
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        GPU("b200", 180e9, 8.0e12, 2250e12, 900e9, 55e9),
-        GPU("h200", 141e9, 4.8e12, 989e12, 450e9, 55e9),
-        GPU("h100", 80e9, 3.35e12, 989e12, 450e9, 55e9),
-        GPU("a100-80", 80e9, 2.04e12, 312e12, 300e9, 25e9),
-        GPU("a100-40", 40e9, 1.56e12, 312e12, 300e9, 25e9),
-        GPU("l40s", 48e9, 0.86e12, 362e12, 25e9, 25e9),
-        GPU("rtx4090", 24e9, 1.01e12, 165e12, 25e9, 25e9),
+        GPU("b200", 180e9, 8.0e12, 2250e12, 900e9, 55e9, (10, 0)),
+        GPU("h200", 141e9, 4.8e12, 989e12, 450e9, 55e9, (9, 0)),
+        GPU("h100", 80e9, 3.35e12, 989e12, 450e9, 55e9, (9, 0)),
+        GPU("a100-80", 80e9, 2.04e12, 312e12, 300e9, 25e9, (8, 0)),
+        GPU("a100-40", 40e9, 1.56e12, 312e12, 300e9, 25e9, (8, 0)),
+        GPU("l40s", 48e9, 0.86e12, 362e12, 25e9, 25e9, (8, 9)),
+        GPU("rtx4090", 24e9, 1.01e12, 165e12, 25e9, 25e9, (8, 9)),
     )
 }
 
@@ -117,9 +125,12 @@ class Shape:
         return rank * self.layers * sum(sides[target] for target in targets)
 
 
+QWEN_0_5B = Shape(24, 896, 14, 2, 64, 4864, 151936, tied=True, bias=True)
 QWEN_1_5B = Shape(28, 1536, 12, 2, 128, 8960, 151936, tied=True, bias=True)
 QWEN_1_5B_UNTIED = Shape(28, 1536, 12, 2, 128, 8960, 151936, tied=False, bias=True)
+QWEN_3B = Shape(36, 2048, 16, 2, 128, 11008, 151936, tied=True, bias=True)
 QWEN_7B = Shape(28, 3584, 28, 4, 128, 18944, 152064, tied=False, bias=True)
+QWEN_14B = Shape(48, 5120, 40, 8, 128, 13824, 152064, tied=False, bias=True)
 QWEN_32B = Shape(64, 5120, 40, 8, 128, 27648, 152064, tied=False, bias=True)
 LLAMA_3B = Shape(28, 3072, 24, 8, 128, 8192, 128256, tied=True, bias=False)
 LLAMA_8B = Shape(32, 4096, 32, 8, 128, 14336, 128256, tied=False, bias=False)

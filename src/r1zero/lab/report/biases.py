@@ -215,22 +215,23 @@ def rloo_beside_drgrpo(algos: dict[str, AlgoConfig]) -> tuple[float, float]:
 
 
 def report(conf: Path, folders: Sequence[Path], into: Path | None) -> str:
-    """Both tables, and where asked written between their marks in a Markdown file.
+    """Both tables, and where asked each written between its marks in a Markdown file that has them.
 
     Raises:
-        UserError: the file lacks a mark, or a folder holds no run.
+        UserError: the file has neither table's marks, or one twice, or a folder holds no run.
     """
     parts = {"bias": table(conf)}
     if folders:
         parts["bias-runs"] = training_table([run for run in find_runs(folders) if run.state == "finished"])
     if into is not None:
         text = into.read_text()
-        for mark, part in parts.items():
-            block = re.compile(rf"<!-- {mark} -->.*?<!-- /{mark} -->", re.DOTALL)
-            if len(block.findall(text)) != 1:
-                raise UserError(f"--into {into}: the file must hold <!-- {mark} --> and <!-- /{mark} --> once each")
-            first, _, rest = text.partition(f"<!-- {mark} -->")
-            text = f"{first}<!-- {mark} -->\n{part}<!-- /{mark} -->{rest.partition(f'<!-- /{mark} -->')[2]}"
+        found = {mark: re.findall(rf"<!-- {mark} -->.*?<!-- /{mark} -->", text, re.DOTALL) for mark in parts}
+        if not any(found.values()) or any(len(blocks) > 1 for blocks in found.values()):
+            marks = " or ".join(f"<!-- {mark} --> and <!-- /{mark} -->" for mark in parts)
+            raise UserError(f"--into {into}: the file must hold {marks}, once each")
+        for mark, blocks in found.items():
+            for block in blocks:
+                text = text.replace(block, f"<!-- {mark} -->\n{parts[mark]}<!-- /{mark} -->")
         write_whole(into, text)
     return "\n".join(parts.values())
 
@@ -253,7 +254,7 @@ def training_table(runs: list[Run]) -> str:
         slope = interval(list(of.by_seed(mean_of("bias/length_slope/running"), algo=name).values()))
         cells = [
             f"`{name}`",
-            _with(accuracy, ".2f"),
+            _with(accuracy.within(0.0, 1.0), ".2f"),
             "-" if name == "drgrpo" else _with(ahead, "+.3f"),
             f"{interval(list(wrong.values())).mean:.1f}",
             "-" if name == "drgrpo" else _with(more, "+.1f"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,23 +98,35 @@ Points = list[tuple[float, float]]
 
 
 def dynamics(
-    runs: Sequence[Run], key: Callable[[Run], str], shown: Sequence[tuple[str, str, str]], columns: int = 3
+    runs: Sequence[Run], key: Callable[[Run], str], panels: Sequence[tuple[str, str, str]], columns: int = 3
 ) -> Drawn:
-    """Panels over training; figures of training as running means, those of evaluations as they are."""
-    groups = groups_of(runs, key)
+    """Panels over training; figures of training as running means, those of evaluations as they are.
+
+    A panel that no run has figures for is left out: runs without evaluations have no average score.
+
+    Raises:
+        UserError: no panel is left.
+    """
+    groups, window = groups_of(runs, key), window_for(runs)
+
+    def values(run: Run, column: str) -> Points:
+        if column.startswith("eval:"):
+            return run.evaluation(column.removeprefix("eval:"))
+        return smoothed(run.series(column), window)
+
+    shown = [panel for panel in panels if any(values(run, panel[0]) for run in runs)]
+    if not shown:
+        raise UserError(f"no run has figures of {', '.join(panel[1].lower() for panel in panels)}")
+    columns = min(columns, len(shown))
     figure, axes = style.panels(-(-len(shown) // columns), columns)
-    window = window_for(runs)
     numbers = []
-    for axis, (column, title, unit) in zip(axes, shown, strict=True):
-        name, evaluated = column.removeprefix("eval:"), column.startswith("eval:")
-
-        def values(run: Run, name: str = name, evaluated: bool = evaluated) -> Points:
-            return run.evaluation(name) if evaluated else smoothed(run.series(name), window)
-
-        numbers.append(curves(axis, groups, values, title, marked=evaluated))
+    for axis, (column, title, unit) in zip(axes, shown, strict=False):
+        numbers.append(curves(axis, groups, partial(values, column=column), title, marked=column.startswith("eval:")))
         axis.set(title=title, xlabel="rollout step", ylabel=unit)
-        if "length" in column:
+        if column.removeprefix("eval:").startswith("length"):
             style.from_zero(axis)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
     style.shared_legend(figure, axes)
     return figure, pd.concat(numbers)
 
@@ -254,25 +267,7 @@ def fig9(runs: Sequence[Run]) -> Drawn:
 
 def extras(runs: Sequence[Run]) -> Drawn:
     """What the paper's last section asks for: entropy and diversity, and the two biases as figures over training."""
-    groups = groups_of(runs, lambda r: r.algo)
-    window = window_for(runs)
-    shown = [panel for panel in EXTRAS if any(run.series(panel[0]) for run in runs)]
-    if not shown:
-        raise UserError("no run has figures of entropy, diversity or bias")
-    columns = min(3, len(shown))
-    figure, axes = style.panels(-(-len(shown) // columns), columns)
-    numbers = []
-    for axis, (column, title, unit) in zip(axes, shown, strict=False):
-
-        def values(run: Run, column: str = column) -> list[tuple[float, float]]:
-            return smoothed(run.series(column), window)
-
-        numbers.append(curves(axis, groups, values, title, marked=False))
-        axis.set(title=title, xlabel="rollout step", ylabel=unit)
-    for axis in axes[len(shown) :]:
-        axis.set_visible(False)
-    style.shared_legend(figure, axes)
-    return figure, pd.concat(numbers)
+    return dynamics(runs, lambda r: r.algo, EXTRAS)
 
 
 FIGURES: dict[str, tuple[Callable[[Sequence[Run]], Drawn], str]] = {

@@ -24,8 +24,11 @@ LEAD = (
     "can not. Fig. 7 compares three states of one small Llama. A verdict speaks of these runs, not of large models."
 )
 
-OWN = {"coverage": figures.fig6, "control": figures.fig5}
-"""Figures of the miniature alone, drawn as one of the paper's from other runs."""
+OWN = {
+    "coverage": (figures.fig6, "Claim (f): questions that cover the benchmark and simpler ones, a panel per template."),
+    "control": (figures.fig5, "Claim (g): GRPO against Dr. GRPO on the base whose hesitations tell nothing."),
+}
+"""Figures of the miniature alone, drawn as one of the paper's from other runs, with their captions."""
 
 
 def parts_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -70,7 +73,7 @@ def write_miniature(folders: Sequence[Path], out: Path, exploratory: Sequence[Pa
     pictures: dict[str, Path] = {}
     for name, members in parts_of(runs).items():
         if name in OWN and members:
-            pictures[name] = interactive.save(*OWN[name](members), out / "figures", name)
+            pictures[name] = interactive.save(*OWN[name][0](members), out / "figures", name)
         elif members:
             pictures |= figures.draw([name], members, out / "figures")
     found = verdicts(runs)
@@ -80,7 +83,9 @@ def write_miniature(folders: Sequence[Path], out: Path, exploratory: Sequence[Pa
     sections = [
         page.Section("Verdicts", page.verdict_table(found)),
         page.Section("Table 1 in miniature: base models and templates, greedy, before RL", _table1(out)),
-        page.Section("Figures", page.figures_section(pictures)),
+        page.Section(
+            "Figures", page.figures_section(pictures, captions={name: text for name, (_, text) in OWN.items()})
+        ),
         page.Section("Before and after", page.results_table(runs)),
         page.Section("Exploratory runs", _explored(exploratory)),
         page.Section("Tried and dropped", page.table(HEADER, TRIED)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,11 @@ def picture(path: Path, caption: str) -> Markup:
     return Markup(MACROS.picture(path.stem, data, caption, text))
 
 
-def figures_section(paths: dict[str, Path], note: str = "") -> Markup:
-    """All figures with their captions."""
+def figures_section(paths: dict[str, Path], note: str = "", captions: Mapping[str, str] = {}) -> Markup:
+    """All figures with their captions, the paper's or those given."""
     hint = "Lines are means over seeds, bands one standard deviation over seeds to each side."
-    shown = [picture(path, f"{name}: {FIGURES[name][1] if name in FIGURES else ''}") for name, path in paths.items()]
+    known = {name: caption for name, (_, caption) in FIGURES.items()} | dict(captions)
+    shown = [picture(path, f"{name}: {known[name]}") for name, path in paths.items()]
     return Markup(MACROS.figures(f"{hint} {note}", shown))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1zero.lab.report.runs import Run
 
@@ -29,6 +29,10 @@ class Interval:
     def above_zero(self) -> bool:
         """Whether the whole interval lies above 0."""
         return self.low > 0
+
+    def within(self, low: float, high: float) -> Interval:
+        """The part that a quantity can take, such as [0, 1] of a share; few seeds reach beyond."""
+        return replace(self, low=max(self.low, low), high=min(self.high, high))
 
     def text(self, pattern: str = "+.3f") -> str:
         """Mean [low, high] (n seeds)."""

@@ -258,9 +258,13 @@ class Fleet:
             return {name: self.engine[name] for name in names} | {"device": "cuda" if self._gpus() else "cpu"}
         transfer = None if self.settings.transfer == "object" else self.settings.transfer
         own = {"gpu_memory": self.engine["gpu_memory"] or self._share()}
-        own["responses"] = -(-self.engine["responses"] * ranks.size() // self.rollout.samplers)
-        more = own | {"sleep": False, "tensor_parallel": self.rollout.tensor_parallel, "transfer": transfer}
-        return self.engine | more
+        count, tokens = self.engine["evaluated"]
+        own["responses"], own["evaluated"] = self._dealt(self.engine["responses"]), (self._dealt(count), tokens)
+        return self.engine | own | {"sleep": False, "transfer": transfer}
+
+    def _dealt(self, responses: int) -> int:
+        """A sampler's share of the responses that every rank asks for."""
+        return -(-responses * ranks.size() // self.rollout.samplers)
 
     def _environment(self) -> dict[str, str]:
         """On a CPU the samplers of a machine share its cores out.

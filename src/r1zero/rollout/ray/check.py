@@ -23,8 +23,10 @@ def check_ray(rollout: RolloutConfig) -> None:
     """
     settings = rollout.ray
     if rollout.name != "ray":
-        if rollout.tensor_parallel != 1:
-            raise UserError(f"rollout.tensor_parallel has no use with rollout={rollout.name}: choose rollout=ray")
+        if rollout.tensor_parallel != rollout.ranks_per_engine:
+            raise UserError(
+                f"rollout.tensor_parallel has no use with rollout={rollout.name}: choose rollout=vllm or rollout=ray"
+            )
         if settings != RayConfig() or rollout.samplers != 1:
             given = "rollout.ray" if settings != RayConfig() else "rollout.samplers"
             raise UserError(f"{given} has no use with rollout={rollout.name}: choose rollout=ray")
@@ -37,6 +39,11 @@ def check_ray(rollout: RolloutConfig) -> None:
         raise UserError("rollout.ray.engine=hf takes weights through Ray's memory, and whole: leave the setting out")
     if settings.transfer == "nccl":
         check_transfer(settings)
+        if rollout.quantization:
+            raise UserError(
+                f"rollout.ray.transfer=nccl with rollout.quantization={rollout.quantization} was never tried: use "
+                "transfer=object"
+            )
     if settings.gpus is not None and rollout.tensor_parallel > 1 and settings.gpus != rollout.tensor_parallel:
         raise UserError(
             f"rollout.ray.gpus={settings.gpus:g}: a model cut over rollout.tensor_parallel={rollout.tensor_parallel} "

@@ -172,7 +172,7 @@ class Sampler:
 def build(spec: dict[str, Any]) -> Any:
     """The engine of a sampler."""
     if spec["kind"] == "hf":
-        from r1zero.rollout.hf_engine import HFEngine
+        from r1zero.rollout.hf.engine import HFEngine
 
         return HFEngine(**spec["engine"])
     from r1zero.rollout.vllm.process import LOG_LEVEL

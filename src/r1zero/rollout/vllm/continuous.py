@@ -17,7 +17,6 @@ from r1zero.errors import SyncError
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.text import check_request
 from r1zero.rollout.vllm.engine import VLLMEngine
-from r1zero.rollout.vllm.process import spare_token_strings
 from r1zero.rollout.vllm.request import sampling_params
 
 
@@ -102,6 +101,7 @@ class ContinuousEngine(VLLMEngine):
                 for call in {id(call): call for call in [*calls, *(c for c, _ in self._running.values())]}.values():
                     call.over.set_exception(error)
                 self._running.clear()
+                self._drawn.forget()
             while self._jobs and not self._running:
                 job, done = self._jobs.popleft()
                 try:
@@ -111,15 +111,14 @@ class ContinuousEngine(VLLMEngine):
                     done.set_exception(error)
 
     def _admit(self, call: Call) -> None:
-        params = sampling_params(call.sampling)
+        params = sampling_params(call.sampling, drawn=self._drawn.takes(call.sampling))
         self._wake("weights", "kv_cache")
         for index, (ids, seed) in enumerate(zip(call.prompts, call.seeds, strict=True)):
             own = copy(params)
             own.seed = seed
             (name,) = self._llm.enqueue([{"prompt_token_ids": list(ids)}], own, use_tqdm=False)
             self._running[name.rpartition("-")[0]] = (call, index)
-        if params.detokenize and params.logprobs is not None:
-            spare_token_strings(self._llm)
+            self._prepare([name], own, call.sampling)
 
     def _decode(self) -> None:
         self._step()

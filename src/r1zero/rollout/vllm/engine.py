@@ -20,10 +20,14 @@ import torch
 from r1zero.batch import Completion
 from r1zero.errors import SyncError
 from r1zero.launch import compat
+from r1zero.rollout import ranks
 from r1zero.rollout.engine import Sampling
 from r1zero.rollout.rng import preserved_rng
 from r1zero.rollout.sync import CheckedWeights, check_metadata, expected_parameters, torch_dtype
-from r1zero.rollout.text import check_request, response_texts
+from r1zero.rollout.text import check_request
+from r1zero.rollout.vllm import cache
+from r1zero.rollout.vllm.drawn import DrawnLogprobs
+from r1zero.rollout.vllm.groups import LIVE, before_a_start, release_process_groups, shut_down
 from r1zero.rollout.vllm.process import (
     import_vllm,
     launcher_environment,
@@ -31,7 +35,7 @@ from r1zero.rollout.vllm.process import (
     spare_token_strings,
     start_error,
 )
-from r1zero.rollout.vllm.request import finish_reason, sampled_logprobs, sampling_params, whole_logprobs
+from r1zero.rollout.vllm.request import completions, sampling_params
 from r1zero.rollout.vllm.worker import (
     check_taken,
     note_loads,
@@ -44,18 +48,14 @@ from r1zero.rollout.watchdog import Watchdog
 
 log = logging.getLogger("r1zero")
 
-LIVE: set[int] = set()
-"""Open engines of this process; vLLM's process groups are theirs in common and go with the last one."""
-default_group_is_ours = False
-"""Whether vLLM initialised torch.distributed, because nobody had when the first engine started."""
 BESIDE_A_LEARNER = 0.45
 """Share of a card's memory for an engine that hands it over to a learner."""
 LARGE = 3e9
 """Parameters from which a copy in the host's memory costs more than loading weights again: for 8 billion vLLM measured
 12.8 s and 22 GiB a cycle at sleep level 1, 6.8 s and none at level 2."""
-CPU_BLOCK = 32
-"""Tokens per block of the CPU's key-value cache. Only whole blocks are shared between the responses to one
-prompt, and the backend's default of 128 is longer than most prompts of small tasks."""
+ONLINE = {"fp8": "fp8_per_channel"}
+"""vLLM's name of each ``rollout.quantization``. One scale for an output channel of the weights and one for a token of
+the inputs: of vLLM's fp8 schemes the one that its CPU build has without AMX, so that tests run what GPUs run."""
 
 
 class VLLMEngine:
@@ -73,14 +73,18 @@ class VLLMEngine:
         revision: Branch, tag or commit of a hub repository.
         trust_remote_code: Run code that comes with the model.
         gpu_memory: Share of the GPU's memory for weights and key-value cache; None: ``BESIDE_A_LEARNER``.
-        kv_cache_gib: GiB of key-value cache on a CPU.
+        kv_cache_gib: GiB of key-value cache on a CPU; None: what a rollout step and an evaluation can need.
         enforce_eager: Skip torch.compile and CUDA graphs; None: on a CPU yes (compiling takes minutes), on a GPU no.
         sleep: Allow :meth:`sleep` on a GPU.
         sleep_level: 1 keeps weights in the host's memory, 2 gives them up; None: 2 from ``LARGE`` parameters.
         max_num_seqs: Most responses sampled at the same time; None: ``responses``, vLLM's own default at least.
         responses: Responses of a rollout step that this engine samples; 0: not known.
+        response_tokens: Most tokens that each of them holds in the cache.
+        evaluated: The same two numbers of an evaluation.
         batch_invariant: Kernels whose sums do not depend on the responses beside a response (GPU only).
-        tensor_parallel: Devices, or CPU processes, that the model is cut over; only in a sampler of rollout=ray.
+        quantization: "fp8" rounds the weights of linear layers at start and at every sync (``ONLINE``).
+        tensor_parallel: Devices, or CPU processes, that the model is cut over: those of as many ranks, which ask for
+            the same (:mod:`r1zero.rollout.vllm.joint`); processes of the engine's own where there are no ranks.
         transfer: "nccl" opens vLLM's weight transfer between trainer and engine (GPU only).
         card: Index of the learner's card among those visible, which the engine takes too.
         timeout_s: Seconds without a decoding step after which the engine counts as hung.
@@ -100,13 +104,16 @@ class VLLMEngine:
         revision: str | None = None,
         trust_remote_code: bool = False,
         gpu_memory: float | None = None,
-        kv_cache_gib: float = 1.0,
+        kv_cache_gib: float | None = None,
         enforce_eager: bool | None = None,
         sleep: bool = True,
         sleep_level: int | None = None,
         max_num_seqs: int | None = None,
         responses: int = 0,
+        response_tokens: int = 0,
+        evaluated: tuple[int, int] = (0, 0),
         batch_invariant: bool = False,
+        quantization: str | None = None,
         tensor_parallel: int = 1,
         transfer: str | None = None,
         card: int = 0,
@@ -118,8 +125,10 @@ class VLLMEngine:
         """Called before every decoding step and every tensor that is read; what it raises ends the work."""
         self.on_group: Callable[[int, list[Completion]], None] | None = None
         """Told of a prompt's index and its responses once all of them are finished, while others are sampled."""
+        self.preemptions = 0
+        """Times that a response gave its place in the cache to another one and was computed again."""
         self._watchdog = Watchdog(timeout_s, on_hang)
-        self._tensor_parallel = tensor_parallel
+        self._workers_apart = tensor_parallel > 1 and not ranks.several()
         self._context = context
         self._dtype = torch_dtype(dtype)
         self._llm: Any = None
@@ -155,12 +164,20 @@ class VLLMEngine:
             disable_log_stats=True,
             use_tqdm_on_load=False,
         )
-        if tensor_parallel > 1:
-            settings.update(tensor_parallel_size=tensor_parallel, distributed_executor_backend="mp")
+        settings.update(tensor_parallel_size=tensor_parallel)
+        if self._workers_apart:
+            settings.update(distributed_executor_backend="mp")
+        if quantization:
+            settings.update(quantization=ONLINE[quantization])
         if transfer:
             settings.update(weight_transfer_config={"backend": transfer})
         if self._cpu:
-            settings.update(kv_cache_memory_bytes=int(kv_cache_gib * 2**30), block_size=CPU_BLOCK)
+            asked = ((responses, response_tokens), evaluated)
+            held = max(min(count, settings["max_num_seqs"]) * tokens for count, tokens in asked)
+            held = max(held, context) if held else 0
+            source: Any = dict(revision=revision, trust_remote_code=trust_remote_code)
+            kv_cache_gib = kv_cache_gib or cache.cache_gib(model_path, dtype, held, **source)
+            settings.update(kv_cache_memory_bytes=int(kv_cache_gib * 2**30), block_size=cache.BLOCK)
         else:
             settings.update(gpu_memory_utilization=gpu_memory, enable_sleep_mode=sleep)
         self._can_sleep = sleep and not self._cpu
@@ -170,8 +187,8 @@ class VLLMEngine:
     def _start(self, settings: dict[str, Any], memory: str, card: int) -> None:
         from vllm import LLM
 
-        global default_group_is_ours
-        default_group_is_ours |= not torch.distributed.is_initialized()
+        self._memory = memory
+        before_a_start()
         set_num_threads, threads, begun = torch.set_num_threads, torch.get_num_threads(), clock()
         try:
             with preserved_rng(), quiet(), compat.classes_left_alone(), launcher_environment(card) as launcher:
@@ -182,6 +199,8 @@ class VLLMEngine:
         else:
             self._llm.apply_model(note_loads)
             self._tokenizer = self._llm.get_tokenizer()
+            self._drawn = DrawnLogprobs(self._llm)
+            compat.watch_preemptions(self._llm, self._preempted)
             LIVE.add(id(self))
             log.info("vLLM serves %s in %s, started in %.1f s", settings["model"], settings["dtype"], clock() - begun)
         finally:
@@ -205,8 +224,8 @@ class VLLMEngine:
             return []
         self._wake("weights", "kv_cache")
         self._drop_prefix_cache()
-        params = sampling_params(sampling)
-        if self._tensor_parallel > 1:
+        params = sampling_params(sampling, drawn=self._drawn.takes(sampling))
+        if self._workers_apart:
             self._llm.collective_rpc(seed_worker, args=(seed,))
         groups: dict[int, list[Completion]] = {}
         with preserved_rng(seed):
@@ -224,13 +243,24 @@ class VLLMEngine:
         ids = self._llm.enqueue(requests, params, use_tqdm=False)
         number = {name.rpartition("-")[0]: index for index, name in enumerate(ids)}  # as outputs name them
         try:
-            if params.detokenize and params.logprobs is not None:
-                spare_token_strings(self._llm)
+            self._prepare(ids, params, sampling)
             with self._watchdog.watching(), self._steps_counted(sampling, number, groups):
                 self._llm.wait_for_completion(use_tqdm=False)
         except BaseException:  # also Ctrl-C: no request may be left to run in a later call
             self._llm.llm_engine.abort_request(ids, internal=True)
+            self._drawn.forget()
             raise
+
+    def _prepare(self, names: list[str], params: Any, sampling: Sampling) -> None:
+        """See that the log-probabilities of enqueued requests cost little."""
+        if self._drawn.takes(sampling):
+            for name in names:
+                self._drawn.expect(name, sampling.n)
+        elif params.detokenize and params.logprobs is not None:
+            spare_token_strings(self._llm)
+
+    def _completions(self, output: Any, sampling: Sampling) -> list[Completion]:
+        return completions(output, self._tokenizer, sampling, self._drawn.take(output.request_id))
 
     @contextmanager
     def _steps_counted(
@@ -254,22 +284,13 @@ class VLLMEngine:
         with patch.object(engine, "step", counted):
             yield
 
-    def _completions(self, output: Any, sampling: Sampling) -> list[Completion]:
-        """The responses of one finished request."""
-        samples = output.outputs
-        ids = [list(sample.token_ids) for sample in samples]
-        reasons = [finish_reason(sample) for sample in samples]
-        texts = response_texts(self._tokenizer, ids, reasons, sampling)
-        return [
-            Completion(
-                i,
-                text,
-                reason,
-                sampled_logprobs(sample) if sampling.logprobs else None,
-                whole=whole_logprobs(sample) if sampling.whole else None,
-            )
-            for i, text, reason, sample in zip(ids, texts, reasons, samples, strict=True)
-        ]
+    def _preempted(self) -> None:
+        self.preemptions += 1
+        if self.preemptions == 1:
+            log.warning(
+                "%s is too little for the responses that are sampled at a time: some lost their keys and values, which "
+                "are computed again, at a cost in time alone; raise it, or lower rollout.max_num_seqs", self._memory,
+            )  # fmt: skip
 
     def _step(self) -> None:
         self._watchdog.beat()
@@ -280,11 +301,11 @@ class VLLMEngine:
         """Take the learner's weights; see :meth:`r1zero.rollout.engine.Engine.load_weights`."""
         self._expect(version)
         checked = CheckedWeights(self._counted(weights), self._expected, self._dtype)
-        if self._tensor_parallel == 1:
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(checked)})
-        else:
+        if self._workers_apart:
             with shared_files(checked) as files:
                 self._llm.collective_rpc(reload_worker, args=(files,))
+        else:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(checked)})
         checked.verify(version)
         self._arrived(version)
 
@@ -310,6 +331,7 @@ class VLLMEngine:
         for named in weights:
             self._step()
             yield named
+            del named  # before the next one is gathered
 
     def _expect(self, version: int) -> None:
         if self._llm is None:
@@ -366,28 +388,3 @@ class VLLMEngine:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def shut_down(llm: Any) -> None:
-    """Shut one engine down and leave the process groups of the trainer and of other engines alone.
-
-    The last step of vLLM's own shutdown is left out and done by :func:`release_process_groups`.
-    """
-    with compat.process_groups_kept():
-        llm.llm_engine.engine_core.shutdown()
-    release_process_groups()
-
-
-def release_process_groups() -> None:
-    """Destroy vLLM's groups with the last engine; the default group only when vLLM made it, never the trainer's."""
-    from vllm.distributed import parallel_state
-
-    global default_group_is_ours
-    if LIVE:
-        return
-    parallel_state.destroy_model_parallel()
-    if default_group_is_ours:
-        parallel_state.destroy_distributed_environment()
-        default_group_is_ours = False
-    else:  # destroy_distributed_environment() would take the default group along
-        compat.drop_vllms_world()

@@ -94,6 +94,8 @@ def start_error(error: Exception, settings: dict[str, Any], memory: str) -> Exce
         )
     if isinstance(error, torch.OutOfMemoryError) or "memory" in text:
         return UserError(f"{memory} is more than this machine has free for the engine ({first_line(error)})")
+    if settings.get("quantization") and ("scaledmm" in text or "quant" in text):
+        return UserError(f"rollout.quantization: vLLM can't round this model here ({first_line(error)})")
     if "cannot find any model weights" in text:
         return UserError(f"model.path={settings['model']}: no weights there (*.safetensors)")
     return error

@@ -6,15 +6,18 @@ from typing import Any
 
 import torch
 
+from r1zero.batch import Completion
 from r1zero.rollout.engine import Sampling
+from r1zero.rollout.text import response_texts
 
 
-def sampling_params(sampling: Sampling) -> Any:
+def sampling_params(sampling: Sampling, *, drawn: bool = False) -> Any:
     """The ``SamplingParams`` of vLLM with every field that shapes the distribution or the end set by us (trap 21).
 
     ``ignore_eos`` is on because vLLM adds the tokenizer's and the generation config's EOS ids on its own;
     all ids that end a response stand in ``stop_token_ids``. The per-request ``seed`` stays unset: it makes
-    one generator a request, which is slow; the process-wide state is seeded instead.
+    one generator a request, which is slow; the process-wide state is seeded instead. ``drawn`` leaves
+    log-probabilities out, which are then taken where tokens are drawn.
     """
     from vllm import SamplingParams
 
@@ -34,7 +37,7 @@ def sampling_params(sampling: Sampling) -> Any:
         stop_token_ids=list(sampling.stop_ids),
         ignore_eos=True,
         include_stop_str_in_output=sampling.keep_stop,
-        logprobs=-1 if sampling.whole else 0 if sampling.logprobs else None,
+        logprobs=-1 if sampling.whole else 0 if sampling.logprobs and not drawn else None,
         prompt_logprobs=None,
         flat_logprobs=True,
         detokenize=bool(sampling.stop),
@@ -44,6 +47,26 @@ def sampling_params(sampling: Sampling) -> Any:
         allowed_token_ids=None,
         bad_words=None,
     )
+
+
+def completions(output: Any, tokenizer: Any, sampling: Sampling, drawn: list[list[float]] | None) -> list[Completion]:
+    """The responses of one finished request, and their log-probabilities where vLLM was not asked for them."""
+    samples = output.outputs
+    ids = [list(sample.token_ids) for sample in samples]
+    reasons = [finish_reason(sample) for sample in samples]
+    texts = response_texts(tokenizer, ids, reasons, sampling)
+    if drawn is not None and [len(row) for row in drawn] != [len(row) for row in ids]:
+        raise RuntimeError(f"log-probabilities of {sum(map(len, drawn))} of {sum(map(len, ids))} tokens were seen")
+    return [
+        Completion(
+            ids[i],
+            texts[i],
+            reasons[i],
+            (sampled_logprobs(sample) if drawn is None else drawn[i]) if sampling.logprobs else None,
+            whole=whole_logprobs(sample) if sampling.whole else None,
+        )
+        for i, sample in enumerate(samples)
+    ]
 
 
 def finish_reason(sample: Any) -> str:

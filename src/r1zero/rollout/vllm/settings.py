@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from r1zero.rollout.vllm.cache import response_tokens
 from r1zero.rollout_config import RolloutConfig
 
 
@@ -17,6 +18,7 @@ def vllm_settings(
     revision: str | None,
     trust_remote_code: bool,
     responses: int = 0,
+    evaluated: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     """Arguments of ``VLLMEngine`` that follow from the config and the model, wherever it runs; plain values."""
     return {
@@ -30,6 +32,10 @@ def vllm_settings(
         "kv_cache_gib": rollout.kv_cache_gib,
         "enforce_eager": rollout.enforce_eager,
         "batch_invariant": rollout.batch_invariant,
+        "quantization": rollout.quantization,
+        "tensor_parallel": rollout.tensor_parallel,
         "max_num_seqs": rollout.max_num_seqs,
         "responses": responses,
+        "response_tokens": response_tokens(context, rollout.max_tokens, rollout.group_size),
+        "evaluated": evaluated,
     }

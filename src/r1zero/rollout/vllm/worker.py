@@ -89,7 +89,8 @@ def note_loads(model: torch.nn.Module) -> None:
 def check_taken(model: torch.nn.Module) -> None:
     """See that the last reload reached every parameter: vLLM itself only warns. Runs in the worker.
 
-    A tied head has no tensor of its own; :func:`refresh_tied_head` sees to it.
+    A tied head has no tensor of its own; :func:`refresh_tied_head` sees to it. Scales of rounded weights
+    (``rollout.quantization``) are made of the weights that were taken.
 
     Raises:
         SyncError: naming parameters that kept older weights.
@@ -102,7 +103,7 @@ def check_taken(model: torch.nn.Module) -> None:
     left = sorted(
         name
         for name, _ in model.named_parameters()
-        if name not in taken and model.get_submodule(name.rpartition(".")[0]) not in heads
+        if not {name, name.removesuffix("_scale")} & taken and model.get_submodule(name.rpartition(".")[0]) not in heads
     )
     if left:
         more = f" and {len(left) - 4} more" if len(left) > 4 else ""

@@ -85,7 +85,7 @@ class DistributionCallback(pl.Callback):
         """The learner's log-probabilities of all tokens behind each prompt, float32 [positions, V]."""
         seen: list[torch.Tensor] = []
 
-        def head(states: Any, weight: Any, targets: Any, *, temperature: float, with_entropy: bool) -> Any:
+        def head(states: Any, weight: Any, targets: Any, *, temperature: float, **rest: Any) -> Any:
             logp = ((states @ weight.to(states.dtype).T).float() / temperature).log_softmax(dim=-1)
             seen.append(logp)
             chosen = logp.gather(-1, targets[:, None])[:, 0]

@@ -1,0 +1,1 @@
+"""Rollouts by transformers alone: its models and caches, this project's decoding loop."""
