@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ import torch
 
 from run_support import ENVIRONMENT, ROOT, SMALL, Server, assert_same_run, start, status, until, wait
 
+TIME = "%Y-%m-%d_%H-%M-%S"
 SHORT = [*SMALL, "eval.at_start=false", "eval.every=0", "benchmarks=none", "logger=none"]
 
 
@@ -211,6 +213,34 @@ def test_the_config_of_hydra_itself_is_printed(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "output_subdir: null" in done.stdout
+    assert not list(tmp_path.iterdir()), "what is only shown makes no folder"
+
+
+def test_a_new_run_never_goes_on_in_a_folder_of_the_same_second(server: Server, tmp_path: Path) -> None:
+    """An evaluation that began within the second of one that had ended took its folder for one to go on with."""
+    small = ["model=tiny", "template=question", "benchmarks=arithmetic", "limit=2", "rollout=hf"]
+    small += ["sampling.max_tokens=32", "name=e"]
+    first = server.run([*small, "hydra.run.dir=outputs/e/FIRST"], tmp_path, script="scripts/evaluate.py")
+    assert first.code == 0, first.err
+    now = int(time.time())
+    taken = [tmp_path / "outputs/e" / time.strftime(TIME, time.localtime(now + s)) for s in range(180)]
+    for folder in taken:
+        folder.symlink_to("FIRST")
+    before = content(tmp_path / "outputs/e/FIRST")
+    again = server.run([*small, "sampling.n=4", "sampling.temperature=0.6"], tmp_path, script="scripts/evaluate.py")
+    assert again.code == 0, again.err
+    assert content(tmp_path / "outputs/e/FIRST") == before
+    (made,) = (tmp_path / "outputs/e").glob("*_2")
+    assert status(made)["state"] == "finished"
+
+
+def test_sweeps_that_start_in_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    """Six at once, none with a folder of its own on the command line; a point that is refused leaves its sweep's."""
+    args = ["-m", "experiment=demo", "seed=0", "rollout.questions=-1", "name=s"]
+    ended = [wait(process) for process in [start(args, tmp_path) for _ in range(6)]]
+    assert [done.code for done in ended] == [1] * 6
+    assert len(list((tmp_path / "outputs/s").iterdir())) == 6
+    assert not [line for done in ended for line in done.errors if "another" in line]
 
 
 def test_a_doctor_of_a_whole_run_finds_nothing(undisturbed: Path) -> None:

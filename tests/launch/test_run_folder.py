@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import logging
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 from r1zero.errors import UserError
 from r1zero.lab.doctor.folder import findings, summary
-from r1zero.launch import files
+from r1zero.launch import files, paths
 from r1zero.launch import lock as lock_module
 from r1zero.launch.arguments import expand
 from r1zero.launch.lock import HOLDER
@@ -243,3 +244,43 @@ def test_whatever_a_file_of_a_folder_holds_is_said_in_one_line(name: str, tmp_pa
                 said = str(error)
             assert "\n" not in said
             assert not said or str(tmp_path / name) in said
+
+
+# -- the folder of a new run ---------------------------------------------------------------------------
+
+
+def choose(parent: str, wait: Any, found: Any) -> None:
+    wait.wait()
+    found.put(paths.new_folder(parent))
+
+
+def test_runs_that_start_in_one_second_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths.time, "strftime", lambda text: "now")
+    fork = multiprocessing.get_context("fork")
+    barrier, found = fork.Barrier(16), fork.Queue()
+    processes = [fork.Process(target=choose, args=(str(tmp_path / "a"), barrier, found)) for _ in range(16)]
+    for process in processes:
+        process.start()
+    names = {found.get(timeout=30) for _ in processes}
+    for process in processes:
+        process.join()
+    assert names == {str(tmp_path / "a" / name) for name in ("now", *(f"now_{n}" for n in range(2, 17)))}
+    assert {str(path) for path in (tmp_path / "a").iterdir()} == names
+
+
+def test_a_process_has_one_folder_and_what_is_only_shown_makes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "CHOSEN", {})
+    monkeypatch.setattr(sys, "argv", ["train.py", "seed=1"])
+    chosen = paths.new_folder(str(tmp_path / "a"))
+    assert Path(chosen).is_dir()
+    assert paths.new_folder(str(tmp_path / "a")) == chosen
+    for option in ("--cfg", "--cfg=job", "-c", "--info", "--help", "--hydra-help"):
+        monkeypatch.setattr(sys, "argv", ["train.py", option, "job"])
+        paths.new_folder(str(tmp_path / option))
+        assert not (tmp_path / option).exists()
+    (tmp_path / "file").write_text("")
+    assert paths.new_folder(str(tmp_path / "file" / "b")).startswith(str(tmp_path / "file" / "b"))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +114,35 @@ def check_name(name: str) -> None:
     """Refuse a name that would lead out of the folder of outputs. Raises ``UserError``."""
     if not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts:
         raise UserError(f"name={name} is not the name of a folder below paths.outputs: leave out .. and a / in front")
+
+
+CHOSEN: dict[str, str] = {}
+"""The folders that this process has chosen: Hydra asks for a folder more than once."""
+
+
+def new_folder(parent: str) -> str:
+    """The folder of a new run, ``<parent>/<time>``, made at once: two runs that start in one second get one each.
+
+    Nothing is made where Hydra only prints its settings, or can't be: Hydra itself then says why.
+    """
+    if parent not in CHOSEN:
+        only_shown = any(re.match(r"--?(cfg|c|info|i|help|h|hydra-help)\b", a) for a in sys.argv[1:])
+        for path in dated(Path(parent)):
+            with contextlib.suppress(OSError):
+                if not only_shown:
+                    path.mkdir(parents=True)
+                break
+            if not path.exists():
+                break
+        CHOSEN[parent] = str(path)
+    return CHOSEN[parent]
+
+
+def dated(parent: Path) -> Iterator[Path]:
+    """Folders named by the time that are not there yet: ``<time>``, ``<time>_2`` and so on."""
+    now = time.strftime("%Y-%m-%d_%H-%M-%S")
+    names = itertools.chain([now], (f"{now}_{number}" for number in itertools.count(2)))
+    return (parent / name for name in names if not (parent / name).exists())
 
 
 def is_there(path: str) -> bool:
