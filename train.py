@@ -21,13 +21,14 @@ def main(cfg: DictConfig) -> float | None:
 def job(cfg: DictConfig, run_dir: Path) -> int:
     """Check the settings, then import what is heavy."""
     from r1zero.launch.resume import finished
-    from r1zero.train.checks import check, limit_threads
+    from r1zero.launch.torch_start import start_torch
+    from r1zero.train.checks import check
 
     check(cfg)
-    limit_threads(cfg.model.params)
     if cfg.resume and (line := finished(run_dir, cfg.steps)):
         print(line)
         return 0
+    start_torch(cfg.model.params)
     from r1zero.train.trial import try_functions
 
     try_functions(cfg)  # a fault in a function of the user's is told before Lightning is imported

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 try:
-    from r1zero.errors import Options, exit_code
+    from r1zero.errors import Options, UserError, exit_code
     from r1zero.launch import jobs, sweep
     from r1zero.launch.console import console
 except ModuleNotFoundError as error:
@@ -195,6 +195,10 @@ def main() -> int:
         help="outputs folder of another machine or with other --threads: print which verdicts and figures are equal",
     )
     arguments = parser.parse_args()
+    if arguments.against and arguments.design != "whole":
+        raise UserError("--against compares the verdicts of the whole miniature: leave --design out")
+    if arguments.against and arguments.against.resolve() == OUTPUTS.resolve():
+        raise UserError(f"--against {arguments.against} is this run itself: name the outputs folder of another one")
     if arguments.against:
         from r1zero.lab.report.agreement import verdicts_of
 

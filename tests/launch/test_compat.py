@@ -53,6 +53,23 @@ def test_plain_files_are_told_from_formats_of_a_strategys_own(trainer: pl.Traine
     assert not compat.writes_plain_files(trainer.strategy)
 
 
+def test_triton_is_not_loaded_to_train_on_a_cpu() -> None:
+    """In a process of its own; who wants Triton itself has it."""
+    if importlib.util.find_spec("triton") is None or torch.version.cuda:
+        pytest.skip("Triton is not installed, or torch is built for GPUs")
+    code = """
+import sys
+from r1zero.launch.torch_start import start_torch
+start_torch(0.1)
+import r1zero.train.run
+print("triton" in sys.modules)
+import triton
+assert triton.language
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
 def test_the_launcher_calls_the_observer_it_is_given() -> None:
     from pytorch_lightning.strategies.launchers import subprocess_script
 

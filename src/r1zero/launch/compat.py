@@ -186,6 +186,26 @@ def sequences_at_a_time(responses: int, devices: int = 1) -> int:
     return min(max(sequences, responses), tokens)
 
 
+def leave_triton_out() -> None:
+    """Keep a torch that is built for CPUs alone from loading Triton, which only makes kernels for GPUs.
+
+    torch's compiler, which transformers imports, and its counter of operations, which Lightning imports, ask whether
+    Triton is there by importing it: 75 MB in a training process. torch keeps the answer; whoever imports Triton itself,
+    as vLLM does, still gets it. torch 2.13: ``torch.utils._triton``.
+    """
+    import torch
+    from torch.utils import _triton
+
+    if torch.version.cuda or torch.version.hip or torch.version.xpu or "triton" in sys.modules:
+        return
+    sys.modules["triton"] = None  # type: ignore[assignment]
+    try:
+        _triton.has_triton_package()
+        import torch.utils.flop_counter
+    finally:
+        del sys.modules["triton"]
+
+
 def float32_product(device: str) -> Callable[[Any, Any], Any] | None:
     """Float32 left @ right.T by oneDNN where that is worth it; None: torch's own product will do.
 

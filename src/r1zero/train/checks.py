@@ -25,6 +25,7 @@ from r1zero.launch.plugins import check_function
 from r1zero.launch.renamed import bring_up_to_date
 from r1zero.launch.run_folder import not_made
 from r1zero.launch.targets import check_targets
+from r1zero.launch.torch_start import limit_threads
 from r1zero.learn.optimizer import check_memory
 from r1zero.ranges import check_ranges
 from r1zero.reward.signatures import check_named
@@ -52,9 +53,6 @@ OWNED = {
     "reload_dataloaders_every_n_epochs": "data.limit",
 }
 """Arguments of Lightning's Trainer that would be overruled or would do harm here, and what to use instead."""
-
-SMALL = 0.01
-"""Billions of parameters below which one thread is enough."""
 
 LARGE_FOR_CPU = 0.5
 """Billions of parameters from which training on a CPU is refused unless trainer=cpu asks for it."""
@@ -363,19 +361,6 @@ def check_machine(cfg: TrainConfig) -> None:
             f"no NVIDIA GPU was found, and model {cfg.model.name} ({cfg.model.params:g} B parameters) is too large to "
             "train on a CPU: try experiment=demo, which takes minutes on two cores (trainer=cpu insists)"
         )
-
-
-def limit_threads(params: float) -> None:
-    """Give a very small model one thread, unless ``OMP_NUM_THREADS`` says otherwise; before torch is imported.
-
-    Its matrix products are too small to share out, and two threads that wait for each other beside other
-    load were measured to be up to fifty times slower than one.
-
-    Args:
-        params: parameters of the model, in billions.
-    """
-    if 0 < params < SMALL:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def folder_context(path: str) -> int:

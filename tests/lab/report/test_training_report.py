@@ -285,6 +285,17 @@ def test_two_runs_of_the_miniature_are_compared(
     monkeypatch.setattr("sys.argv", [*arguments[:-1], "nowhere"])
     with pytest.raises(UserError, match=r"nowhere/miniature/verdicts\.json holds no verdicts"):
         miniature.main()
+    monkeypatch.setattr("sys.argv", [*arguments, "--design", "compare"])
+    with pytest.raises(UserError, match="leave --design out"):
+        miniature.main()
+    monkeypatch.setattr("sys.argv", [*arguments[:-1], "./outputs"])
+    with pytest.raises(UserError, match="is this run itself"):
+        miniature.main()
+    for content in ('[{"key": "a"}]', "[3]", '{"key": "a"}'):
+        (tmp_path / "other/outputs/miniature/verdicts.json").write_text(content)
+        monkeypatch.setattr("sys.argv", arguments)
+        with pytest.raises(UserError, match=r"verdicts\.json holds no verdicts"):
+            miniature.main()
 
 
 @pytest.mark.parametrize("argument", ["--workers", "--seeds", "--threads"])

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from r1zero import config
 from r1zero.launch.arguments import expand
 from r1zero.launch.paths import quoted
-from r1zero.train.checks import check, limit_threads
+from r1zero.launch.torch_start import start_torch
+from r1zero.train.checks import check
 
 
 def settings(case: dict[str, Any], conf: Path) -> DictConfig:
@@ -66,7 +67,7 @@ def main(case: dict[str, Any]) -> int:
     """Run."""
     config.register()
     cfg = settings(case, Path(case["conf"]))
-    limit_threads(case["params"])
+    start_torch(case["params"])
     from r1zero.train.run import train
 
     return train(cfg, Path(case["folder"]))

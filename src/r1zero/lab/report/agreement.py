@@ -23,11 +23,11 @@ FIGURES: dict[str, tuple[tuple[str, ...], bool]] = {
 """{what is compared: (how its columns of metrics.csv begin, whether the last value counts, not the first)}."""
 
 
-def verdicts_of(outputs: Path) -> dict[str, dict[str, Any]]:
-    """{key: verdict} of the miniature that ran in an ``outputs`` folder. Raises ``UserError`` where there is none."""
+def verdicts_of(outputs: Path) -> dict[str, dict[str, str]]:
+    """{key: a verdict's word and figures} of the miniature in an outputs folder; ``UserError`` where there is none."""
     file = outputs / "miniature" / "verdicts.json"
     try:
-        return {verdict["key"]: verdict for verdict in json.loads(file.read_text())}
+        return {v["key"]: {name: v[name] for name in ("word", "measured")} for v in json.loads(file.read_text())}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{file} holds no verdicts; name the `outputs` folder of a miniature that has run: {first_line(error)}"
