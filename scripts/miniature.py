@@ -148,9 +148,10 @@ def report(out: Path, seeds: int, against: Path | None) -> None:
 
     planned = [point.folder for point in points(PLAN, seeds)]
     path, found = write_miniature(planned, out, sorted((OUTPUTS / "mini").glob("*/*_seed-*")))
-    for line in [*summary_lines(found), *(agreement(found, planned, against) if against else ())]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print("\n".join(summary_lines(found)), highlight=False, markup=False, soft_wrap=True)
     console.print(f"report: {path}", soft_wrap=True)
+    if against:
+        console.print("\n".join(agreement(found, planned, against)), highlight=False, markup=False, soft_wrap=True)
 
 
 def compare(folders: list[Path]) -> None:

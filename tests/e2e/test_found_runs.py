@@ -223,7 +223,7 @@ def test_a_new_run_never_goes_on_in_a_folder_of_the_same_second(server: Server, 
     first = server.run([*small, "hydra.run.dir=outputs/e/FIRST"], tmp_path, script="scripts/evaluate.py")
     assert first.code == 0, first.err
     now = int(time.time())
-    taken = [tmp_path / "outputs/e" / time.strftime(TIME, time.localtime(now + s)) for s in range(180)]
+    taken = [tmp_path / "outputs/e" / time.strftime(TIME, time.localtime(now + s)) for s in range(900)]
     for folder in taken:
         folder.symlink_to("FIRST")
     before = content(tmp_path / "outputs/e/FIRST")
@@ -232,15 +232,6 @@ def test_a_new_run_never_goes_on_in_a_folder_of_the_same_second(server: Server, 
     assert content(tmp_path / "outputs/e/FIRST") == before
     (made,) = (tmp_path / "outputs/e").glob("*_2")
     assert status(made)["state"] == "finished"
-
-
-def test_sweeps_that_start_in_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
-    """Six at once, none with a folder of its own on the command line; a point that is refused leaves its sweep's."""
-    args = ["-m", "experiment=demo", "seed=0", "rollout.questions=-1", "name=s"]
-    ended = [wait(process) for process in [start(args, tmp_path) for _ in range(6)]]
-    assert [done.code for done in ended] == [1] * 6
-    assert len(list((tmp_path / "outputs/s").iterdir())) == 6
-    assert not [line for done in ended for line in done.errors if "another" in line]
 
 
 def test_a_doctor_of_a_whole_run_finds_nothing(undisturbed: Path) -> None:

@@ -98,6 +98,21 @@ def test_torchrun_starts_two_ranks_in_one_folder(tmp_path: Path) -> None:
     assert {"weights", "update", "loss", "advantages", "sampler (nats)"} <= audited(folder, 0, 1).keys()
 
 
+def test_srun_starts_two_ranks_in_one_folder(tmp_path: Path) -> None:
+    """What srun sets for its tasks is all there is to go by: Lightning takes them for ranks, and so does the folder."""
+    job = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "3"}
+    job |= {"SLURM_JOB_NAME": "rl", "SLURM_NODEID": "0", "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost"}
+    ranks = [job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in (0, 1)]
+    started = [start([*SMALL, *TWO, "paths.outputs=out"], tmp_path, env=env) for env in ranks]
+    first, second = (wait(process) for process in started)
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    (folder,) = (tmp_path / "out" / "demo").iterdir()
+    assert folder.name == "slurm_4711.3"
+    assert first.out.count("2 rank(s)") == 1
+    assert second.out == "", "one rank speaks"
+    assert_two_ranks_ran(folder)
+
+
 def test_a_sweep_over_two_ranks_is_one_sweep(tmp_path: Path) -> None:
     """The second rank starts no sweep of its own."""
     done = wait(start([*SMALL, *TWO, "-m", "seed=5", "hydra.sweep.dir=sweep"], tmp_path))

@@ -6,22 +6,26 @@ import errno
 import fcntl
 import json
 import logging
-import multiprocessing
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.utils import setup_globals
+from omegaconf import OmegaConf
 
 from r1zero.errors import UserError
 from r1zero.lab.doctor.folder import findings, summary
-from r1zero.launch import files, paths
+from r1zero.launch import files
 from r1zero.launch import lock as lock_module
 from r1zero.launch.arguments import expand
 from r1zero.launch.lock import HOLDER
+from r1zero.launch.paths import own_folder
 from r1zero.launch.record import damage, set_aside, work_in
 from r1zero.launch.run_folder import Status, lock_folder, refuse_used, run_folder
 from run_support import ROOT
@@ -248,39 +252,48 @@ def test_whatever_a_file_of_a_folder_holds_is_said_in_one_line(name: str, tmp_pa
 
 # -- the folder of a new run ---------------------------------------------------------------------------
 
-
-def choose(parent: str, wait: Any, found: Any) -> None:
-    wait.wait()
-    found.put(paths.new_folder(parent))
+DATED = "${now:%Y-%m-%d_%H-%M-%S}"
 
 
-def test_runs_that_start_in_one_second_have_folders_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paths.time, "strftime", lambda text: "now")
-    fork = multiprocessing.get_context("fork")
-    barrier, found = fork.Barrier(16), fork.Queue()
-    processes = [fork.Process(target=choose, args=(str(tmp_path / "a"), barrier, found)) for _ in range(16)]
-    for process in processes:
-        process.start()
-    names = {found.get(timeout=30) for _ in processes}
-    for process in processes:
-        process.join()
-    assert names == {str(tmp_path / "a" / name) for name in ("now", *(f"now_{n}" for n in range(2, 17)))}
-    assert {str(path) for path in (tmp_path / "a").iterdir()} == names
+def hydras(folder: Path, name: str = DATED) -> Any:
+    """Hydra's own config with a folder for runs and one for sweeps, in the year 1."""
+    OmegaConf.register_new_resolver("now", lambda form: "0001-01-01_00-00-00", replace=True)
+    dirs = {kind: {"dir": f"{folder}/a/{name}"} for kind in ("run", "sweep")}
+    return OmegaConf.create(dirs | {"overrides": {"hydra": []}})
 
 
-def test_a_process_has_one_folder_and_what_is_only_shown_makes_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paths, "CHOSEN", {})
-    monkeypatch.setattr(sys, "argv", ["train.py", "seed=1"])
-    chosen = paths.new_folder(str(tmp_path / "a"))
-    assert Path(chosen).is_dir()
-    assert paths.new_folder(str(tmp_path / "a")) == chosen
-    for option in ("--cfg", "--cfg=job", "-c", "--info", "--help", "--hydra-help"):
-        monkeypatch.setattr(sys, "argv", ["train.py", option, "job"])
-        paths.new_folder(str(tmp_path / option))
-        assert not (tmp_path / option).exists()
-    (tmp_path / "file").write_text("")
-    assert paths.new_folder(str(tmp_path / "file" / "b")).startswith(str(tmp_path / "file" / "b"))
+@pytest.fixture
+def now() -> Iterator[None]:
+    """Hydra's own resolver again, after a test."""
+    yield
+    OmegaConf.clear_resolver("now")
+    setup_globals()
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_runs_that_start_in_one_second_have_folders_of_their_own(tmp_path: Path, kind: str, now: None) -> None:
+    """Sixteen at a time, with a link to nowhere under the second's name as well."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0001-01-01_00-00-00").symlink_to("nowhere")
+    started = [hydras(tmp_path) for _ in range(16)]
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda hydra: own_folder(hydra, kind), started))
+    names = {hydra[kind].dir for hydra in started}
+    assert names == {str(tmp_path / "a" / f"0001-01-01_00-00-00_{number}") for number in range(2, 18)}
+    assert all(Path(name).is_dir() for name in names)
+    said = [[f"hydra.sweep.dir='{hydra.sweep.dir}'"] if kind == "sweep" else [] for hydra in started]
+    assert [list(hydra.overrides.hydra) for hydra in started] == said
+
+
+def test_a_folder_that_is_named_is_left_as_it_is(tmp_path: Path, now: None) -> None:
+    hydra = hydras(tmp_path, "fixed")
+    own_folder(hydra, "run")
+    assert hydra.run.dir == f"{tmp_path}/a/fixed"
+    assert not (tmp_path / "a").exists()
+
+
+def test_where_no_folder_can_be_made_hydra_says_why(tmp_path: Path, now: None) -> None:
+    (tmp_path / "a").write_text("")
+    hydra = hydras(tmp_path)
+    own_folder(hydra, "run")
+    assert hydra.run.dir == f"{tmp_path}/a/0001-01-01_00-00-00"

@@ -1,6 +1,6 @@
 """The table of docs/models.md: tiny random models of many architectures, trained weights served by vLLM.
 
-An engine starts in seconds, so one of them is tried; all: ``R1ZERO_ZOO=all pytest -s tests/rollout/test_zoo.py``.
+An engine starts in seconds, so three of them are tried; all: ``R1ZERO_ZOO=all pytest -s tests/rollout/test_zoo.py``.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ ZOO: dict[str, dict[str, Any]] = {
     "GPT2": {"n_positions": 256, "n_inner": 128}, "GPTBigCode": {"n_positions": 256, "n_inner": 128},
     "GPTJ": {"rotary_dim": 32, "n_positions": 256}, "Bloom": TIED, "VaultGemma": GEMMA,
     "MiniCPM3": {key: LATENT[key] for key in LATENT if key.endswith(("rank", "dim"))} | {"num_key_value_heads": 2},
-    "Mamba": {}, "FalconMamba": {},
+    "Mamba": {}, "FalconMamba": {}, "Lfm2": {"layer_types": ["conv", "full_attention"]},
 }  # fmt: skip
-TRIED = [name for name in ZOO if os.environ.get("R1ZERO_ZOO") == "all" or name in ("SmolLM3", "DeepseekV2")]
-"""One of those that vLLM serves by transformers' own code, and one that is refused before an engine starts."""
+TRIED = [name for name in ZOO if os.environ.get("R1ZERO_ZOO") == "all" or name in ("SmolLM3", "DeepseekV2", "Lfm2")]
+"""One that vLLM serves by transformers' own code, one refused before an engine starts, one that ends its start."""
 
 
 def page() -> dict[str, str]:

@@ -11,7 +11,7 @@ from r1zero.errors import UserError
 from r1zero.evaluate.store import grade_columns, question_of
 from r1zero.launch.arguments import stored_overrides
 from r1zero.launch.files import read_json
-from r1zero.launch.paths import dated, given_path, literal, quoted
+from r1zero.launch.paths import given_path, literal, quoted
 from r1zero.launch.record import made_by
 from r1zero.reward.grader import Grader
 from r1zero.rollout.scoring import grade_texts
@@ -36,9 +36,8 @@ def expand_rescore(arguments: list[str]) -> list[str]:
         raise UserError(f"rescore={folder}: this is a folder of {made}.py; only evaluations are graded again")
     new = {argument.partition("=")[0] for argument in arguments}
     old = [a for a in stored_overrides(stored) if a.partition("=")[0] not in new | {"resume"}]
-    target = next(dated(folder / "rescored"))
     return [*old, *(a for a in arguments if not a.startswith("rescore=")), f"rescore={quoted(folder)}",
-            f"hydra.run.dir={quoted(target)}"]  # fmt: skip
+            "hydra.run.dir='${rescore}/rescored/${now:%Y-%m-%d_%H-%M-%S}'"]  # fmt: skip
 
 
 def regrade(table: pd.DataFrame, grader: Grader) -> tuple[pd.DataFrame, int]:

@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from r1zero.errors import UserError
+from r1zero.launch import slurm
 from r1zero.launch.files import stored_yaml
 from r1zero.launch.paths import PathGroup, check_name, given_path, literal, quoted, values_of
 from r1zero.launch.record import made_by
@@ -84,6 +85,7 @@ def expand(arguments: list[str], conf: Path, command: str = "train") -> list[str
     for name in values_of(arguments, "name"):
         check_name(name)
     resume, run_dir = given_path(arguments, "resume"), given_path(arguments, "hydra.run.dir")
+    step = slurm.name_ranks() if command == "train" and not sweeping else ""
     if resume and run_dir and Path(resume).resolve() != Path(run_dir).resolve():
         raise UserError(f"resume={resume} continues in its own folder: leave hydra.run.dir out")
     if run_dir is None:
@@ -91,8 +93,8 @@ def expand(arguments: list[str], conf: Path, command: str = "train") -> list[str
             if sweeping:
                 raise UserError("resume and a sweep don't go together: resume the points one by one")
             arguments = resumed(arguments, Path(resume), command)
-        elif "TORCHELASTIC_RUN_ID" in os.environ:
-            arguments = [*arguments, f"hydra.run.dir='${{paths.outputs}}/${{name}}/{launch_time()}'"]
+        elif step or "TORCHELASTIC_RUN_ID" in os.environ:
+            arguments = [*arguments, f"hydra.run.dir='${{paths.outputs}}/${{name}}/{step or launch_time()}'"]
         elif sweeping:
             # Beside the other overrides: Hydra's parser takes them in one row only, before or after the options.
             first = next((i for i, a in enumerate(arguments) if "=" in a and not a.startswith("-")), len(arguments))

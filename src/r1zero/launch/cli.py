@@ -32,7 +32,7 @@ from r1zero.errors import SyncError, UserError, whole_message
 from r1zero.launch import compat, masking, run_folder, signals, sweep
 from r1zero.launch.arguments import expand, folder_name, options
 from r1zero.launch.objective import ACCURACY, objective_of, searches
-from r1zero.launch.paths import CHOSEN, given_path, new_folder
+from r1zero.launch.paths import given_path
 from r1zero.launch.run_folder import disk_full, how_to_go_on, not_made, shown
 from r1zero.ranges import check_ranges
 
@@ -55,8 +55,6 @@ def main(entry: Callable[[], Any], script: Path) -> int:
     conf = next(folder / "conf" for folder in (script.parent, script.parent.parent) if (folder / "conf").is_dir())
     config.register()
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
-    OmegaConf.register_new_resolver("new_folder", new_folder, replace=True)
-    CHOSEN.clear()
     signals.note_terminals()
     signals.take(signals.stop_at_once)
     compat.usage_errors_go_to(_usage)
@@ -151,7 +149,7 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> float |
     except (Exception, KeyboardInterrupt) as error:
         job_result.error = error
         if isinstance(error, (UserError, KeyboardInterrupt)):
-            if not any(given.startswith("hydra.run.dir=") for given in hydra_config.overrides.hydra):
+            if not any(re.match(r"hydra\.run\.dir=(?!.*\$\{now:)", given) for given in hydra_config.overrides.hydra):
                 drop_empty(run_dir)
             return None  # the folder may be another run's; a run that holds it has stored the rest
         with contextlib.suppress(OSError), (run_dir / "train.log").open("a") as file:

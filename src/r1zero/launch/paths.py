@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from r1zero.errors import UserError
 
@@ -116,33 +113,33 @@ def check_name(name: str) -> None:
         raise UserError(f"name={name} is not the name of a folder below paths.outputs: leave out .. and a / in front")
 
 
-CHOSEN: dict[str, str] = {}
-"""The folders that this process has chosen: Hydra asks for a folder more than once."""
+def own_folder(hydra: DictConfig, kind: str) -> None:
+    """Make the folder of a new run or sweep that is named by the time, one that no other has, and put it in place.
 
+    Of those that start in one second each has its own: ``<time>``, ``<time>_2`` and so on.
 
-def new_folder(parent: str) -> str:
-    """The folder of a new run, ``<parent>/<time>``, made at once: two runs that start in one second get one each.
-
-    Nothing is made where Hydra only prints its settings, or can't be: Hydra itself then says why.
+    Args:
+        hydra: Hydra's own config; ``hydra.<kind>.dir`` is changed, and the overrides by which a launcher's worker
+            composes the points of a sweep anew.
+        kind: ``run`` or ``sweep``.
     """
-    if parent not in CHOSEN:
-        only_shown = any(re.match(r"--?(cfg|c|info|i|help|h|hydra-help)\b", a) for a in sys.argv[1:])
-        for path in dated(Path(parent)):
-            with contextlib.suppress(OSError):
-                if not only_shown:
-                    path.mkdir(parents=True)
-                break
-            if not path.exists():
-                break
-        CHOSEN[parent] = str(path)
-    return CHOSEN[parent]
-
-
-def dated(parent: Path) -> Iterator[Path]:
-    """Folders named by the time that are not there yet: ``<time>``, ``<time>_2`` and so on."""
-    now = time.strftime("%Y-%m-%d_%H-%M-%S")
-    names = itertools.chain([now], (f"{now}_{number}" for number in itertools.count(2)))
-    return (parent / name for name in names if not (parent / name).exists())
+    if "${now:" not in OmegaConf.to_container(hydra[kind], resolve=False)["dir"]:  # type: ignore[index,call-overload]
+        return
+    wanted = chosen = str(hydra[kind].dir)
+    number, tries = 1, 3
+    while tries:
+        try:
+            Path(chosen).mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+            chosen = f"{wanted}_{number}"
+        except OSError:  # a run that was refused has removed the folder above; or none can be made, and Hydra says why
+            tries -= 1
+    with flag_override(hydra, ["struct", "readonly"], False):
+        hydra[kind].dir = chosen
+        if kind == "sweep":
+            hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(chosen)}")
 
 
 def is_there(path: str) -> bool:

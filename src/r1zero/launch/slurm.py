@@ -20,6 +20,20 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(TASK)}
 
 
+def name_ranks() -> str:
+    """Where srun itself has started the ranks of one run, name them as torchrun does: ``RANK``, ``LOCAL_RANK``.
+
+    Returns:
+        the name of the folder that they share, by job and step; "" where Lightning would not take this process for such
+        a rank: alone, in an interactive job, or started by a rank or by torchrun.
+    """
+    tasks, job = os.environ.get("SLURM_NTASKS", "1"), os.environ.get("SLURM_JOB_NAME", "")
+    if tasks == "1" or job in ("bash", "interactive") or "SLURM_PROCID" not in os.environ or "LOCAL_RANK" in os.environ:
+        return ""
+    os.environ.update(RANK=os.environ["SLURM_PROCID"], LOCAL_RANK=os.environ.get("SLURM_LOCALID", "0"))
+    return f"slurm_{os.environ.get('SLURM_JOB_ID', '')}.{os.environ.get('SLURM_STEP_ID', '0')}"
+
+
 def machines() -> tuple[int, int]:
     """Machines of the SLURM step that this process is a task of, and the number of ours; 1 and 0 elsewhere."""
     count = int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))

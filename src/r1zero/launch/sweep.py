@@ -29,7 +29,7 @@ from r1zero.errors import UserError
 from r1zero.launch import compat, slurm
 from r1zero.launch.files import stored_json, stored_yaml
 from r1zero.launch.objective import best_trial, searches
-from r1zero.launch.paths import quoted
+from r1zero.launch.paths import own_folder, quoted
 from r1zero.launch.point_state import PointState, read_state
 from r1zero.launch.record import checkpoints, set_aside, steps_in, work_in
 
@@ -301,14 +301,19 @@ def clock(seconds: float) -> str:
 
 
 class SweepCallback(Callback):
-    """Hydra's hook around a sweep: knows all points before the first one starts, and draws their table."""
+    """Hydra's hook before a run or a sweep: folders; and the points of a sweep, before the first one starts."""
 
     table: SweepTable | None = None
     """The table of the sweep that this process runs."""
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Give a run that names no folder one of its own."""
+        own_folder(config.hydra, "run")
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the points and open the table; a search has no points yet, and says each when it has ended."""
         hydra = config.hydra
+        own_folder(hydra, "sweep")
         if searches(hydra):
             return
         naming = hydra.job.config.override_dirname

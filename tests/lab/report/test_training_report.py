@@ -282,6 +282,19 @@ def test_two_runs_of_the_miniature_are_compared(
     assert f"(a) not testable here: {measured}" in printed
     assert "accuracy and lengths before RL: equal to the last bit in 2 of 2 runs" in printed
     assert "accuracy and lengths after RL: equal to the last bit in 0 of 2 runs" in printed
+    file = tmp_path / "other" / miniature.points(miniature.PLAN, 1)[0].folder / "metrics.csv"
+    for content in ("", "a,b\n1,2\n1,2,3\n", "\xff"):
+        file.write_text(content, "latin-1")
+        assert miniature.main() == 0
+        printed = capsys.readouterr().out
+        assert "1 runs are in both" in printed
+        assert (
+            f"left out, without a metrics.csv that can be read here or there: {file.parent.relative_to(tmp_path)}"
+            in printed
+        )
+    file.write_text("step\n0\n")
+    assert miniature.main() == 0
+    assert "after RL: equal to the last bit in 0 of 2 runs" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", [*arguments[:-1], "nowhere"])
     with pytest.raises(UserError, match=r"nowhere/miniature/verdicts\.json holds no verdicts"):
         miniature.main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,23 @@ def test_launchers_run_every_point_and_report_a_failure(
     assert {name: lines[0].split()[2:] for name, lines in called(project).items()} == {
         f"algo-{a}_seed-{s}": [a, str(s), "60"] for a in ("drgrpo", "grpo") for s in (0, 1)
     }
+
+
+@pytest.mark.parametrize("launcher", ["basic", "parallel", "local_jobs"])
+def test_all_points_of_a_sweep_are_in_one_folder_that_no_other_sweep_has(project: Path, launcher: str) -> None:
+    """A sweep without a folder of its own is named by the time; here that name is taken for the next minutes."""
+    if launcher != "basic":
+        pytest.importorskip(f"hydra_plugins.hydra_{'joblib' if launcher == 'parallel' else 'submitit'}_launcher")
+    root, begun = project / "outputs" / "q", int(time.time())
+    for second in range(600):
+        (root / time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(begun + second))).mkdir(parents=True)
+    found = run(project, "-m", "algo=grpo", "seed=0,1", "experiment=mini", "name=q", f"hydra/launcher={launcher}")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count(" finished  step") == 2
+    (calls, other) = sorted(root.glob("*/*/calls"))
+    assert calls.parent.parent == other.parent.parent
+    assert calls.parent.parent.name.endswith("_2")
+    assert len(list(root.iterdir())) == 601
 
 
 def sweeps() -> list[tuple[str, str]]:

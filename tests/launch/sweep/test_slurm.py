@@ -117,3 +117,16 @@ def test_a_job_that_is_requeued_on_another_machine_goes_on_with_its_point(
         file.write_text(json.dumps(json.loads(file.read_text()) | {"host": "elsewhere"}))
         job.setenv("SLURM_JOB_ID", "7")
         assert sweep.read_state(tmp_path).state == state
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"SLURM_NTASKS": "1"}, {"SLURM_JOB_NAME": "bash"}, {"SLURM_JOB_NAME": "interactive"}, {"LOCAL_RANK": "0"}],
+)
+def test_no_ranks_of_srun(monkeypatch: pytest.MonkeyPatch, other: dict[str, str]) -> None:
+    """A task alone, a shell, and a rank of torchrun's inside a task."""
+    monkeypatch.delenv("RANK", raising=False)
+    for name, value in (JOB | {"SLURM_NTASKS": "2"} | other).items():
+        monkeypatch.setenv(name, value)
+    assert slurm.name_ranks() == ""
+    assert "RANK" not in os.environ

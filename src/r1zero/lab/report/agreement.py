@@ -50,19 +50,27 @@ def agreement(found: Sequence[Verdict], folders: Sequence[Path], other: Path) ->
     for here in found:
         theirs = there.get(here.key, {"word": "not in the other report", "measured": ""})
         same += here.word == theirs["word"]
-        pairs = ((here.word, theirs["word"]), (here.measured, theirs["measured"]))
-        lines.append(f"({here.key}) " + ": ".join(one if one == two else f"{one} / {two}" for one, two in pairs))
+        said = ((here.word, theirs["word"]), (here.measured, theirs["measured"]))
+        lines.append(f"({here.key}) " + ": ".join(one if one == two else f"{one} / {two}" for one, two in said))
     twins = [(folder, other.joinpath(*folder.parts[1:])) for folder in folders]
-    tables = [tuple(pd.read_csv(f / "metrics.csv") for f in pair) for pair in twins if all(map(_has_figures, pair))]
+    read = {str(two): (_table(one), _table(two)) for one, two in twins if one.is_dir() and two.is_dir()}
+    tables = [(one, two) for one, two in read.values() if one is not None and two is not None]
     lines.append(f"{same} of {len(found)} verdicts are the same; {len(tables)} runs are in both, their figures:")
     for what, (columns, last) in FIGURES.items():
-        equal = sum(_figures(one, columns, last) == _figures(two, columns, last) for one, two in tables)
-        lines.append(f"  {what}: equal to the last bit in {equal} of {len(tables)} runs")
+        pairs = [(_figures(one, columns, last), _figures(two, columns, last)) for one, two in tables]
+        pairs = [pair for pair in pairs if any(pair)]
+        equal = sum(one == two for one, two in pairs)
+        lines.append(f"  {what}: equal to the last bit in {equal} of {len(pairs)} runs")
+    if unread := [folder for folder, pair in read.items() if pair[0] is None or pair[1] is None]:
+        lines.append(f"  left out, without a metrics.csv that can be read here or there: {', '.join(unread)}")
     return lines
 
 
-def _has_figures(folder: Path) -> bool:
-    return (folder / "metrics.csv").is_file()
+def _table(folder: Path) -> pd.DataFrame | None:
+    try:
+        return pd.read_csv(folder / "metrics.csv")
+    except (OSError, ValueError):  # pandas' own are of these
+        return None
 
 
 def _figures(table: pd.DataFrame, columns: tuple[str, ...], last: bool) -> dict[str, Any]:

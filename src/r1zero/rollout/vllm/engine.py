@@ -193,7 +193,7 @@ class VLLMEngine:
         try:
             with preserved_rng(), quiet(), compat.classes_left_alone(), launcher_environment(card) as launcher:
                 self._llm = LLM(**settings, **launcher)
-        except (ValueError, RuntimeError, torch.OutOfMemoryError) as error:
+        except Exception as error:
             release_process_groups()
             raise start_error(error, settings, memory) from error
         else:

@@ -80,8 +80,8 @@ def launcher_environment(card: int) -> Iterator[dict[str, Any]]:
         os.environ.update(before)
 
 
-def start_error(error: Exception, settings: dict[str, Any], memory: str) -> Exception:
-    """The user's one-line error for a failed start, or the error itself where its cause is unknown."""
+def start_error(error: Exception, settings: dict[str, Any], memory: str) -> UserError:
+    """The user's one-line error for a failed start: with what to do where the cause is known, else what vLLM says."""
     text = str(error).lower()
     if "max_model_len" in text and "is greater than the derived" in text:
         return UserError(
@@ -98,7 +98,10 @@ def start_error(error: Exception, settings: dict[str, Any], memory: str) -> Exce
         return UserError(f"rollout.quantization: vLLM can't round this model here ({first_line(error)})")
     if "cannot find any model weights" in text:
         return UserError(f"model.path={settings['model']}: no weights there (*.safetensors)")
-    return error
+    return UserError(
+        f"vLLM can't start with {settings['model']} ({type(error).__name__}: {first_line(error)}); rollout=hf samples "
+        "without vLLM"
+    )
 
 
 def spare_token_strings(llm: Any) -> None:
