@@ -32,11 +32,11 @@ def learner_memory(shape: Shape, learner: Learner, work: Work) -> dict[str, floa
     moments in 8 bits.
     """
     n = shape.params
-    share = learner.devices if learner.layout == "fsdp" else 1
-    trained = learner.adapters if learner.layout == "lora" else n / share
+    share = learner.devices if learner.sharded else 1
+    trained = (learner.adapters if learner.adapted else n) / share
     parts = {"weights": 4 * trained, "gradients": 4 * trained, "Adam": learner.moments * trained}
-    if learner.layout == "lora":
-        parts["weights"] += learner.half * n
+    if learner.adapted:
+        parts["weights"] += learner.half * n / share
     if work.reference:
         parts["reference"] = work.reference * n / share
     return parts | max(moments(shape, learner, work), key=lambda moment: sum(moment.values()))
@@ -55,7 +55,11 @@ def moments(shape: Shape, learner: Learner, work: Work) -> list[dict[str, float]
     forward, backward = head(shape, learner, work)
     kept, again = kept_activations(shape, learner, tokens), activations(shape, learner, tokens)
     loss = bool(work.reference) and work.kl_in_loss
-    if learner.layout == "lora":
+    if learner.layout == "fsdp-lora":
+        adapted = layer + learner.adapters / shape.layers
+        roots, held = half * e * (2.0 if loss else 1.0), half * adapted
+        ahead, end, gradient = 2 * half * adapted, half * e * (0 if shape.tied else 1), 0.0
+    elif learner.layout == "lora":
         roots = held = ahead = end = gradient = 0.0
     elif learner.layout == "ddp":
         roots = held = 0.0
@@ -132,10 +136,10 @@ def _factors(learner: Learner) -> tuple[int, tuple[int, int], tuple[int, int]]:
 
     Measured as live bytes of forward and backward passes; tests/lab/plan does so again.
     """
-    lora = learner.layout == "lora"
+    lora = learner.adapted
     if not learner.bfloat16:
         return 4, (28 if lora else 36, 16), (23 if lora else 26, 24)
-    layer_h = {"ddp": 32, "fsdp": 23, "lora": 27}[learner.layout]
+    layer_h = {"ddp": 32, "fsdp": 23, "lora": 27, "fsdp-lora": 27}[learner.layout]
     return learner.stream, (layer_h, 8), (31, 14) if lora else (22, 12)
 
 
@@ -148,7 +152,7 @@ def passing(shape: Shape, learner: Learner, work: Work, held: float = 0.0) -> fl
     e, layer, half, tokens = shape.embedding, shape.layer, learner.half, work.micro_tokens
     inner = tokens * (8 * shape.hidden + half * 3 * shape.intermediate)
     forward, _ = head(shape, learner, work)
-    if learner.layout == "fsdp":
+    if learner.sharded:
         start = half * (2.0 * e + 2 * layer if shape.tied else 4.0 * e)
         between = 2 * learner.stream * tokens * shape.hidden + half * (e + 3 * layer)
         return max(held + max(start, between, inner + half * (e + 2 * layer)), forward + half * (e + layer))
@@ -161,7 +165,7 @@ def passing_reference(shape: Shape, learner: Learner, work: Work) -> tuple[float
 
     A reference in bfloat16 beside float32 states has a part of its head cast for each tile.
     """
-    own, held = (learner.half * size * (learner.layout == "fsdp") for size in (shape.embedding, shape.layer))
+    own, held = (learner.half * size * learner.sharded for size in (shape.embedding, shape.layer))
     cast = 4 * min(TILE[1], shape.vocab) * shape.hidden if work.reference < learner.stream else 0
     return float(own), passing(shape, learner, work, held) + cast
 
@@ -226,9 +230,10 @@ def sending(shape: Shape, learner: Learner, work: Work) -> float:
     base = 0 if work.engine_wide == learner.half else work.engine_wide  # frozen weights are in the format of compute
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     inner = [shape.hidden * width for width in (q, kv, kv, q, *[shape.intermediate] * 3)]
-    made = {"ddp": cast, "fsdp": 4 + cast, "lora": 4 + cast}[learner.layout]
-    kept = {"ddp": cast, "fsdp": cast or 4, "lora": cast or 4}[learner.layout]
-    ends = (base, base) if learner.layout == "lora" else (made, kept)  # no adapters there
+    gathered = learner.half * (learner.layout == "fsdp-lora")
+    made = cast if learner.layout == "ddp" else 4 + max(gathered, cast)
+    kept = cast if learner.layout == "ddp" else cast or 4
+    ends = (gathered + base, base or gathered) if learner.adapted else (made, kept)  # no adapters there
     edge = (ends[0] * shape.embedding, ends[1] * shape.embedding)
     layers = [(made * size, kept * size) for size in inner]
     order = [(0, 0), edge, *layers, *layers, *([] if shape.tied else [edge])]
