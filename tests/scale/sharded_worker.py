@@ -143,8 +143,9 @@ class Counted(pl.Callback):
         expected = expected_parameters(self.settings["policy"])
         with LiveBytes(base=numbers()) as live:
             sent = CheckedWeights(pl_module.policy.named_weights(), expected, getattr(torch, self.settings["dtype"]))
-            for _ in sent:  # an engine copies each into its own
-                pass
+            for weight in sent:  # an engine copies each into its own
+                assert weight
+            del weight
         sent.verify(0)
         self.sending = live.peak
         with LiveBytes(base=numbers()) as live:  # as with a KL term in the reward
