@@ -1,6 +1,6 @@
-"""Trains a policy on fixed rollouts, sharded or not: ``python sharded_worker.py <settings.json>``; see test_fsdp.py.
+"""Trains policies on fixed rollouts, sharded or not: ``python sharded_worker.py <settings.json>``; see test_fsdp.py.
 
-Lightning starts the other ranks by running this file again.
+Lightning starts the other ranks by running this file again; they train one policy after the other.
 """
 
 from __future__ import annotations
@@ -143,8 +143,9 @@ class Counted(pl.Callback):
         expected = expected_parameters(self.settings["policy"])
         with LiveBytes(base=numbers()) as live:
             sent = CheckedWeights(pl_module.policy.named_weights(), expected, getattr(torch, self.settings["dtype"]))
-            for _ in sent:  # an engine copies each into its own
-                pass
+            for weight in sent:  # an engine copies each into its own
+                assert weight
+            del weight
         sent.verify(0)
         self.sending = live.peak
         with LiveBytes(base=numbers()) as live:  # as with a KL term in the reward
@@ -153,7 +154,7 @@ class Counted(pl.Callback):
 
 
 def main(settings: dict[str, Any]) -> None:
-    torch.set_num_threads(1)
+    """Train one policy and report its bytes."""
     with LiveBytes() as loading:
         policy, reference = build(settings, "policy"), build(settings, "reference")
     algo = algo_config("grpo", minibatch_size=settings["minibatch"], inner_epochs=settings["epochs"], kl_coef=0.1)
@@ -222,4 +223,8 @@ def main(settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))
+    torch.set_num_threads(1)
+    for each in json.loads(Path(sys.argv[1]).read_text()):
+        gc.collect()
+        gc.freeze()  # what imports and the one before left is neither looked at nor counted
+        main(each)

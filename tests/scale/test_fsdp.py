@@ -1,4 +1,4 @@
-"""Sharded training on two gloo ranks: the weights of one process, float32 masters, whole checkpoints (traps 42, 54)."""
+"""Two and four gloo ranks: the weights of one process, the plan's bytes, whole checkpoints (traps 42, 54)."""
 
 from __future__ import annotations
 
@@ -44,20 +44,27 @@ LARGER: dict[str, Any] = {
 """Large enough that activations and logits are what the plan's formulas count; the head is one tile on a CPU."""
 
 
-def trained(
-    server: Server, folder: Path, ranks: int, **settings: Any
-) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """Weights and the ranks' reports of a worker."""
-    settings = PLAIN | settings | {"ranks": ranks, "out": str(folder / f"{ranks}.pt")}
-    for seed, name in enumerate(("policy", "reference")):
-        settings[name] = str(folder / name)
-        random_policy(seed=seed, tied=settings["tied"], **settings["size"]).model.save_pretrained(folder / name)
+Trained = tuple[dict[str, torch.Tensor], list[dict[str, Any]]]
+"""Weights, and the ranks' reports."""
+
+
+def trained(server: Server, folder: Path, ranks: int, *each: dict[str, Any]) -> list[Trained]:
+    """What a worker makes of settings, one after the other in the same processes."""
+    made = []
+    for number, settings in enumerate(each):
+        own = folder / str(number)
+        settings = PLAIN | settings | {"ranks": ranks, "out": str(own / f"{ranks}.pt")}
+        for seed, name in enumerate(("policy", "reference")):
+            settings[name] = str(own / name)
+            random_policy(seed=seed, tied=settings["tied"], **settings["size"]).model.save_pretrained(own / name)
+        made.append(settings)
     file = folder / f"{ranks}.settings.json"
-    file.write_text(json.dumps(settings))
+    file.write_text(json.dumps(made))
     done = server.run([str(file)], folder, script="tests/scale/sharded_worker.py")
     assert done.code == 0, done.err[-3000:]
-    reports = [json.loads((folder / f"{ranks}.{rank}.json").read_text()) for rank in range(ranks)]
-    return torch.load(settings["out"], weights_only=True), reports
+    outs = [Path(settings["out"]) for settings in made]
+    reports = [[json.loads(out.with_suffix(f".{rank}.json").read_text()) for rank in range(ranks)] for out in outs]
+    return [(torch.load(out, weights_only=True), each) for out, each in zip(outs, reports, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +87,8 @@ def test_shards_make_the_weights_of_one_process(
     stream is rounded and the other is not; updates still go the same way.
     """
     ranks, settings = settings.get("ranks", 2), {name: settings[name] for name in settings if name != "ranks"}
-    one, [single] = trained(server, tmp_path, 1, **settings)
-    two, reports = trained(server, tmp_path, ranks, **settings)
+    [(one, [single])] = trained(server, tmp_path, 1, settings)
+    [(two, reports)] = trained(server, tmp_path, ranks, settings)
     report = reports[0]
     assert furthest(one, two) < (1e-2 if rounding else 5e-6)
     start = random_policy(tied=settings.get("tied", True), **settings.get("size", {})).model.state_dict()
@@ -93,9 +100,8 @@ def test_shards_make_the_weights_of_one_process(
     assert report["held"] == pytest.approx(report["whole"] / ranks, rel=0.1)
     assert report["reference"] < 1.2 / ranks * single["reference"]
     if settings.get("size"):
-        check_bytes([single], tmp_path, PLAIN | settings)
-    if settings.get("size") and not settings.get("lora"):  # the plan's adapters have a replica each
-        check_bytes(reports, tmp_path, PLAIN | settings)
+        check_bytes([single], tmp_path / "0", settings)
+        check_bytes(reports, tmp_path / "0", settings)
     check_start(reports, start, settings.get("lora", False))
     if settings.get("context"):
         assert report["saved"] < 0.75 * single["saved"], "half of the activations; beside them gathered weights"
@@ -139,9 +145,13 @@ def _tile_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_bytes(reports: list[dict[str, Any]], folder: Path, settings: dict[str, Any]) -> None:
     """The plan's bytes of a rank in every phase, within 3 % of those counted on each."""
+    settings = PLAIN | settings
     shape, half = shape_of(str(folder / "policy")), 2 if settings["dtype"] == "bfloat16" else 4
+    layout = settings["layout"] if len(reports) > 1 else "ddp"
+    if settings["lora"]:
+        layout = {"ddp": "lora", "fsdp": "fsdp-lora"}[layout]
     learner = Learner(
-        "lora" if settings["lora"] else settings["layout"] if len(reports) > 1 else "ddp",
+        layout,
         len(reports),
         half == 2,
         settings["checkpointing"],
@@ -157,18 +167,36 @@ def check_bytes(reports: list[dict[str, Any]], folder: Path, settings: dict[str,
             assert report[key] == pytest.approx(planned[name], rel=0.03), (name, rank, learner)
 
 
+DDP: dict[str, Any] = LARGER | {"layout": "ddp", "tied": False}
+
+
 def test_replicas_have_the_bytes_of_the_plan(server: Server, tmp_path: Path) -> None:
     """DDP keeps its gradients while the engine samples; one device alone lets go of them, and so does offload.
 
     Whether states leave or stay changes no bit of the weights.
     """
-    made = []
-    for ranks, offload in ((1, False), (2, False), (2, True)):
-        settings = PLAIN | LARGER | {"layout": "ddp", "tied": False, "offload": offload}
-        weights, reports = trained(server, tmp_path, ranks, **settings)
-        check_bytes(reports, tmp_path, settings)
-        made.append(weights)
-    assert differing(made[1], made[2]) == []
+    [(_, reports)] = trained(server, tmp_path, 1, DDP)
+    check_bytes(reports, tmp_path / "0", DDP)
+    both = DDP, DDP | {"offload": True}
+    stayed, left = trained(server, tmp_path, 2, *both)
+    for number, (_, reports) in enumerate((stayed, left)):
+        check_bytes(reports, tmp_path / str(number), both[number])
+    assert differing(stayed[0], left[0]) == []
+
+
+FOUR: dict[str, dict[str, Any]] = {
+    "DDP": DDP,
+    "FSDP, activations kept": LARGER | {"tied": False},
+    "FSDP, adapters": LARGER | {"lora": True, "checkpointing": True},
+    "FSDP, adapters in bfloat16": LARGER | {"lora": True, "dtype": "bfloat16", "tied": False},
+}
+
+
+def test_four_ranks_have_the_bytes_of_the_plan(server: Server, tmp_path: Path) -> None:
+    """Replicas, shards, and adapters over shards: every phase on every rank; the same four processes for all."""
+    for number, (_, reports) in enumerate(trained(server, tmp_path, 4, *FOUR.values())):
+        assert len(reports) == 4
+        check_bytes(reports, tmp_path / str(number), list(FOUR.values())[number])
 
 
 FSDP = ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "eval.at_start=false", "eval.every=0"]

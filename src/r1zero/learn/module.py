@@ -290,8 +290,8 @@ class PolicyGradientModule(pl.LightningModule):
             counts = counts and bool(active)
             with nullcontext() if last else self._no_gradient_sync():
                 before, figures = (old, tally) if counts else (None, Tally())
-                loss = self.learner.loss(rollout, rows, micro, before, num_tokens, figures)
-                self.manual_backward(loss * (weight if counts else 0.0))
+                share = weight if counts else 0.0  # no name for the loss: it would hold its graph in the next pass
+                self.manual_backward(self.learner.loss(rollout, rows, micro, before, num_tokens, figures) * share)
         if self.is_sharded and self.learner.reference is not None:
             reshard(self.learner.reference)  # no backward pass gives up what it gathered last
         # The only wait for a GPU in an optimizer step: its figures come with the norm.

@@ -407,9 +407,10 @@ def test_the_command_prints_a_plan_without_torch() -> None:
         "qwen7b: 7.62 B parameters, 57,344 bytes of keys and values a token; 1 machine(s) x 8 h100"
     )
     advice = [line for line in lines if "python train.py" in line]
-    assert [line.split(":")[0] for line in advice] == ["fsdp", "lora"]
+    assert [line.split(":")[0] for line in advice] == ["fsdp", "lora", "fsdp-lora"]
     assert "trainer=fsdp trainer.devices=8 rollout.gpu_memory=0." in advice[0]
     assert "model.lora.rank=16" in advice[1]
+    assert "trainer=fsdp trainer.devices=8 model.lora.rank=16" in advice[2]
     assert lines[-1] == "[]"
 
 

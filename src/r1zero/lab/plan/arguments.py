@@ -11,14 +11,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1zero.config import TrainConfig
 from r1zero.errors import UserError
+from r1zero.lab.plan.cost import LAYOUTS
 from r1zero.lab.plan.hardware import GPU, Shape, gpu_named
 from r1zero.launch.gpu import elsewhere
 from r1zero.train.checks import check, check_parts, check_set
 
 DEFAULT_RANK = 16
-"""Rank of the adapters in the lora column where ``model.lora.rank`` is 0."""
+"""Rank of the adapters in the lora columns where ``model.lora.rank`` is 0."""
 
-TRAINERS = {"auto": ("ddp", "fsdp", "lora"), "gpu": ("ddp", "lora"), "ddp": ("ddp", "lora"), "fsdp": ("fsdp",)}
+TRAINERS = {
+    "auto": LAYOUTS,
+    "gpu": ("ddp", "lora"),
+    "ddp": ("ddp", "lora"),
+    "fsdp": ("fsdp", "fsdp-lora"),
+}
 """Layouts that a ``trainer=`` on the command line leaves."""
 
 
@@ -75,19 +81,19 @@ def settings(overrides: list[str], machine: Machine, conf: Path) -> dict[str, Di
     found: dict[str, DictConfig] = {}
     by_trainer: dict[str, DictConfig] = {}
     for layout in TRAINERS[trainer]:
-        if machine.devices == 1 and layout == "fsdp":  # one device: no ranks at all
+        if machine.devices == 1 and layout.startswith("fsdp"):  # one device: no ranks at all
             continue
         words = laid_out(layout, machine)
         if words[0] not in by_trainer:
             by_trainer[words[0]] = composed([*words, *others], conf)
         config = copy.deepcopy(by_trainer[words[0]])
-        if layout == "lora":
+        if layout.endswith("lora"):
             config.model.lora.rank = config.model.lora.rank or DEFAULT_RANK
         elif config.model.lora.rank:  # adapters are asked for
             continue
         found[layout] = config
     if not found:
-        raise UserError("trainer=fsdp is counted for all weights over several cards: add gpus=2, or leave it out")
+        raise UserError("trainer=fsdp is counted over several cards: add gpus=2, or leave it out")
     config = next(iter(found.values()))
     if config.model.served:
         raise UserError(
@@ -111,7 +117,7 @@ def laid_out(layout: str, machine: Machine) -> list[str]:
     """The words of a command line that lay a learner out."""
     if machine.devices == 1:
         return ["trainer=gpu"]
-    words = [f"trainer={'fsdp' if layout == 'fsdp' else 'ddp'}", f"trainer.devices={machine.gpus}"]
+    words = [f"trainer={'fsdp' if layout.startswith('fsdp') else 'ddp'}", f"trainer.devices={machine.gpus}"]
     return [*words, f"trainer.num_nodes={machine.nodes}"] if machine.nodes > 1 else words
 
 

@@ -196,9 +196,12 @@ def time_table(cfg: TrainConfig, machine: Machine, shape: Shape, fits: dict[str,
         table.add_row(name, *(seconds(one.get(name)) for one in times.values()))
     table.add_section()
     table.add_row("step", *(seconds(sum(one.values())) for one in times.values()))
-    if "fsdp" in fits:
-        hidden = sharding_traffic(shape, gpu, fits["fsdp"].learner, fits["fsdp"].work, machine.nodes)
-        table.add_row("beside it: sharding", *(seconds(hidden if layout == "fsdp" else None) for layout in fits))
+    if any(one.learner.sharded for one in fits.values()):
+        hidden = [
+            sharding_traffic(shape, gpu, one.learner, one.work, machine.nodes) if one.learner.sharded else None
+            for one in fits.values()
+        ]
+        table.add_row("beside it: sharding", *map(seconds, hidden))
     table.add_section()
     low, high = RANGE
     least = {layout: sum(one.values()) for layout, one in times.items()}
@@ -246,7 +249,7 @@ def advice(cfgs: dict[str, TrainConfig], machine: Machine, fits: dict[str, Fit])
             continue
         cfg = cfgs[layout]
         words = [f"model={cfg.model.name}", *laid_out(layout, machine)]
-        if layout == "lora":
+        if one.learner.adapted:
             words.append(f"model.lora.rank={cfg.model.lora.rank} optim.lr=1e-5")
         words.append(f"rollout.gpu_memory={one.engine_share:.2f}")
         if one.learner.offload:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from r1zero.lab.plan.hardware import GPU, Shape
 
-LAYOUTS = ("ddp", "fsdp", "lora")
+LAYOUTS = ("ddp", "fsdp", "lora", "fsdp-lora")
 
 NETWORK = 50e9
 """Bytes per second and card between machines: one 400 Gbit/s port each."""
@@ -72,11 +72,12 @@ class Learner:
     """How the learner is laid out.
 
     Attributes:
-        layout: ddp (a replica per device; also one device alone), fsdp (sharded), lora (adapters, a replica each).
+        layout: ddp (a replica per device; also one device alone), fsdp (sharded), lora (adapters, a replica each),
+            fsdp-lora (adapters, sharded like the frozen weights under them).
         devices: W.
         bfloat16: whether compute runs in bfloat16.
         checkpointing: whether activations are computed again in the backward pass.
-        adapters: parameters of LoRA adapters.
+        adapters: parameters of LoRA adapters, of all devices together where they are sharded.
         moments: bytes of AdamW's moments for a parameter.
         offload: whether moments, and gradients that DDP keeps, leave the device while the engine samples.
     """
@@ -90,6 +91,16 @@ class Learner:
     offload: bool = False
 
     @property
+    def sharded(self) -> bool:
+        """Whether each device holds its part of the weights."""
+        return self.layout.startswith("fsdp")
+
+    @property
+    def adapted(self) -> bool:
+        """Whether adapters are trained, over frozen weights."""
+        return self.layout.endswith("lora")
+
+    @property
     def half(self) -> int:
         """Bytes of a number in the format of compute."""
         return 2 if self.bfloat16 else 4
@@ -97,12 +108,12 @@ class Learner:
     @property
     def stream(self) -> int:
         """Bytes of a number of the states between layers; beside whole float32 weights they are float32."""
-        return self.half if self.layout in ("fsdp", "lora") else 4
+        return self.half if self.sharded or self.adapted else 4
 
     @property
     def buckets(self) -> bool:
         """Whether DDP averages the gradients over ranks, in buckets that it keeps."""
-        return self.layout != "fsdp" and self.devices > 1
+        return self.devices > 1 and not self.sharded
 
 
 def engine_weights(shape: Shape, work: Work) -> float:
@@ -159,8 +170,8 @@ def step_times(
     trained = work.responses / w * (work.prompt + work.tokens)
     rate = gpu.sustained * (1.0 if learner.bfloat16 else 0.5)
     once = 2 * n * trained / rate
-    factor = (2 if learner.layout == "lora" else 3) + (1 if learner.checkpointing else 0)
-    updated = learner.adapters if learner.layout == "lora" else n / (w if learner.layout == "fsdp" else 1)
+    factor = (2 if learner.adapted else 3) + (1 if learner.checkpointing else 0)
+    updated = (learner.adapters if learner.adapted else n) / (w if learner.sharded else 1)
     link = gpu.link if nodes == 1 else min(gpu.link, NETWORK)
     times = {"rollout": rollout_time(shape, gpu, work, w)}
     if work.optimizer_steps > 1:
@@ -169,11 +180,11 @@ def step_times(
         times["reference"] = once * work.passes
     times["learner"] = factor * once * work.passes
     times["optimizer"] = work.optimizer_steps * 28 * updated / gpu.bandwidth
-    if w > 1 and learner.layout != "fsdp":
+    if learner.buckets:
         times["gradients over ranks"] = work.optimizer_steps * 2 * 4 * updated / link
     times["sync"] = 4 * n / gpu.bandwidth + (2 * 2 * n / gpu.host if sleep else 0.0)
-    if learner.layout == "fsdp":
-        times["sync"] += 4 * n / link
+    if learner.sharded:
+        times["sync"] += (learner.half if learner.adapted else 4) * n / link
     if learner.offload:
         times["moments to the host and back"] = 2 * learner.moments * updated / gpu.host
     return times
@@ -182,9 +193,10 @@ def step_times(
 def sharding_traffic(shape: Shape, gpu: GPU, learner: Learner, work: Work, nodes: int = 1) -> float:
     """Seconds that FSDP's collectives take in a rollout step, hidden behind compute where the link is fast enough.
 
-    Each forward and backward pass gathers the weights twice and reduces float32 gradients once.
+    Each forward and backward pass gathers the weights twice and reduces float32 gradients of what is trained once.
     """
     trained = work.responses / learner.devices * (work.prompt + work.tokens) * work.passes
     passes = max(work.optimizer_steps, trained / work.micro_tokens)
     link = gpu.link if nodes == 1 else min(gpu.link, NETWORK)
-    return passes * (2 * (2 if learner.bfloat16 else 4) + 4) * shape.params / link
+    trainable = learner.adapters if learner.adapted else shape.params
+    return passes * (2 * learner.half * shape.params + 4 * trainable) / link

@@ -32,11 +32,11 @@ def learner_memory(shape: Shape, learner: Learner, work: Work) -> dict[str, floa
     moments in 8 bits.
     """
     n = shape.params
-    share = learner.devices if learner.layout == "fsdp" else 1
-    trained = learner.adapters if learner.layout == "lora" else n / share
+    share = learner.devices if learner.sharded else 1
+    trained = (learner.adapters if learner.adapted else n) / share
     parts = {"weights": 4 * trained, "gradients": 4 * trained, "Adam": learner.moments * trained}
-    if learner.layout == "lora":
-        parts["weights"] += learner.half * n
+    if learner.adapted:
+        parts["weights"] += learner.half * n / share
     if work.reference:
         parts["reference"] = work.reference * n / share
     return parts | max(moments(shape, learner, work), key=lambda moment: sum(moment.values()))
@@ -48,14 +48,19 @@ def moments(shape: Shape, learner: Learner, work: Work) -> list[dict[str, float]
     Copies are weights gathered or cast, and gradients on their way. The moments: the head's work, forward and backward;
     the backward pass of a layer; the last gradients on their way; the reference's pass, with what the policy's keeps.
     FSDP's outermost unit, the head, stays whole from one end to the other, and so does the reference's. Of layers one
-    is gathered and one comes ahead, and the gradient of the one before is in float32 on its way to the other devices.
+    is gathered and one comes ahead, and the gradient of the one before is in float32 on its way to the other devices;
+    what that one had kept is gone by then. Frozen layers have none.
     """
-    e, layer, half, tokens = shape.embedding, shape.layer, learner.half, work.micro_tokens
+    e, layer, half, tokens = float(shape.embedding), shape.layer, learner.half, work.micro_tokens
     matrix = shape.hidden * shape.intermediate
     forward, backward = head(shape, learner, work)
     kept, again = kept_activations(shape, learner, tokens), activations(shape, learner, tokens)
     loss = bool(work.reference) and work.kl_in_loss
-    if learner.layout == "lora":
+    if learner.layout == "fsdp-lora":
+        adapted = layer + learner.adapters / shape.layers
+        roots, held = half * e * (2.0 if loss else 1.0), half * adapted
+        ahead, end, gradient = 2 * half * adapted, half * e * (0 if shape.tied else 1), 0.0
+    elif learner.layout == "lora":
         roots = held = ahead = end = gradient = 0.0
     elif learner.layout == "ddp":
         roots = held = 0.0
@@ -68,7 +73,7 @@ def moments(shape: Shape, learner: Learner, work: Work) -> list[dict[str, float]
     else:
         roots, held = half * e * (2.0 if loss else 1.0), half * layer
         gradient = half * e
-        ahead = (2 * half + 4) * layer + half * matrix
+        ahead = 2 * half * layer + max(4.0 * layer - kept_layer(shape, learner, tokens), 0.0) + half * matrix
         end = half * e * (1 if shape.tied else 2) + 4.0 * e
     found = [
         {"copies": roots + held, "activations": kept, "logits": forward},
@@ -118,13 +123,16 @@ def kept_activations(shape: Shape, learner: Learner, tokens: int) -> float:
 
     Without it, and in bfloat16 over float32 weights, a rounded copy of the layers' weights too.
     """
-    h, m = shape.hidden, shape.intermediate
+    ends = tokens * 3 * _factors(learner)[0] * shape.hidden  # embedding's output, last norm, states of the head
+    copies = learner.bfloat16 and learner.layout == "ddp" and not learner.checkpointing
+    return ends + shape.layers * (kept_layer(shape, learner, tokens) + 2.0 * shape.layer * copies)
+
+
+def kept_layer(shape: Shape, learner: Learner, tokens: int) -> float:
+    """Those of one layer, without a copy of its weights."""
     saved, (layer_h, layer_m), _ = _factors(learner)
-    ends = 3 * saved * h  # embedding's output, last norm, states of the head
-    if learner.checkpointing:
-        return float(tokens * (ends + shape.layers * saved * h))
-    copies = 2 * shape.layers * shape.layer if learner.bfloat16 and learner.layout == "ddp" else 0
-    return float(tokens * (ends + shape.layers * (layer_h * h + layer_m * m)) + copies)
+    kept = saved * shape.hidden
+    return float(tokens * (kept if learner.checkpointing else layer_h * shape.hidden + layer_m * shape.intermediate))
 
 
 def _factors(learner: Learner) -> tuple[int, tuple[int, int], tuple[int, int]]:
@@ -132,38 +140,42 @@ def _factors(learner: Learner) -> tuple[int, tuple[int, int], tuple[int, int]]:
 
     Measured as live bytes of forward and backward passes; tests/lab/plan does so again.
     """
-    lora = learner.layout == "lora"
+    lora = learner.adapted
     if not learner.bfloat16:
         return 4, (28 if lora else 36, 16), (23 if lora else 26, 24)
-    layer_h = {"ddp": 32, "fsdp": 23, "lora": 27}[learner.layout]
+    layer_h = {"ddp": 32, "fsdp": 23, "lora": 27, "fsdp-lora": 18}[learner.layout]
     return learner.stream, (layer_h, 8), (31, 14) if lora else (22, 12)
 
 
-def passing(shape: Shape, learner: Learner, work: Work, held: float = 0.0) -> float:
+def passing(shape: Shape, learner: Learner, work: Work, adapters: float | None = None) -> float:
     """Bytes of a pass without a backward pass at its most: at its start, between layers, in a layer, or in the head.
 
     FSDP keeps what was gathered last until the next is there, so of the units at the start two are held twice, and
-    between two layers there are three. ``held`` is there until the head comes.
+    between two layers there are three. ``adapters``: their parameters, where they are not the learner's.
     """
-    e, layer, half, tokens = shape.embedding, shape.layer, learner.half, work.micro_tokens
-    inner = tokens * (8 * shape.hidden + half * 3 * shape.intermediate)
+    e, half, tokens, stream = shape.embedding, learner.half, work.micro_tokens, learner.stream
+    adapters = learner.adapters * learner.adapted if adapters is None else adapters
+    layer = shape.layer + adapters / shape.layers
+    ends = stream * 2 * (shape.hidden + shape.head_dim)  # embedding's output, angles, a layer's states
+    wide = (4 if adapters else 3) * shape.intermediate  # an adapter's product comes beside the layer's own
+    inner = tokens * (ends + stream * 2 * shape.hidden + half * wide)
     forward, _ = head(shape, learner, work)
-    if learner.layout == "fsdp":
+    if learner.sharded:
         start = half * (2.0 * e + 2 * layer if shape.tied else 4.0 * e)
-        between = 2 * learner.stream * tokens * shape.hidden + half * (e + 3 * layer)
-        return max(held + max(start, between, inner + half * (e + 2 * layer)), forward + half * (e + layer))
+        between = tokens * ends + half * (e + 3 * layer)
+        return max(start, between, inner + half * (e + 2 * layer), forward + half * (e + layer))
     rounded = 2 * shape.hidden * shape.intermediate if learner.layout == "ddp" and learner.bfloat16 else 0
     return max(inner + rounded, forward)
 
 
 def passing_reference(shape: Shape, learner: Learner, work: Work) -> tuple[float, float]:
-    """Bytes that the policy leaves gathered for the reference's pass, and those of that pass.
+    """Bytes that the policy leaves gathered for the reference's pass (its head), and those of that pass.
 
     A reference in bfloat16 beside float32 states has a part of its head cast for each tile.
     """
-    own, held = (learner.half * size * (learner.layout == "fsdp") for size in (shape.embedding, shape.layer))
+    own = learner.half * shape.embedding * learner.sharded
     cast = 4 * min(TILE[1], shape.vocab) * shape.hidden if work.reference < learner.stream else 0
-    return float(own), passing(shape, learner, work, held) + cast
+    return float(own), passing(shape, learner, work, 0.0) + cast
 
 
 def at_rest(parts: dict[str, float], learner: Learner) -> float:
@@ -204,8 +216,9 @@ def phases(
         "weights to the engine": rest + sending(shape, learner, work) + woken,
     }
     once = passing(shape, learner, work)
-    if work.reference and work.kl_in_reward:  # the reference's pass comes second
-        found["reference log-probabilities"] = rest + sum(passing_reference(shape, learner, work)) + beside
+    if work.reference and work.kl_in_reward:  # by turns; FSDP leaves the head of the other gathered
+        own, reference = passing_reference(shape, learner, work)
+        found["reference log-probabilities"] = rest + own + max(once, reference) + beside
     if work.optimizer_steps > 1:
         away = parts["Adam"] if learner.offload else 0.0
         found["old log-probabilities"] = (
@@ -226,9 +239,10 @@ def sending(shape: Shape, learner: Learner, work: Work) -> float:
     base = 0 if work.engine_wide == learner.half else work.engine_wide  # frozen weights are in the format of compute
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     inner = [shape.hidden * width for width in (q, kv, kv, q, *[shape.intermediate] * 3)]
-    made = {"ddp": cast, "fsdp": 4 + cast, "lora": 4 + cast}[learner.layout]
-    kept = {"ddp": cast, "fsdp": cast or 4, "lora": cast or 4}[learner.layout]
-    ends = (base, base) if learner.layout == "lora" else (made, kept)  # no adapters there
+    gathered = learner.half * (learner.layout == "fsdp-lora")
+    made = cast if learner.layout == "ddp" else 4 + max(gathered, cast)
+    kept = cast if learner.layout == "ddp" else cast or 4
+    ends = (gathered + base, base or gathered) if learner.adapted else (made, kept)  # no adapters there
     edge = (ends[0] * shape.embedding, ends[1] * shape.embedding)
     layers = [(made * size, kept * size) for size in inner]
     order = [(0, 0), edge, *layers, *layers, *([] if shape.tied else [edge])]
