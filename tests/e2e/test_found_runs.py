@@ -232,6 +232,9 @@ def test_a_new_run_never_goes_on_in_a_folder_of_the_same_second(server: Server, 
     assert content(tmp_path / "outputs/e/FIRST") == before
     (made,) = (tmp_path / "outputs/e").glob("*_2")
     assert status(made)["state"] == "finished"
+    refused = server.run(["rescore=outputs/e/FIRST", "reward.timeout=-1"], tmp_path, script="scripts/evaluate.py")
+    assert refused.code == 1
+    assert not list((tmp_path / "outputs/e/FIRST").glob("rescored/*"))
 
 
 def test_a_doctor_of_a_whole_run_finds_nothing(undisturbed: Path) -> None:

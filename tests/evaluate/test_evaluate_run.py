@@ -136,7 +136,7 @@ def test_rescore_on_the_command_line_brings_the_settings_back(whole, tmp_path):
     made = expand_rescore([f"rescore={folder}", "reward.timeout=9"])
     assert made[:2] == ["model=tiny", "reward.timeout=9"]
     assert made[2] == f"rescore='{folder}'"
-    assert made[3].startswith(f"hydra.run.dir='{folder}/rescored/")
+    assert made[3] == "hydra.run.dir='${rescore}/rescored/${now:%Y-%m-%d_%H-%M-%S}'"
     with pytest.raises(UserError, match="not the folder of an evaluation"):
         expand_rescore([f"rescore={tmp_path}"])
 

@@ -149,7 +149,8 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> float |
     except (Exception, KeyboardInterrupt) as error:
         job_result.error = error
         if isinstance(error, (UserError, KeyboardInterrupt)):
-            if not any(re.match(r"hydra\.run\.dir=(?!.*\$\{now:)", given) for given in hydra_config.overrides.hydra):
+            given: Any = OmegaConf.to_container(hydra_config.overrides.hydra, resolve=False)
+            if not any(re.match(r"hydra\.run\.dir=(?!.*\$\{now:)", setting) for setting in given):
                 drop_empty(run_dir)
             return None  # the folder may be another run's; a run that holds it has stored the rest
         with contextlib.suppress(OSError), (run_dir / "train.log").open("a") as file:
@@ -158,7 +159,7 @@ def dispatch(cfg: DictConfig, job: Callable[[DictConfig, Path], int]) -> float |
 
 
 def drop_empty(run_dir: Path) -> None:
-    """Remove the dated folder that Hydra has made for a run that is refused, and the one of its name: empty ones alone.
+    """Remove the dated folder that was made for a run that is refused, and the one of its name: empty ones alone.
 
     A folder that was named, by the user, a sweep or torchrun for its ranks, stays: it need not be of this process.
     """
