@@ -453,12 +453,33 @@ def test_commands_that_are_advised_compose(said: Any, model: str, nodes: int) ->
         (["model.lora.targets=[c_attn]"], "not c_attn"),
         (["rollout=ray"], "counts an engine on each learner's card"),
         (["--multirun"], "no such option"),
+        (["trainer.devices=4", "gpus=2"], "trainer.devices=4: the plan is asked for gpus=2; say gpus=4 and leave"),
+        (["trainer.devices=[0,1,2]", "gpus=2"], "the plan is asked for gpus=2; say gpus=3 and leave"),
+        (
+            ["trainer.num_nodes=2", "gpus=2"],
+            "trainer.num_nodes=2: the plan is asked for nodes=1; say nodes=2 and leave",
+        ),
+        (
+            ["prompt=1000000"],
+            "prompt=1000000: a run leaves out prompts of more than data.max_prompt_tokens=1024 tokens",
+        ),
+        (["--published", "foo=bar"], "foo=bar: --published prints published runs as they were; leave foo=bar out"),
+        (["hydra.run.dir=x"], "hydra.run.dir=x: the plan starts no run and writes no folder; leave hydra.run.dir out"),
+        (["+hydra/launcher=slurm"], "the plan starts no run and writes no folder"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(said: Any, arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message.replace("(", r"\(")) as caught:
         said(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_what_says_the_same_twice_is_taken(said: Any) -> None:
+    """And a run whose prompts are short is planned with those."""
+    assert "trainer.devices=2" in said("model=qwen1.5b", "gpus=2", "trainer.devices=2")
+    short = said("model=qwen1.5b", "data.max_prompt_tokens=64")
+    assert short == said("model=qwen1.5b", "data.max_prompt_tokens=64", "prompt=64")
+    assert short != said("model=qwen1.5b")
 
 
 def test_an_unknown_model_is_one_line() -> None:

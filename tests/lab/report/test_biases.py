@@ -82,6 +82,31 @@ def test_runs_are_written_between_their_marks(tmp_path: Path) -> None:
         biases.report(ROOT / "conf", [], page)
 
 
+WHOLE = "<!-- bias -->\nold\n<!-- /bias -->\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{WHOLE}<!-- bias-runs -->\nold\n", "<!-- bias-runs --> and <!-- /bias-runs --> stand there 1 and 0 times"),
+        (f"{WHOLE}old\n<!-- /bias-runs -->\n", "stand there 0 and 1 times"),
+        (WHOLE.replace("/", "") + "<!-- bias-runs -->\n<!-- /bias-runs -->\n", "stand there 2 and 0 times"),
+        (WHOLE + WHOLE, "<!-- bias --> and <!-- /bias --> stand there 2 and 2 times"),
+        (f"{WHOLE}<!-- /bias-runs -->\n<!-- bias-runs -->\n", "stand there in the other order"),
+    ],
+    ids=["no end", "no start", "an end without its stroke", "twice", "turned round"],
+)
+def test_a_page_whose_marks_are_not_whole_is_left_alone(tmp_path: Path, text: str, message: str) -> None:
+    """Also where the other table's block is whole: a page is written with both tables or not at all."""
+    make_run(tmp_path / "runs", "drgrpo", 0, wrong=(33.0, 32.0))
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        biases.report(ROOT / "conf", [tmp_path / "runs"], page)
+    assert "\n" not in str(caught.value)
+    assert page.read_text() == text
+
+
 def test_the_interval_of_a_share_ends_at_1() -> None:
     assert interval([0.82, 0.85]).high > 1
     assert interval([0.82, 0.85]).within(0, 1).text(".2f") == "0.83 [0.64, 1.00] (2 seeds)"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from r1zero.config import TrainConfig
 from r1zero.errors import UserError
@@ -18,6 +18,9 @@ from r1zero.train.checks import check, check_parts, check_set
 
 DEFAULT_RANK = 16
 """Rank of the adapters in the lora columns where ``model.lora.rank`` is 0."""
+
+PROMPT = 150
+"""Mean tokens of a prompt where nothing is said, at most ``data.max_prompt_tokens``."""
 
 TRAINERS = {
     "auto": LAYOUTS,
@@ -36,7 +39,7 @@ class Machine:
     nodes: int = 1
     gpu: str = "h100"
     tokens: int = 800
-    prompt: int = 150
+    prompt: int | None = None
     samplers: int = 0
 
     @property
@@ -49,7 +52,7 @@ def split(arguments: list[str]) -> tuple[Machine, list[str]]:
     """The calculator's own arguments, and those of ``train.py``.
 
     Raises:
-        UserError: a number that is none, or below 1.
+        UserError: a number that is none, or below 1, or an argument about a folder.
     """
     own, others = {}, []
     names = {field.name for field in fields(Machine)}
@@ -57,6 +60,8 @@ def split(arguments: list[str]) -> tuple[Machine, list[str]]:
         key, _, value = argument.partition("=")
         if argument.startswith("-"):
             raise UserError(f"{argument}: the plan knows no such option; see --help")
+        if key.lstrip("+~").startswith(("hydra.", "hydra/")):
+            raise UserError(f"{argument}: the plan starts no run and writes no folder; leave {key} out")
         if key not in names:
             others.append(argument)
         elif key == "gpu":
@@ -95,6 +100,7 @@ def settings(overrides: list[str], machine: Machine, conf: Path) -> dict[str, Di
     if not found:
         raise UserError("trainer=fsdp is counted over several cards: add gpus=2, or leave it out")
     config = next(iter(found.values()))
+    check_devices(config, machine)
     if config.model.served:
         raise UserError(
             f"model={config.model.name} is served elsewhere, by the server at server.url: nothing to plan here"
@@ -103,6 +109,31 @@ def settings(overrides: list[str], machine: Machine, conf: Path) -> dict[str, Di
     if config.rollout.name == "ray":
         raise UserError("rollout=ray: the plan counts an engine on each learner's card; leave it out")
     return found
+
+
+def check_devices(config: DictConfig, machine: Machine) -> None:
+    """Devices and machines of the settings are those that are planned. Raises ``UserError``."""
+    for key, own in (("devices", "gpus"), ("num_nodes", "nodes")):
+        given, planned = config.trainer.get(key, 1), getattr(machine, own)
+        count = len(given) if isinstance(given, ListConfig) else given
+        if count not in (planned, str(planned), -1, "-1", "auto"):
+            raise UserError(
+                f"trainer.{key}={given}: the plan is asked for {own}={planned}; say {own}={count} and leave "
+                f"trainer.{key} out"
+            )
+
+
+def prompt_tokens(config: TrainConfig, machine: Machine) -> int:
+    """Mean tokens of a prompt. Raises ``UserError`` for more than a run admits."""
+    most = config.data.max_prompt_tokens
+    if machine.prompt is None:
+        return min(PROMPT, most)
+    if machine.prompt > most:
+        raise UserError(
+            f"prompt={machine.prompt}: a run leaves out prompts of more than data.max_prompt_tokens={most} tokens; "
+            f"say prompt={most} or less, or raise data.max_prompt_tokens"
+        )
+    return machine.prompt
 
 
 def composed(overrides: list[str], conf: Path) -> DictConfig:

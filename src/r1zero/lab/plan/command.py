@@ -11,7 +11,7 @@ from rich.table import Table
 from r1zero.config import TrainConfig
 from r1zero.errors import UserError
 from r1zero.lab.plan import samplers
-from r1zero.lab.plan.arguments import Machine, check_shape, laid_out, settings, split, taken
+from r1zero.lab.plan.arguments import Machine, check_shape, laid_out, prompt_tokens, settings, split, taken
 from r1zero.lab.plan.cost import (
     NETWORK,
     Learner,
@@ -45,7 +45,7 @@ HELP = """What a run needs, calculated: python scripts/plan.py model=qwen7b gpus
   nodes=4        machines (1)
   gpu=h100       kind of card ({gpus})
   tokens=800     mean length of a response (800, at most rollout.max_tokens)
-  prompt=150     mean length of a prompt (150)
+  prompt=150     mean length of a prompt (150, at most data.max_prompt_tokens)
   samplers=64    also print how 8 to 4096 samplers of rollout=ray, and this many, would share a step (not printed)
   --published    published runs beside what is calculated for them: memory, times; nothing else
 
@@ -63,6 +63,9 @@ def plan(arguments: list[str], conf: Path) -> None:
         console.print(HELP.format(gpus=", ".join(GPUS)))
         return
     if "--published" in arguments:
+        others = [argument for argument in arguments if argument != "--published"]
+        if others:
+            raise UserError(f"{others[0]}: --published prints published runs as they were; leave {others[0]} out")
         console.print(published_table())
         console.print(published_memory())
         return
@@ -91,21 +94,21 @@ def work_of(cfg: TrainConfig, machine: Machine) -> Work:
     """What a rollout step has to do.
 
     Raises:
-        UserError: the responses can't be dealt out evenly.
+        UserError: the responses can't be dealt out evenly, or prompts are longer than a run admits.
     """
     rollout, devices = cfg.rollout, machine.devices
     if rollout.questions % devices:
         raise UserError(
             f"rollout.questions={rollout.questions} can't be dealt out over {devices} devices: choose a multiple"
         )
-    tokens = min(machine.tokens, rollout.max_tokens)
+    tokens, prompt = min(machine.tokens, rollout.max_tokens), prompt_tokens(cfg, machine)
     wide = 4 if rollout.format(cfg.model.dtype) == "float32" else 2
     return Work(
         responses=rollout.questions * rollout.group_size,
         tokens=tokens,
         longest=rollout.max_tokens,
-        prompt=machine.prompt,
-        context=machine.prompt + tokens,
+        prompt=prompt,
+        context=prompt + tokens,
         sequences=rollout.max_num_seqs or max(256, rollout.questions * rollout.group_size // devices),
         optimizer_steps=optimizer_steps(cfg),
         passes=cfg.algo.inner_epochs,

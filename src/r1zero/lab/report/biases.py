@@ -7,7 +7,6 @@ made responses; theory is a closed form of the settings. `scripts/report.py bias
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,22 +217,37 @@ def report(conf: Path, folders: Sequence[Path], into: Path | None) -> str:
     """Both tables, and where asked each written between its marks in a Markdown file that has them.
 
     Raises:
-        UserError: the file has neither table's marks, or one twice, or a folder holds no run.
+        UserError: the file has neither table's marks, or one of a pair alone or twice, or a folder holds no run.
     """
     parts = {"bias": table(conf)}
     if folders:
         parts["bias-runs"] = training_table([run for run in find_runs(folders) if run.state == "finished"])
     if into is not None:
         text = into.read_text()
-        found = {mark: re.findall(rf"<!-- {mark} -->.*?<!-- /{mark} -->", text, re.DOTALL) for mark in parts}
-        if not any(found.values()) or any(len(blocks) > 1 for blocks in found.values()):
+        blocks = {mark: block for mark in parts if (block := _block(text, mark, into)) is not None}
+        if not blocks:
             marks = " or ".join(f"<!-- {mark} --> and <!-- /{mark} -->" for mark in parts)
             raise UserError(f"--into {into}: the file must hold {marks}, once each")
-        for mark, blocks in found.items():
-            for block in blocks:
-                text = text.replace(block, f"<!-- {mark} -->\n{parts[mark]}<!-- /{mark} -->")
+        for mark, block in blocks.items():
+            text = text.replace(block, f"<!-- {mark} -->\n{parts[mark]}<!-- /{mark} -->")
         write_whole(into, text)
     return "\n".join(parts.values())
+
+
+def _block(text: str, mark: str, file: Path) -> str | None:
+    """What stands between a table's marks, with them; None where the file has neither. Raises ``UserError``."""
+    ends = (f"<!-- {mark} -->", f"<!-- /{mark} -->")
+    counts = [text.count(end) for end in ends]
+    if counts == [0, 0]:
+        return None
+    first, last = (text.find(end) for end in ends)
+    if counts != [1, 1] or last < first:
+        said = "in the other order" if counts == [1, 1] else f"{counts[0]} and {counts[1]} times"
+        raise UserError(
+            f"--into {file}: {ends[0]} and {ends[1]} stand there {said}: each must stand there once, the first before "
+            "the second; nothing was written"
+        )
+    return text[first : last + len(ends[1])]
 
 
 def training_table(runs: list[Run]) -> str:
