@@ -220,7 +220,7 @@ def checkpoint(folder: Path, step: int) -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / f"step_{step:06d}.ckpt", weights_only=True)
 
 
-def wandb_records(run: Path, seconds: float = 10.0) -> list[Any]:
+def wandb_records(run: Path, seconds: float = 60.0) -> list[Any]:
     """Records of a finished W&B run on disk, as far as they are there after so many seconds.
 
     ``finish()`` may return before W&B's process has written them; the exit record is the last.

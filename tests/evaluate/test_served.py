@@ -127,8 +127,8 @@ def test_a_fault_that_stays_is_a_failure():
 
 def test_a_slow_answer_is_a_time_out_and_the_others_come():
     with Stub() as stub:
-        served = model(stub, timeout=0.3, retries=1)
-        stub.fault = lambda number, body: 2.0 if body["prompt"] == "<q>q2" else None
+        served = model(stub, timeout=1.5, retries=1)
+        stub.fault = lambda number, body: 30.0 if body["prompt"] == "<q>q2" else None
         results = drawn(served)
     late = {key for key, r in results.items() if isinstance(r, Failure)}
     assert late == {(2, 0), (2, 1)}

@@ -145,7 +145,7 @@ def crash(cluster: Path, run: Path, checkpoint: str, *arguments: str, **more: st
         "SLURM_SUBMIT_DIR": str(run),
     } | more  # fmt: skip
     done = subprocess.run(
-        ["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -169,11 +169,12 @@ def test_a_crash_goes_back_into_the_queue_while_there_is_progress(cluster: Path,
 
 def test_ray_starts_beside_the_ranks_with_the_cards_that_they_leave(cluster: Path, tmp_path: Path) -> None:
     """The head of the cluster listens before the ranks are told its address."""
-    run, port = tmp_path / "run", 20077 + 20000
+    run = tmp_path / "run"
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", port))
+        listening.bind(("127.0.0.1", 0))
         listening.listen()
-        crash(cluster, run, "", "rollout=ray", "rollout.samplers=4", RAY_GPUS="4")
+        port = listening.getsockname()[1]
+        crash(cluster, run, "", "rollout=ray", "rollout.samplers=4", RAY_GPUS="4", PORT=str(port - 20000))
     ray, ranks = sorted((run / "told").read_text().splitlines(), key=lambda line: "ray.scripts" not in line)
     assert ray == (
         f"-m ray.scripts.scripts start --block --disable-usage-stats --num-gpus=4 --head --port={port} "

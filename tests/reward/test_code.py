@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -27,7 +27,7 @@ def answer(program: str) -> str:
 
 
 def pays(program: str, **settings: object) -> float:
-    return unit_tests(answer(program), META, seconds=2.0, **settings)
+    return unit_tests(answer(program), META, **({"seconds": 60.0} | settings))
 
 
 def test_a_right_program_passes_and_a_wrong_one_does_not():
@@ -42,9 +42,9 @@ def test_a_right_program_passes_and_a_wrong_one_does_not():
 
 def test_the_last_block_is_the_program():
     right, wrong = "def f(x):\n    return 3 * x + 2", "def f(x):\n    return 0"
-    assert unit_tests(answer(wrong) + answer(right), META) == 1.0
-    assert unit_tests(answer(right) + answer(wrong), META) == 0.0
-    assert unit_tests(f"```\n{right}\n```", META) == 1.0
+    assert unit_tests(answer(wrong) + answer(right), META, seconds=60.0) == 1.0
+    assert unit_tests(answer(right) + answer(wrong), META, seconds=60.0) == 0.0
+    assert unit_tests(f"```\n{right}\n```", META, seconds=60.0) == 1.0
     for text in ("", right, "```python\n" + right, "`f`"):
         assert unit_tests(text, META) == 0.0
 
@@ -87,15 +87,15 @@ NEEDS = {"fork bomb": "processes", "parent killed": "processes", "everybody kill
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_programs_earn_nothing(name):
+def test_hostile_programs_earn_nothing(name, tmp_path, monkeypatch):
     """Each ends in time, pays 0, and leaves no process and no file behind."""
     if NEEDS.get(name, "network") not in SHIELDS:
         pytest.skip(f"this system has no shield for {name}")
-    before = set(os.listdir("/tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # nobody else's folders lie there
     begin = time.monotonic()
-    assert pays(HOSTILE[name], partial=True) == 0.0
-    assert time.monotonic() - begin < 30.0
-    assert not [entry for entry in set(os.listdir("/tmp")) - before if entry.startswith("r1zero-code-")]
+    assert pays(HOSTILE[name], partial=True, seconds=2.0) == 0.0
+    assert time.monotonic() - begin < 120.0
+    assert list(tmp_path.iterdir()) == []
 
 
 def shown(program: str, **request: object) -> str:
@@ -134,9 +134,9 @@ def test_a_notice_names_what_is_open(monkeypatch):
 def test_whole_programs_read_and_print():
     tests = [{"stdin": f"{n}\n1\n", "stdout": f"{n + 1}\n"} for n in (1, 5)]
     program = "import sys\na = int(input())\nprint(a + int(sys.stdin.readline()), ' ')"
-    assert unit_tests(answer(program), {"tests": tests}) == 1.0
-    assert unit_tests(answer("print(2)"), {"tests": tests}) == 0.0
-    assert unit_tests(answer("print(2)"), {"tests": tests}, partial=True) == 0.5
+    assert unit_tests(answer(program), {"tests": tests}, seconds=60.0) == 1.0
+    assert unit_tests(answer("print(2)"), {"tests": tests}, seconds=60.0) == 0.0
+    assert unit_tests(answer("print(2)"), {"tests": tests}, seconds=60.0, partial=True) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_strict_tags_want_exactly_one_space(between, accepted):
 def test_extraction_is_linear(unit):
     """100,000 characters of anything take well under a second, in both extractors."""
     text = unit * (100_000 // len(unit))
-    begin = time.perf_counter()
+    begin = time.process_time()
     for response in (
         text,
         f"\\boxed{{1}}{text}",
@@ -127,7 +127,7 @@ def test_extraction_is_linear(unit):
     ):
         extract(response, "boxed")
         extract(response, "answer_tag")
-    assert time.perf_counter() - begin < 4.0
+    assert time.process_time() - begin < 4.0
 
 
 def test_unknown_extractor_is_an_error():

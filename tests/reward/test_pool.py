@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -11,14 +12,17 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import psutil
 import pytest
 
 from r1zero.reward.workers.pool import WorkerPool
+from run_support import until
 
 TIMEOUT = 1.0
+"""Of jobs that hang; the others have as long as a machine that is busy may take."""
 
 
 def call(name: str, response: str = "", **params: object) -> dict[str, object]:
@@ -28,14 +32,18 @@ def call(name: str, response: str = "", **params: object) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def pool():
-    pool = WorkerPool(2, TIMEOUT, memory_gib=1.0)
+    pool = WorkerPool(2, 60.0, memory_gib=1.0)
     pool.submit(call("fine")).result(timeout=60)
     yield pool
     pool.close()
 
 
+def submit(pool: WorkerPool, jobs: list[dict[str, object]]) -> list[Future[dict[str, object]]]:
+    return [pool.submit(job, TIMEOUT if "hang" in str(job) else None) for job in jobs]
+
+
 def results(pool: WorkerPool, jobs: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [future.result(timeout=60) for future in [pool.submit(job) for job in jobs]]
+    return [future.result(timeout=120) for future in submit(pool, jobs)]
 
 
 def test_results_are_those_of_their_jobs(pool):
@@ -48,24 +56,27 @@ def test_ten_hung_answers_cost_ten_deadlines_over_the_workers(pool):
     """10 hung jobs on 2 workers take 5 deadlines; the 100 good ones around them are all answered (trap 46)."""
     jobs = [call("hang") if n % 11 == 5 else call("fine", "x" * n) for n in range(110)]
     assert sum(job["path"] == "worker_functions.hang" for job in jobs) == 10
+    ends: list[float] = []
     begin, kills = time.monotonic(), pool.kills
-    got = results(pool, jobs)
-    seconds = time.monotonic() - begin
+    futures = submit(pool, jobs)
+    for future in futures[5::11]:
+        future.add_done_callback(lambda _: ends.append(time.monotonic()))
+    got = [future.result(timeout=120) for future in futures]
     for n, result in enumerate(got):
         if n % 11 == 5:
             assert result["error"] == "timeout"
         else:
             assert result["value"] == n
-    assert 5 * TIMEOUT <= seconds < 5 * TIMEOUT + 6.0
+    assert ends[-1] - begin >= 5 * TIMEOUT
+    assert min(b - a for a, b in itertools.pairwise(ends)) < TIMEOUT, "two at a time, not one after another"
     assert pool.kills - kills == 10
 
 
 def test_ten_hung_in_a_row_leave_a_working_pool(pool):
-    """No worker is lost to a hang: the next answer is there at once."""
-    assert all(result["error"] == "timeout" for result in results(pool, [call("hang")] * 10))
-    begin = time.monotonic()
-    assert results(pool, [call("fine", "abc")])[0]["value"] == 3.0
-    assert time.monotonic() - begin < TIMEOUT
+    """No worker is lost to a hang: the next answer is there long before its deadline."""
+    hung = [pool.submit(call("hang"), 0.2) for _ in range(10)]
+    assert all(future.result(timeout=60)["error"] == "timeout" for future in hung)
+    assert pool.submit(call("fine", "abc"), 600.0).result(timeout=60)["value"] == 3.0
 
 
 def test_memory_is_limited_and_the_worker_replaced(pool):
@@ -98,7 +109,7 @@ def test_the_helper_process_killed_from_outside_is_replaced(pool):
     first = pool.pids()[0]
     workers = psutil.Process(first).children()
     os.kill(first, signal.SIGKILL)
-    psutil.wait_procs(workers, timeout=10)  # until then they may still answer
+    psutil.wait_procs(workers, timeout=60)  # until then they may still answer
     assert [result["value"] for result in results(pool, [call("fine", "x" * n) for n in range(20)])] == list(range(20))
     assert pool.pids()[0] != first
 
@@ -130,7 +141,7 @@ def test_big_jobs_behind_a_hung_one_do_not_block_the_pool(pool):
     begin = time.monotonic()
     got = results(pool, jobs)
     assert [result.get("error") for result in got] == ["timeout", *[None] * 6]
-    assert time.monotonic() - begin < TIMEOUT + 5.0
+    assert time.monotonic() - begin < pool.timeout * 0.75, "nobody waits until a worker takes what it is sent"
 
 
 def test_any_thread_may_submit(pool):
@@ -149,17 +160,17 @@ def test_any_thread_may_submit(pool):
 
 
 def test_close_ends_every_process_and_every_open_job():
-    pool = WorkerPool(2, 60.0)
+    pool = WorkerPool(2, 600.0)
     pool.submit(call("fine")).result(timeout=60)
     server = psutil.Process(pool.pids()[0])
+    until(lambda: len(server.children(recursive=True)) == 2, 60)  # one of the two may have answered already
     processes = [server, *server.children(recursive=True)]
-    assert len(processes) == 3
     hung = [pool.submit(call("hang")) for _ in range(6)]
     begin = time.monotonic()
     pool.close()
-    assert time.monotonic() - begin < 10.0
-    assert all(future.result(timeout=1)["error"] == "crash" for future in hung)
-    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert time.monotonic() - begin < 60.0, "it waits for no deadline"
+    assert all(future.result(timeout=0)["error"] == "crash" for future in hung)
+    _, alive = psutil.wait_procs(processes, timeout=60)
     assert alive == []
     with pytest.raises(RuntimeError, match="closed"):
         pool.submit(call("fine"))
@@ -209,7 +220,7 @@ def family(pid: int) -> list[psutil.Process]:
 def test_a_script_without_main_guard_runs_once(tmp_path):
     """The caller's main module is never imported again, whatever the start method."""
     process = start_script(tmp_path, "")
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert out.count("started") == 1
     assert "right math_verify" in out
@@ -235,22 +246,27 @@ def test_no_process_outlives_the_caller(tmp_path, how):
     for line in process.stdout:
         if line.strip() == "ready":
             break
-    processes = family(process.pid) if how != "exception" else []
-    assert how == "exception" or len(processes) == 4
+    processes = []
+    if how != "exception":
+        until(lambda: len(family(process.pid)) == 4, 60)
+        processes = family(process.pid)
     if how == "interrupt":
         os.killpg(process.pid, signal.SIGINT)
     elif how == "terminate":
         process.terminate()
     elif how == "kill":
         process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode != 0
-    _, alive = psutil.wait_procs(processes, timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=60)
     assert alive == []
-    leftovers = [
-        p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] and str(tmp_path) in p.info["cmdline"]
-    ]
-    assert leftovers == []
+    until(lambda: not left_running(tmp_path), 60)
+
+
+def left_running(folder: Path) -> list[psutil.Process]:
+    """Processes with a file of the folder on their command line."""
+    found = psutil.process_iter(["cmdline"])
+    return [p for p in found if any(str(folder) in word for word in p.info["cmdline"] or [])]
 
 
 def test_ranks_share_the_cores(monkeypatch):
@@ -278,7 +294,7 @@ def test_a_forked_child_gets_workers_of_its_own(tmp_path):
     print(status, again.status.value, int(pid) != grader.pool.pids()[0])
     """
     process = start_script(tmp_path, rest)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert out.splitlines()[-1] == "right right True"
 
@@ -339,18 +355,30 @@ def test_no_future_stays_open_whatever_a_worker_writes(pool, text, lines):
 
 
 def left_over(file: Path, pool: WorkerPool | None = None) -> list[int]:
-    """What still runs 10 s later of the processes whose numbers a file holds, or below the pool but its workers.
+    """What still runs a minute later of the processes whose numbers a file holds, or below the pool but its workers.
 
     One look decides: a process that has just started may write its number, and be killed, after an earlier one.
     """
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
-        found = [int(line) for line in file.read_text().split() if psutil.pid_exists(int(line))]
+        found = [int(line) for line in file.read_text().split() if has_number(int(line), file.stat().st_mtime)]
         if pool is not None:
-            found += [child.pid for child in psutil.Process(pool.pids()[0]).children(recursive=True)][pool.workers :]
+            try:
+                children = psutil.Process(pool.pids()[0]).children(recursive=True)
+                found += [child.pid for child in children][pool.workers :]
+            except (psutil.NoSuchProcess, IndexError):
+                found.append(0)  # the helper process is being replaced
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.02)
+
+
+def has_number(pid: int, noted: float) -> bool:
+    """Whether the process that has noted its number is there; one that was started later is another."""
+    try:
+        return psutil.Process(pid).create_time() <= noted + 2  # the time of a start is good to a second
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize("then", ["hang", "exit"])
@@ -359,17 +387,21 @@ def left_over(file: Path, pool: WorkerPool | None = None) -> list[int]:
 def test_what_a_function_started_dies_with_its_worker(pool, tmp_path, name, new_session, then):
     """Killed or ended, in the worker's group or out of it; a fork holds nothing that keeps a dead worker alive."""
     file = tmp_path / "pids"
-    result = results(pool, [call(name, file=str(file), new_session=new_session, then=then)])[0]
-    assert (result["error"], result["detail"]) == {
-        "hang": ("timeout", "no verdict within 1 s"),
-        "exit": ("crash", "the worker process died"),
-    }[then]
+    for seconds in (1.0, 30.0) if then == "hang" else (60.0,):  # what it starts takes seconds on a busy machine
+        job = call(name, file=str(file), new_session=new_session, then=then)
+        result = pool.submit(job, seconds).result(timeout=120)
+        assert (result["error"], result["detail"]) == {
+            "hang": ("timeout", f"no verdict within {seconds:g} s"),
+            "exit": ("crash", "the worker process died"),
+        }[then]
+        if file.exists() and file.read_text():
+            break
     assert file.read_text()
     assert left_over(file, pool) == []
 
 
 def test_what_a_function_left_running_ends_with_the_pool(tmp_path):
-    pool = WorkerPool(1, 10.0)
+    pool = WorkerPool(1, 60.0)
     file = tmp_path / "pids"
     got = results(pool, [call("popen", file=str(file), new_session=session, then="") for session in (False, True)])
     assert [result["value"] for result in got] == [1.0, 1.0]
@@ -383,18 +415,19 @@ def test_a_forked_twin_does_not_answer(pool):
     assert [result["value"] for result in got] == [value for n in range(10) for value in (2.0, float(n))]
 
 
-def test_a_job_may_have_a_deadline_of_its_own(pool):
+def test_a_job_may_have_a_deadline_of_its_own(pool, monkeypatch):
     """Longer and shorter than the pool's, also for a job that was sent ahead of its turn."""
-    slow, quick = call("slow", seconds=1.5), call("slow", seconds=0.6)
+    monkeypatch.setattr(pool, "timeout", 3.0)
+    slow, quick = call("slow", seconds=3.5), call("slow", seconds=0.4)
     futures = [
-        pool.submit(slow, 30.0),
-        pool.submit(quick, 0.2),
+        pool.submit(slow, 60.0),
+        pool.submit(quick, 0.1),
         pool.submit(quick),
         pool.submit(slow),
-        pool.submit(slow, 30.0),
+        pool.submit(slow, 60.0),
     ]
     got = [future.result(timeout=60) for future in futures]
     assert [result.get("value") for result in got] == [1.0, None, 1.0, None, 1.0]
     assert [result.get("detail") for result in got] == [
-        None, "no verdict within 0.2 s", None, "no verdict within 1 s", None
+        None, "no verdict within 0.1 s", None, "no verdict within 3 s", None
     ]  # fmt: skip

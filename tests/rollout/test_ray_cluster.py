@@ -105,7 +105,7 @@ def test_a_model_that_is_cut_over_two_processes(folders: dict[str, Path]) -> Non
             assert engine.generate(prompts, sampling, seed=3) == groups
     finally:
         engine.close()
-    until(lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers), 60)
+    until(lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers), 180)
 
 
 @pytest.mark.skipif(not os.environ.get("R1ZERO_SOAK"), reason="R1ZERO_SOAK is not set")

@@ -394,12 +394,19 @@ def test_an_engine_that_hangs_is_interrupted(tied: Served, texts: list[str], mon
 
     prompts = tied.prompts(texts)
     before = tied.engine.generate(prompts, SAMPLE, seed=1)
-    monkeypatch.setattr(tied.engine._watchdog, "timeout_s", 0.5)
+    watchdog = tied.engine._watchdog
+    monkeypatch.setattr(watchdog, "timeout_s", 600.0)
+
+    def hangs() -> None:
+        watchdog.timeout_s = 0.5  # from here on: what comes before a step may take its time
+        for _ in range(6000):
+            time.sleep(0.01)
+
     with monkeypatch.context() as patch:
-        patch.setattr(tied.engine._llm.llm_engine, "step", lambda: [time.sleep(0.01) for _ in range(3000)])
+        patch.setattr(tied.engine._llm.llm_engine, "step", hangs)
         with pytest.raises(EngineHangs, match=r"rollout\.timeout_s"):
             tied.engine.generate(prompts, SAMPLE, seed=1)
-    monkeypatch.setattr(tied.engine._watchdog, "timeout_s", 60.0)
+    watchdog.timeout_s = 600.0
     assert tied.engine.generate(prompts, SAMPLE, seed=1) == before
 
 

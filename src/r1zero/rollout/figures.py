@@ -164,11 +164,12 @@ def measure(job: dict[str, Any], seconds: float = TIMEOUT_S) -> dict[str, Any]:
     command = [sys.executable, "-P", "-m", "r1zero.rollout.measure", json.dumps(job), str(os.getpid())]
     alone = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
     pipes: Any = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    limit = max(seconds, 0.0)
     with subprocess.Popen(command, **pipes, text=True, errors="replace", env=alone, start_new_session=True) as process:
         try:
-            out, said = process.communicate(timeout=max(seconds, 0))
+            out, said = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            return {"error": f"nothing came of it in {TIMEOUT_S:.0f} s"}
+            return {"error": f"nothing came of it in {round(limit, 1):g} s"}
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
