@@ -91,7 +91,7 @@ def test_all_points_of_a_sweep_are_in_one_folder_that_no_other_sweep_has(project
         (root / time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(begun + second))).mkdir(parents=True)
     found = run(project, "-m", "algo=grpo", "seed=0,1", "experiment=mini", "name=q", f"hydra/launcher={launcher}")
     assert found.returncode == 0, found.stderr
-    assert found.stdout.count(" finished  step") == 2
+    assert found.stdout.count("│ finished │") == 2, "the table at the end"
     (calls, other) = sorted(root.glob("*/*/calls"))
     assert calls.parent.parent == other.parent.parent
     assert calls.parent.parent.name.endswith("_2")
