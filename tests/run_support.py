@@ -330,3 +330,15 @@ def audited(folder: Path, *steps: int) -> dict[str, float]:
             if not item.note:
                 found[item.name] = max(found.get(item.name, 0.0), item.difference)
     return found
+
+
+def documented_rows(page: Path, heading: str) -> list[list[str]]:
+    """Cells of the table of a page whose first line begins so."""
+    lines = page.read_text().splitlines()
+    first = next(at for at, line in enumerate(lines) if line.startswith(heading))
+    found = []
+    for line in lines[first + 2 :]:
+        if not line.startswith("|"):
+            break
+        found.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found

@@ -17,6 +17,7 @@ from r1zero.lab.plan.hardware import gpu_named, shape_of
 from r1zero.lab.plan.memory import ENGINE_ASLEEP, ENGINE_WORKSPACE, STEP
 from r1zero.lab.plan.published import MEMORY, RUNS, Memory
 from r1zero.lab.plan.samplers import SIZES
+from run_support import documented_rows
 
 ROOT = Path(__file__).resolve().parents[3]
 SCALE = ROOT / "docs" / "scale" / "index.md"
@@ -29,19 +30,7 @@ def registered() -> None:
     config.register()
 
 
-def rows(page: Path, heading: str) -> list[list[str]]:
-    """Cells of the table whose first line begins so."""
-    lines = page.read_text().splitlines()
-    first = next(at for at, line in enumerate(lines) if line.startswith(heading))
-    found = []
-    for line in lines[first + 2 :]:
-        if not line.startswith("|"):
-            break
-        found.append([cell.strip() for cell in line.strip("|").split("|")])
-    return found
-
-
-LAID_OUT = rows(SCALE, "| `model=` | cards | layout |")
+LAID_OUT = documented_rows(SCALE, "| `model=` | cards | layout |")
 
 
 @pytest.mark.parametrize("row", LAID_OUT, ids=lambda row: " ".join(row[:3]))
@@ -71,7 +60,7 @@ def peak(run: Memory) -> str:
 
 
 def test_published_runs_that_fitted_or_did_not() -> None:
-    said = {row[0]: row[2:] for row in rows(SCALE, "| run | published in | learner's peak")}
+    said = {row[0]: row[2:] for row in documented_rows(SCALE, "| run | published in | learner's peak")}
     answer = {True: "yes", False: "no"}
     assert list(said) == [run.name for run in MEMORY]
     for run in MEMORY:
@@ -80,7 +69,7 @@ def test_published_runs_that_fitted_or_did_not() -> None:
 
 
 def test_published_times() -> None:
-    said = {row[0]: row[2:] for row in rows(SCALE, "| run | source | floor of a step")}
+    said = {row[0]: row[2:] for row in documented_rows(SCALE, "| run | source | floor of a step")}
     assert said.keys() == {run.name for run in RUNS}
     for run in RUNS:
         floor, took, ratio = said[run.name]
@@ -114,7 +103,7 @@ def fit_usable() -> float:
 
 def test_samplers_on_ray(capsys: pytest.CaptureFixture[str]) -> None:
     """Each row as the command prints it."""
-    said = rows(RAY, "| samplers | exact, s | idle |")
+    said = documented_rows(RAY, "| samplers | exact, s | idle |")
     (other,) = {row[0] for row in said} - {str(size) for size in SIZES}
     plan(["model=qwen7b", "gpus=8", "nodes=8", f"samplers={other}"], ROOT / "conf")
     table = capsys.readouterr().out.partition("samplers of rollout=ray")[2]

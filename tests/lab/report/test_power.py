@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from r1zero.lab.report.verdicts import NORMAL95, student95
+from run_support import documented_rows
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
-POWER = (DOCS / "results" / "power.md").read_text()
+PAGE = DOCS / "results" / "power.md"
+POWER = PAGE.read_text()
 NUMBER = r"([+-]?\d+(?:\.\d+)?)"
 INTERVAL = re.compile(rf"{NUMBER} \[{NUMBER}, {NUMBER}\]")
 SOURCES = {
@@ -46,17 +48,6 @@ def factor(n: int) -> float:
     return high
 
 
-def table(heading: str) -> list[list[str]]:
-    lines = POWER.splitlines()
-    first = next(at for at, line in enumerate(lines) if line.startswith(heading))
-    found = []
-    for line in lines[first + 2 :]:
-        if not line.startswith("|"):
-            break
-        found.append([cell.strip() for cell in line.strip("|").split("|")])
-    return found
-
-
 def half(low: str, high: str) -> float:
     return (float(high) - float(low)) / 2
 
@@ -72,7 +63,10 @@ def test_the_rule() -> None:
         assert factor(int(n)) == pytest.approx(said, abs=0.05)
 
 
-@pytest.mark.parametrize("row", table("| experiment | figure | seen |"), ids=lambda row: " ".join(row[:2]))
+THREE_SEEDS = documented_rows(PAGE, "| experiment | figure | seen |")
+
+
+@pytest.mark.parametrize("row", THREE_SEEDS, ids=lambda row: " ".join(row[:2]))
 def test_what_three_seeds_could_have_seen(row: list[str]) -> None:
     """The interval is one of its page; s is half of it times sqrt(n) / t, the effect s by the rule."""
     name, figure, seen, s, effect = row
@@ -85,7 +79,7 @@ def test_what_three_seeds_could_have_seen(row: list[str]) -> None:
     assert (s, effect) == (two_digits(spread), two_digits(factor(3) * spread))
 
 
-@pytest.mark.parametrize("row", table("| `real` | seen |"), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", documented_rows(PAGE, "| `real` | seen |"), ids=lambda row: row[0])
 def test_what_the_real_model_could_have_seen(row: list[str]) -> None:
     """Intervals over questions: a normal error of half the interval / 1.96, found with 80 % at 1.96 + 0.84 of it."""
     figure, seen, error, effect = row
